@@ -1,0 +1,1 @@
+"""Adversarial coreset selection behind scikit-learn's fit and predict."""
