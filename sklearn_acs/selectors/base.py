@@ -1,0 +1,266 @@
+"""What all coreset selectors share: one template method, and the result it leaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
+from sklearn.utils import Tags, _safe_indexing, check_consistent_length, check_random_state
+from sklearn.utils._param_validation import Interval, RealNotInt
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from torch import Tensor
+
+from ..gradients import LastLayerGradients, as_gradients
+
+
+@dataclass(frozen=True, eq=False)
+class Coreset:
+    """A weighted subset whose gradients stand for those of the whole set.
+
+    Attributes
+    ----------
+    indices : ndarray of shape (k,)
+        The chosen rows, distinct, in the order chosen.
+    weights : ndarray of shape (k,)
+        ``sum_j weights[j] * G[indices[j]]`` approximates ``sum_i G[i]``.
+    n_matched : int
+        How many the algorithm chose itself; the rest fills the budget.
+    stop_reason : str
+        Why it stopped there.
+    error : float
+        ``||sum_j w_j G_j - sum_i G_i|| / ||sum_i G_i||``; a solver leaves it to `BaseSelector.fit`, which
+        measures it for all in the same way.
+    """
+
+    indices: np.ndarray
+    weights: np.ndarray
+    n_matched: int
+    stop_reason: str
+    error: float = np.nan
+
+
+class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Base class of the coreset selectors.
+
+    A subclass has parameters `n_select` and `per_class`, perhaps `random_state`, and implements
+    ``_solve(gradients, k, rng) -> Coreset``.
+    """
+
+    _parameter_constraints: dict = {
+        "n_select": [Interval(Integral, 1, None, closed="left"), Interval(RealNotInt, 0, 1, closed="right")],
+        "per_class": ["boolean"],
+    }
+
+    n_select: int | float
+    per_class: bool
+
+    def _solve(self, gradients: LastLayerGradients, k: int, rng: np.random.RandomState) -> Coreset:
+        """Choose k rows of the gradients, which come in float64."""
+        raise NotImplementedError
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, G: Any, y: Any = None) -> BaseSelector:
+        """Choose the coreset.
+
+        Parameters
+        ----------
+        G : array-like or Tensor of shape (n_samples, n_features), or LastLayerGradients
+            One gradient per sample.
+        y : array-like of shape (n_samples,), default=None
+            Class labels; used, and needed, with ``per_class=True``.
+
+        Returns
+        -------
+        self : object
+            The fitted selector.
+        """
+        gradients = self._validate_gradients(G, reset=True)
+        n = len(gradients)
+        k = _resolve_n_select(self.n_select, n)
+        parts = [np.arange(n)]
+        if self.per_class:
+            parts = self._split_by_class(y, n)
+        budgets = _share_out(k, [len(part) for part in parts])
+
+        rng = _own_random_state(getattr(self, "random_state", None))
+        target = approximation = torch.zeros(1, dtype=torch.float64)
+        solved = []
+        for rows, budget in zip(parts, budgets, strict=True):
+            # float64 throughout: inner products of near copies cancel
+            part = _in_float64(gradients.take(rows) if self.per_class else gradients)
+            target = target.to(part.device) + part.sum()
+            if budget:
+                found = self._solve(part, budget, rng)
+                chosen = part.take(found.indices).sum(torch.from_numpy(found.weights))
+                approximation = approximation.to(part.device) + chosen
+                solved.append(replace(found, indices=rows[found.indices]))
+        self.coreset_ = replace(_join(solved), error=_relative_error(approximation, target))
+
+        support = np.zeros(n, dtype=bool)
+        support[self.coreset_.indices] = True
+        like = G if isinstance(G, Tensor | LastLayerGradients) else None
+        self.indices_ = _returned_as(like, self.coreset_.indices)
+        self.weights_ = _returned_as(like, self.coreset_.weights)
+        self.support_ = _returned_as(like, support)
+        self.approximation_error_ = self.coreset_.error
+        self.n_matched_ = self.coreset_.n_matched
+        self.stop_reason_ = self.coreset_.stop_reason
+        self.gradients_ = gradients.take(self.coreset_.indices)
+        return self
+
+    def transform(self, G: Any) -> Any:
+        """Inner products of each row's gradient with the gradient of each coreset member.
+
+        Parameters
+        ----------
+        G : array-like or Tensor of shape (n_samples, n_features), or LastLayerGradients
+            One gradient per sample.
+
+        Returns
+        -------
+        similarities : ndarray or Tensor of shape (n_samples, n_select)
+            A tensor for a tensor and for LastLayerGradients.
+        """
+        check_is_fitted(self)
+        gradients = self._validate_gradients(G, reset=False)
+        members = self.gradients_.to(gradients.device, gradients.dtype)
+        similarities = gradients.cross_gram(members)
+        return similarities if isinstance(G, Tensor | LastLayerGradients) else similarities.cpu().numpy()
+
+    def select(self, *arrays: Any, return_weights: bool = False) -> Any:
+        """Take the coreset's rows of anything aligned with the G of `fit`.
+
+        Parameters
+        ----------
+        *arrays : array, Tensor, DataFrame, list or LastLayerGradients of length n_samples
+            What to take the rows of.
+        return_weights : bool, default=False
+            Whether `weights_` follows as the last item.
+
+        Returns
+        -------
+        selected : object, or tuple of objects
+            A tuple unless it would have a single item.
+        """
+        check_is_fitted(self)
+        check_consistent_length(self.support_, *arrays)
+        selected = [_take(array, self.coreset_.indices) for array in arrays]
+        if return_weights:
+            selected.append(self.weights_)
+        return selected[0] if len(selected) == 1 else tuple(selected)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = self.per_class
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    @property
+    def _n_features_out(self) -> int:
+        """Number of columns of `transform`, for ClassNamePrefixFeaturesOutMixin."""
+        return len(self.indices_)
+
+    def _validate_gradients(self, G: Any, *, reset: bool) -> LastLayerGradients:
+        if not isinstance(G, Tensor | LastLayerGradients):
+            return as_gradients(validate_data(self, G, reset=reset, dtype=[np.float64, np.float32]))
+        gradients = as_gradients(G)
+        n, width = gradients.shape
+        if n == 0:
+            raise ValueError(
+                f"{type(self).__name__} needs at least one gradient, got shape {gradients.shape}."
+            )
+        if not gradients.isfinite():
+            raise ValueError("G must be finite, got gradients that contain NaN or infinity.")
+        if reset:
+            self.n_features_in_ = width
+        elif width != self.n_features_in_:
+            raise ValueError(
+                f"G has {width} features, but {type(self).__name__} is expecting {self.n_features_in_} "
+                "features as input."
+            )
+        return gradients
+
+    def _split_by_class(self, y: Any, n: int) -> list[np.ndarray]:
+        """Split range(n) by label, in the labels' sorted order."""
+        if y is None:
+            raise ValueError(
+                f"{type(self).__name__}(per_class=True) requires y to be passed, but the target y is None."
+            )
+        labels = column_or_1d(y.cpu().numpy() if isinstance(y, Tensor) else y, warn=True)
+        if len(labels) != n:
+            raise ValueError(f"y must have one label for each of the {n} gradients, got {len(labels)}.")
+        classes, codes = np.unique(labels, return_inverse=True)
+        return [np.flatnonzero(codes == code) for code in range(len(classes))]
+
+
+def _resolve_n_select(n_select: int | float, n: int) -> int:
+    """Turn a count or a fraction into a count, 1 to n."""
+    if isinstance(n_select, Integral):
+        if n_select > n:
+            raise ValueError(
+                f"n_select must be at most {n}, the number of samples, or a fraction in (0, 1], got {n_select}."
+            )
+        return int(n_select)
+    return max(1, round(n_select * n))
+
+
+def _share_out(k: int, sizes: list[int]) -> np.ndarray:
+    """Share k out in proportion to `sizes` by largest remainder; at least 1 each where k suffices."""
+    quotas = k * np.array(sizes) / sum(sizes)
+    shares = np.floor(quotas + 1e-9).astype(np.int64)
+    by_remainder = np.argsort(shares - quotas, kind="stable")
+    shares[by_remainder[: k - shares.sum()]] += 1
+    while k >= len(sizes) and not shares.all():
+        excess = np.where(shares > 1, shares - quotas, -np.inf)
+        shares[np.argmax(excess)] -= 1
+        shares[np.argmin(shares)] += 1
+    return shares
+
+
+def _join(parts: list[Coreset]) -> Coreset:
+    """One coreset out of those of the classes."""
+    reasons = [part.stop_reason for part in parts]
+    counts = {reason: reasons.count(reason) for reason in reasons}
+    return Coreset(
+        indices=np.concatenate([part.indices for part in parts]),
+        weights=np.concatenate([part.weights for part in parts]),
+        n_matched=sum(part.n_matched for part in parts),
+        stop_reason=reasons[0]
+        if len(counts) == 1
+        else "; ".join(f"{reason} ({count} of {len(parts)} classes)" for reason, count in counts.items()),
+    )
+
+
+def _relative_error(approximation: Tensor, target: Tensor) -> float:
+    gap, scale = float((approximation - target).norm()), float(target.norm())
+    return 0.0 if gap == 0 else float(np.divide(gap, scale)) if scale else np.inf
+
+
+def _own_random_state(random_state: Any) -> np.random.RandomState:
+    """As check_random_state, but None means fresh entropy instead of NumPy's global generator."""
+    return np.random.RandomState() if random_state is None else check_random_state(random_state)
+
+
+def _in_float64(gradients: LastLayerGradients) -> LastLayerGradients:
+    on_cpu = gradients.device.type == "mps"  # which has no float64
+    return (gradients.to("cpu") if on_cpu else gradients).to(torch.float64)
+
+
+def _returned_as(like: Tensor | LastLayerGradients | None, values: np.ndarray) -> Any:
+    """Arrays for arrays; for tensors, tensors on their device, floats in their precision."""
+    if like is None:
+        return values
+    result = torch.from_numpy(values)
+    return result.to(like.device, like.dtype if result.is_floating_point() else result.dtype)
+
+
+def _take(array: Any, indices: np.ndarray) -> Any:
+    if isinstance(array, LastLayerGradients):
+        return array.take(indices)
+    if isinstance(array, Tensor):
+        return array[torch.from_numpy(indices).to(array.device)]
+    return _safe_indexing(array, indices)

@@ -1,0 +1,85 @@
+"""The baseline: a coreset drawn at random."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..gradients import LastLayerGradients
+from .base import BaseSelector, Coreset
+
+
+class RandomSelector(BaseSelector):
+    """Coreset drawn at random without replacement, the baseline that every selector has to beat.
+
+    Parameters
+    ----------
+    n_select : int or float, default=0.1
+        Size of the coreset: a count, or a fraction of the samples in (0, 1].
+    random_state : int, RandomState instance or None, default=None
+        An int draws the same coreset in every `fit`. A RandomState moves on, so that each `fit` draws a fresh
+        one. None takes fresh entropy from the operating system and leaves NumPy's global generator alone.
+    per_class : bool, default=False
+        Whether to draw in every class of y on its own, in proportion to its size.
+
+    Attributes
+    ----------
+    indices_ : ndarray or Tensor of shape (n_select,)
+        The chosen rows, distinct, in the order drawn.
+    weights_ : ndarray or Tensor of shape (n_select,)
+        ``n_samples / n_select`` each, which makes ``sum_j w_j G_j`` an unbiased estimate of ``sum_i G_i``;
+        with `per_class`, the ratio of the class.
+    support_ : ndarray or Tensor of shape (n_samples,)
+        Boolean mask of the chosen rows.
+    approximation_error_ : float
+        ``||sum_j w_j G_j - sum_i G_i|| / ||sum_i G_i||`` over the whole set.
+    n_matched_ : int
+        The size of the coreset.
+    stop_reason_ : str
+        Why it stopped: the budget is used up.
+    coreset_ : Coreset
+        All of this in one object.
+    gradients_ : LastLayerGradients
+        The gradients of the coreset.
+    n_features_in_ : int
+        Length of one gradient.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Only when G has string feature names.
+
+    See Also
+    --------
+    CRAIG : Covers the gradients.
+    GradMatch : Matches the sum of the gradients.
+
+    Notes
+    -----
+    Redrawn at every selection this is a strong baseline, according to the authors of CORDS hard to beat [1]_.
+
+    References
+    ----------
+    .. [1] https://github.com/decile-team/cords/issues/81
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_acs.selectors import RandomSelector
+    >>> selector = RandomSelector(n_select=0.25, random_state=0).fit(np.eye(8))
+    >>> selector.weights_
+    array([4., 4.])
+    """
+
+    _parameter_constraints: dict = {**BaseSelector._parameter_constraints, "random_state": ["random_state"]}
+
+    def __init__(
+        self,
+        *,
+        n_select: int | float = 0.1,
+        random_state: int | np.random.RandomState | None = None,
+        per_class: bool = False,
+    ) -> None:
+        self.n_select = n_select
+        self.random_state = random_state
+        self.per_class = per_class
+
+    def _solve(self, gradients: LastLayerGradients, k: int, rng: np.random.RandomState) -> Coreset:
+        n = len(gradients)
+        return Coreset(rng.permutation(n)[:k], np.full(k, n / k), k, "all of the budget is drawn")
