@@ -1,1 +1,29 @@
-"""Adversarial coreset selection behind scikit-learn's fit and predict."""
+"""Adversarial training on coresets, behind scikit-learn's fit and predict."""
+
+from sklearn_acs.attacks import FGSM, PGD, Attack
+from sklearn_acs.classifier import RobustClassifier
+from sklearn_acs.gradients import LastLayerGradients
+from sklearn_acs.metrics import robust_accuracy, robust_scorer
+from sklearn_acs.objectives import TRADES, Adversarial, Natural, Objective
+from sklearn_acs.selectors import CRAIG, GradMatch, RandomSelector
+from sklearn_acs.training.schedule import CoresetSchedule
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CRAIG",
+    "FGSM",
+    "PGD",
+    "TRADES",
+    "Adversarial",
+    "Attack",
+    "CoresetSchedule",
+    "GradMatch",
+    "LastLayerGradients",
+    "Natural",
+    "Objective",
+    "RandomSelector",
+    "RobustClassifier",
+    "robust_accuracy",
+    "robust_scorer",
+]

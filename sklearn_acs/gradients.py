@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 __all__ = ["DenseGradients", "LastLayerGradients", "as_gradients"]
 
@@ -223,3 +223,48 @@ def as_gradients(G: Any) -> LastLayerGradients:
 def _total(terms: Iterable[Tensor]) -> Tensor:
     """Add up tensors of the same shape."""
     return functools.reduce(torch.add, terms)
+
+
+def batch_factors(
+    model: nn.Module,
+    layer: nn.Linear,
+    loss: Callable[[dict[str, Tensor], Tensor], Tensor],
+    inputs: dict[str, Tensor],
+    y: Tensor,
+) -> list[tuple[Tensor, Tensor]]:
+    """Factors ``(g, h1)`` of one batch's last-layer gradients, a pair for each branch.
+
+    One forward pass per branch without a graph; then `loss` is differentiated with respect to its logits alone.
+    The adversarial example is a constant here (Danskin's theorem), whatever made it.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The model, in the mode it is to be judged in.
+    layer : nn.Linear
+        Its last layer, whose output is the model's.
+    loss : callable
+        ``loss({branch: logits}, y) -> (batch,)``, an objective's.
+    inputs : dict of Tensor
+        The input of each branch.
+    y : Tensor of shape (batch,)
+        Labels 0 to C-1.
+
+    Returns
+    -------
+    list of (Tensor of shape (batch, C), Tensor of shape (batch, D + 1))
+        In the order of `inputs`.
+    """
+    features: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda module, args: features.append(args[0].detach()))
+    try:
+        with torch.no_grad():
+            logits = {branch: model(x).float() for branch, x in inputs.items()}
+    finally:
+        hook.remove()
+    leaves = {branch: z.requires_grad_() for branch, z in logits.items()}
+    with torch.enable_grad():
+        total = loss(leaves, y).sum()
+    gradients = torch.autograd.grad(total, list(leaves.values()), materialize_grads=True)
+    ones = torch.ones(len(y), 1, device=y.device)
+    return [(g, torch.cat([h.float(), ones], dim=1)) for g, h in zip(gradients, features, strict=True)]

@@ -135,9 +135,7 @@ def _refit(
         if not falling.any():
             return support, fitted
         steps = np.full(len(fitted), np.inf)
-        steps[falling] = weights[falling] / np.maximum(
-            weights[falling] - fitted[falling], np.finfo(float).tiny
-        )
+        steps[falling] = weights[falling] / np.maximum(weights[falling] - fitted[falling], np.finfo(float).tiny)
         weights = weights + steps.min() * (fitted - weights)
         for position in np.flatnonzero(steps == steps.min())[::-1]:
             factor.delete(position)

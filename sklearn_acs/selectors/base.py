@@ -55,6 +55,9 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         "per_class": ["boolean"],
     }
 
+    uses_gradients = True
+    """Whether the choice depends on the gradients, or on their number alone."""
+
     n_select: int | float
     per_class: bool
 
@@ -98,7 +101,7 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 chosen = part.take(found.indices).sum(torch.from_numpy(found.weights))
                 approximation = approximation.to(part.device) + chosen
                 solved.append(replace(found, indices=rows[found.indices]))
-        self.coreset_ = replace(_join(solved), error=_relative_error(approximation, target))
+        self.coreset_ = replace(_join(solved), error=relative_error(approximation, target))
 
         support = np.zeros(n, dtype=bool)
         support[self.coreset_.indices] = True
@@ -170,9 +173,7 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         gradients = as_gradients(G)
         n, width = gradients.shape
         if n == 0:
-            raise ValueError(
-                f"{type(self).__name__} needs at least one gradient, got shape {gradients.shape}."
-            )
+            raise ValueError(f"{type(self).__name__} needs at least one gradient, got shape {gradients.shape}.")
         if not gradients.isfinite():
             raise ValueError("G must be finite, got gradients that contain NaN or infinity.")
         if reset:
@@ -235,7 +236,8 @@ def _join(parts: list[Coreset]) -> Coreset:
     )
 
 
-def _relative_error(approximation: Tensor, target: Tensor) -> float:
+def relative_error(approximation: Tensor, target: Tensor) -> float:
+    """Length of the gap over the length of the target; 0 where both are zero."""
     gap, scale = float((approximation - target).norm()), float(target.norm())
     return 0.0 if gap == 0 else float(np.divide(gap, scale)) if scale else np.inf
 

@@ -84,9 +84,7 @@ class CRAIG(BaseSelector):
         "metric": [StrOptions({"euclidean", "sqeuclidean"})],
     }
 
-    def __init__(
-        self, *, n_select: int | float = 0.1, metric: str = "euclidean", per_class: bool = False
-    ) -> None:
+    def __init__(self, *, n_select: int | float = 0.1, metric: str = "euclidean", per_class: bool = False) -> None:
         self.n_select = n_select
         self.metric = metric
         self.per_class = per_class

@@ -67,6 +67,8 @@ class RandomSelector(BaseSelector):
     array([4., 4.])
     """
 
+    uses_gradients = False
+
     _parameter_constraints: dict = {**BaseSelector._parameter_constraints, "random_state": ["random_state"]}
 
     def __init__(

@@ -1,0 +1,148 @@
+"""What every attack has in common: the model is left as it was found, and restarts only redo unbroken samples."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from sklearn.base import BaseEstimator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+AttackLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""``loss(adv_logits, y, clean_logits) -> (batch,)``: what the attack raises, per sample."""
+
+Clip = tuple[float, float] | None
+"""Smallest and largest value an input may have; None where there is no such box."""
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Put `model` in eval mode without parameter gradients, and leave it exactly as it was found.
+
+    Evaluation mode keeps BatchNorm's running statistics untouched and makes a sample's attack independent of the
+    other samples in its batch. Switching `requires_grad` off means that autograd differentiates with respect to
+    the input alone and keeps no activation for weight gradients.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        model.eval()
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def cross_entropy(logits: Tensor, y: Tensor, clean_logits: Tensor | None = None) -> Tensor:
+    """Cross-entropy per sample: the loss that attacks raise unless told otherwise."""
+    return F.cross_entropy(logits, y, reduction="none")
+
+
+class Attack(BaseEstimator, ABC):
+    """Base class of attacks: a subclass says in `_attack` how one start becomes one adversarial example."""
+
+    restarts: int = 1
+
+    def validate(self) -> None:
+        """Raise ValueError when a parameter is out of range; called once before any work."""
+        self._validate_params()
+
+    def perturb(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        loss: AttackLoss = cross_entropy,
+        clip: Clip = None,
+        generator: torch.Generator | None = None,
+        start: Tensor | None = None,
+        clean_logits: Tensor | None = None,
+    ) -> Tensor:
+        """Adversarial examples for one batch.
+
+        Parameters
+        ----------
+        model : nn.Module
+            Maps inputs to logits. Its modes, BatchNorm statistics and `requires_grad` flags are the same afterwards.
+        x : Tensor of shape (batch, ...)
+            Clean inputs.
+        y : Tensor of shape (batch,)
+            Labels 0 to C-1.
+        loss : callable, default=cross_entropy
+            ``loss(adv_logits, y, clean_logits) -> (batch,)``, raised by the attack.
+        clip : (float, float) or None, default=None
+            The box that inputs live in, (0, 1) for images.
+        generator : torch.Generator or None, default=None
+            Source of the random starts, on the device of `x`. None makes a fresh one with a fixed seed, so that the
+            global generator is neither read nor changed.
+        start : Tensor of shape (batch, ...) or None, default=None
+            First perturbation, projected into the ball; None draws it as the attack's `init` says.
+        clean_logits : Tensor of shape (batch, C) or None, default=None
+            The model's (detached) logits at `x`, handed on to `loss`.
+
+        Returns
+        -------
+        Tensor of shape (batch, ...)
+            The adversarial examples, detached.
+        """
+        if generator is None:
+            generator = torch.Generator(device=x.device).manual_seed(0)
+        with frozen(model), torch.enable_grad():
+            x_adv = self._attack(model, x, y, loss, clip, generator, start, clean_logits)
+            if self.restarts > 1:
+                self._restart(model, x, x_adv, y, loss, clip, generator, clean_logits)
+        return x_adv
+
+    def _restart(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        x_adv: Tensor,
+        y: Tensor,
+        loss: AttackLoss,
+        clip: Clip,
+        generator: torch.Generator,
+        clean_logits: Tensor | None,
+    ) -> None:
+        """Attack the samples that are still classified rightly again, writing better examples into `x_adv`."""
+        value, broken = self._judge(model, x_adv, y, loss, clean_logits)
+        for _ in range(self.restarts - 1):
+            left = (~broken).nonzero().squeeze(1)
+            if len(left) == 0:
+                return
+            clean = None if clean_logits is None else clean_logits[left]
+            again = self._attack(model, x[left], y[left], loss, clip, generator, None, clean)
+            new_value, new_broken = self._judge(model, again, y[left], loss, clean)
+            better = new_broken | (new_value > value[left])
+            x_adv[left[better]] = again[better]
+            value[left[better]] = new_value[better]
+            broken[left] = new_broken
+
+    @staticmethod
+    @torch.no_grad()
+    def _judge(
+        model: nn.Module, x: Tensor, y: Tensor, loss: AttackLoss, clean_logits: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Loss of each sample, and whether the model gets it wrong."""
+        logits = model(x)
+        return loss(logits, y, clean_logits), logits.argmax(1) != y
+
+    @abstractmethod
+    def _attack(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        loss: AttackLoss,
+        clip: Clip,
+        generator: torch.Generator,
+        start: Tensor | None,
+        clean_logits: Tensor | None,
+    ) -> Tensor:
+        """One run from one start on a frozen model; returns detached adversarial examples."""

@@ -1,0 +1,336 @@
+"""RobustClassifier: scikit-learn's face of adversarial training on coresets."""
+
+from collections.abc import Callable
+from functools import partial
+from math import ceil
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _check_sample_weight
+from skorch.callbacks import Callback, LRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import Dataset, Subset
+
+from sklearn_acs.attacks import ATTACKS, Attack
+from sklearn_acs.attacks.base import Clip
+from sklearn_acs.inputs import (
+    InputFormat,
+    check_labels,
+    check_range,
+    dataset_labels,
+    dataset_sample,
+    encode_labels,
+    make_data,
+    read_samples,
+    statistics,
+)
+from sklearn_acs.models import MODELS, build_model
+from sklearn_acs.objectives import OBJECTIVES, Objective
+from sklearn_acs.parts import RoutedParamsMixin, make_part
+from sklearn_acs.prediction import PredictionMixin
+from sklearn_acs.selectors import SELECTORS
+from sklearn_acs.selectors.base import BaseSelector
+from sklearn_acs.training.augment import AUGMENTS
+from sklearn_acs.training.batches import Augment, Batches
+from sklearn_acs.training.coreset import SELECT_BY, CoresetSelection, coreset_size
+from sklearn_acs.training.cost import CostMeter
+from sklearn_acs.training.net import AdversarialNet, Run
+from sklearn_acs.training.optimization import LR_SCHEDULES, OPTIMIZERS, LrFactor, LrSchedule
+from sklearn_acs.training.progress import Progress
+from sklearn_acs.training.schedule import CoresetSchedule
+from sklearn_acs.training.seeds import local_randomness, spawn_seeds
+
+TABLE_EPS = 0.1
+"""Default linf radius for tables, in standard deviations of each feature."""
+
+
+class RobustClassifier(RoutedParamsMixin, PredictionMixin, BaseEstimator):
+    """A classifier that withstands small perturbations of its inputs, trained adversarially on coresets.
+
+    DOC
+    """
+
+    _routes = ("module", "objective", "attack", "selector", "optimizer", "iterator_train", "callbacks")
+
+    _parameter_constraints: ClassVar[dict] = {
+        "module": [StrOptions({"auto", *MODELS}), nn.Module, callable],
+        "objective": [StrOptions(set(OBJECTIVES)), Objective],
+        "attack": [StrOptions(set(ATTACKS)), Attack, None],
+        "selector": [StrOptions(set(SELECTORS)), BaseSelector, None],
+        "coreset_frac": [Interval(Real, 0, 1, closed="right")],
+        "select_every": [Interval(Integral, 1, None, closed="left")],
+        "warmup_frac": [Interval(Real, 0, 1, closed="left")],
+        "select_by": [StrOptions(set(SELECT_BY))],
+        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "optimizer": [StrOptions(set(OPTIMIZERS)), callable],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "lr_schedule": [StrOptions(set(LR_SCHEDULES)), callable],
+        "augment": [StrOptions(set(AUGMENTS)), callable, None],
+        "clip": [StrOptions({"auto"}), tuple, None],
+        "device": [str, torch.device],
+        "callbacks": [list, None],
+        "random_state": ["random_state"],
+        "warm_start": ["boolean"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        module: str | nn.Module | Callable[..., nn.Module] = "auto",
+        *,
+        objective: str | Objective = "adversarial",
+        attack: str | Attack | None = None,
+        selector: str | BaseSelector | None = "gradmatch",
+        coreset_frac: float = 0.5,
+        select_every: int = 20,
+        warmup_frac: float = 0.5,
+        select_by: str = "class",
+        max_epochs: int = 30,
+        batch_size: int = 128,
+        optimizer: str | type[Optimizer] = "sgd",
+        lr: float = 0.05,
+        lr_schedule: str | LrSchedule = "cosine",
+        augment: str | Augment | None = None,
+        clip: str | Clip = "auto",
+        device: str | torch.device = "auto",
+        callbacks: list[Callback] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+        **options: Any,
+    ) -> None:
+        self.module = module
+        self.objective = objective
+        self.attack = attack
+        self.selector = selector
+        self.coreset_frac = coreset_frac
+        self.select_every = select_every
+        self.warmup_frac = warmup_frac
+        self.select_by = select_by
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.optimizer = optimizer
+        self.lr = lr
+        self.lr_schedule = lr_schedule
+        self.augment = augment
+        self.clip = clip
+        self.device = device
+        self.callbacks = callbacks
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self._store_routed(options)
+
+    def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
+        """Train on `X`, first on all of it, then on coresets of it.
+
+        Parameters
+        ----------
+        X : array-like, DataFrame, Tensor or torch Dataset
+            Table (n, features); images (n, H, W), (n, C, H, W) or (n, H, W, C), uint8 or floats in the clip range;
+            or a Dataset of (x, label) pairs, which is streamed and never held in memory.
+        y : array-like of shape (n,) or None
+            Labels of any kind; None for a Dataset, which brings its own.
+        sample_weight : array-like of shape (n,) or None, default=None
+            Factors of the samples' losses, scaled to mean 1. They multiply the coreset weights; samples of weight 0
+            are left out.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            A parameter or the data cannot be used; said before any work.
+        FloatingPointError
+            The loss or a weight became NaN or infinite. `net_` keeps the last finite weights.
+        """
+        frac = 1.0 if self.selector is None else self.coreset_frac
+        schedule = CoresetSchedule(self.max_epochs, frac, self.select_every, self.warmup_frac)
+        continues = self.warm_start and hasattr(self, "net_")
+        return self._train(X, y, sample_weight, schedule, self.lr_schedule, continues=continues)
+
+    def partial_fit(
+        self, X: Any, y: Any = None, classes: ArrayLike | None = None, sample_weight: ArrayLike | None = None
+    ) -> Self:
+        """Train for one epoch on all of `X`, at the constant rate `lr`, continuing from the current weights.
+
+        A coreset stands for a data set that is seen many times, so a single pass has none.
+
+        Parameters
+        ----------
+        X : array-like, DataFrame, Tensor or torch Dataset
+            As in `fit`, of the same shape in every call.
+        y : array-like of shape (n,) or None
+            Labels, as in `fit`.
+        classes : array-like of shape (n_classes,) or None, default=None
+            All labels that will ever come; needed in the first call unless `y` has them all.
+        sample_weight : array-like of shape (n,) or None, default=None
+            As in `fit`.
+
+        Returns
+        -------
+        self
+        """
+        schedule = CoresetSchedule(max_epochs=1, coreset_frac=1.0)
+        continues = hasattr(self, "net_")
+        return self._train(
+            X, y, sample_weight, schedule, "constant", continues=continues, classes=classes, one_pass=True
+        )
+
+    def _train(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: ArrayLike | None,
+        schedule: CoresetSchedule,
+        lr_schedule: str | LrSchedule,
+        *,
+        continues: bool,
+        classes: ArrayLike | None = None,
+        one_pass: bool = False,
+    ) -> Self:
+        """Validate, read, assemble and train; `one_pass` goes on with the optimiser's state and the history."""
+        meter = CostMeter()
+        self._validate_params()
+        device = find_device(self.device)
+        objective = make_part("objective", self.objective, OBJECTIVES, self._routed("objective"))
+        selector = self.selector and make_part("selector", self.selector, SELECTORS, self._routed("selector"))
+        samples, labels, weight = self._read(X, y, sample_weight, classes, reset=not continues)
+        data = make_data(samples, labels, self.input_format_, self.clip_, device)
+        self.attack_ = self._make_attack(objective)
+
+        seeds = spawn_seeds(self.random_state, epochs_done=len(self.history_) if continues else 0)
+        n_select = coreset_size(len(data), schedule.coreset_frac, self.select_by, self.batch_size)
+        selection = CoresetSelection(
+            schedule, selector or None, self.select_by, n_select, np.random.RandomState(seeds.selection)
+        )
+        batches = Batches(
+            data,
+            self.batch_size,
+            generator=torch.Generator().manual_seed(seeds.batches),
+            sample_weight=weight,
+            augment=AUGMENTS[self.augment] if isinstance(self.augment, str) else self.augment,
+            augment_generator=torch.Generator(device=device).manual_seed(seeds.augment),
+            **self._routed("iterator_train"),
+        )
+        n_steps = schedule.full_epochs * len(batches) + schedule.coreset_epochs * ceil(n_select / self.batch_size)
+        schedule_of_lr = LR_SCHEDULES[lr_schedule] if isinstance(lr_schedule, str) else lr_schedule
+        with local_randomness(seeds.model, device):
+            net = self._make_net(objective, selection, LrFactor(schedule_of_lr, n_steps), schedule.n_epochs, device)
+            selection.prepare(net.module_, next(iter(data.fetch([torch.arange(min(len(data), 8))])))[0])
+            if continues:
+                net.module_.load_state_dict(self.net_.module_.state_dict())
+            if continues and one_pass:
+                net.resume_optimizer(self.net_)
+            self.net_, self.history_, self.cost_ = net, net.history, meter.cost
+            self._evaluation_seed = seeds.evaluation
+            progress = Progress(schedule, len(data), n_select, selection.needs_gradients, bool(self.verbose))
+            net.train(Run(batches, torch.Generator(device=device).manual_seed(seeds.attack), meter, progress))
+        self.coreset_ = selection.coreset_
+        return self
+
+    def _read(
+        self, X: Any, y: Any, sample_weight: ArrayLike | None, classes: ArrayLike | None, *, reset: bool
+    ) -> tuple[Tensor | Dataset, Tensor, Tensor]:
+        """Samples as given, encoded labels, and weights of mean 1; sets what `fit` learns from the data alone."""
+        samples = read_samples(self, X, reset=reset)
+        if y is None and not isinstance(X, Dataset):
+            raise ValueError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None.")
+        labels = check_labels(dataset_labels(X) if y is None else y, len(samples))
+        weight = _check_sample_weight(sample_weight, labels, dtype=np.float32, ensure_non_negative=True)
+        rows = np.flatnonzero(weight)
+        if len(rows) < len(labels):
+            samples = Subset(samples, rows.tolist()) if isinstance(samples, Dataset) else samples[rows]
+            labels, weight = labels[rows], weight[rows]
+        if reset:
+            self.classes_ = np.unique(labels if classes is None else np.asarray(classes))
+            if len(self.classes_) < 2:
+                raise ValueError(
+                    f"y must have at least two classes among samples of positive weight; got {len(self.classes_)} "
+                    f"class: {self.classes_.tolist()}"
+                )
+            example = dataset_sample(samples) if isinstance(samples, Dataset) else samples
+            self.input_format_ = InputFormat.of(tuple(example.shape))
+            self.clip_ = find_clip(self.clip, self.input_format_.is_table)
+            check_range(example, self.clip_)
+            self._statistics = statistics(self.input_format_.to_model(example))
+        return samples, encode_labels(labels, self.classes_), torch.from_numpy(weight / weight.mean())
+
+    def _make_attack(self, objective: Objective) -> Attack:
+        """The attack trained against: the classifier's own, the objective's, or PGD with a radius for the data."""
+        given = self.attack if self.attack is not None else objective.attack
+        options = self._routed("attack")
+        attack = make_part("attack", "pgd" if given is None else given, ATTACKS, options)
+        params = attack.get_params()
+        if given is None and self.input_format_.is_table and "eps" not in options and params["norm"] == "linf":
+            attack.set_params(eps=TABLE_EPS * self._statistics[1].numpy())
+        if params.get("init") == "auto":
+            attack.set_params(init=objective.attack_init)
+        return attack
+
+    def _make_net(
+        self, objective: Objective, selection: CoresetSelection, lr: LrFactor, n_epochs: int, device: torch.device
+    ) -> AdversarialNet:
+        """The skorch net, its module built and its optimiser ready."""
+        mean, scale = self._statistics
+        module = partial(
+            build_model,
+            self.module,
+            self.input_format_.model_shape,
+            len(self.classes_),
+            mean=mean,
+            scale=scale,
+            **self._routed("module"),
+        )
+        optimizer, defaults = OPTIMIZERS[self.optimizer] if isinstance(self.optimizer, str) else (self.optimizer, {})
+        options = {f"optimizer__{key}": value for key, value in {**defaults, **self._routed("optimizer")}.items()}
+        options |= {f"callbacks__{key}": value for key, value in self._routed("callbacks").items()}
+        follow = LRScheduler(policy=LambdaLR, lr_lambda=lr, step_every="batch", event_name=None)
+        return AdversarialNet(
+            module,
+            objective,
+            attack=self.attack_,
+            clip=self.clip_,
+            optimizer=optimizer,
+            lr=self.lr,
+            max_epochs=n_epochs,
+            batch_size=self.batch_size,
+            callbacks=[("coreset_selection", selection), ("lr_schedule", follow), *(self.callbacks or [])],
+            device=str(device),
+            verbose=self.verbose,
+            **options,
+        ).initialize()
+
+
+def find_device(device: str | torch.device) -> torch.device:
+    """The device of that name, "auto" being CUDA where there is one; one that is not there is a ValueError."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device={device!r} is not a torch device; use 'auto', 'cpu', 'cuda' or 'cuda:N'") from error
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device={device!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices; use 'auto' or 'cpu'"
+        )
+    return found
+
+
+def find_clip(clip: str | Clip, is_table: bool) -> Clip:
+    """The box that inputs live in; "auto" is (0, 1) for images and none for tables."""
+    if isinstance(clip, str):
+        return None if is_table else (0.0, 1.0)
+    if clip is not None and not (len(clip) == 2 and clip[0] < clip[1]):
+        raise ValueError(f"clip={clip!r} must be 'auto', None or (low, high) with low < high")
+    return clip

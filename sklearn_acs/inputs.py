@@ -1,0 +1,192 @@
+"""From what users hold (tables, images, Datasets) to the tensors a model takes, and back."""
+
+from collections.abc import Sized
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
+from sklearn.utils import assert_all_finite, check_array, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import validate_data
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from sklearn_acs.attacks.base import Clip
+from sklearn_acs.training.batches import ArrayData, StreamedData
+
+CHANNELS = (1, 3, 4)
+"""Channel counts by which the last axis of (n, H, W, C) images is recognised."""
+
+SAMPLES_FOR_STATISTICS = 512
+"""Evenly spaced samples of a streamed Dataset that its shape, mean, scale and range are taken from."""
+
+
+@dataclass(frozen=True)
+class InputFormat:
+    """How the samples given to `fit` look, and what the model gets for each of them.
+
+    Attributes
+    ----------
+    given_shape : tuple of int
+        Shape of one sample as users give it.
+    channel_axis : int or None
+        Axis of the channels in a batch as given: 1, 3, or None for grey images (n, H, W) and for tables.
+    """
+
+    given_shape: tuple[int, ...]
+    channel_axis: int | None = None
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...]) -> "InputFormat":
+        """Recognise tables (n, features), grey images (n, H, W), and (n, C, H, W) or (n, H, W, C) images."""
+        if len(shape) not in (2, 3, 4):
+            raise ValueError(
+                f"X must be a table (n, features) or images (n, H, W), (n, C, H, W) or (n, H, W, C); got shape {shape}"
+            )
+        if len(shape) < 4:
+            return cls(shape[1:])
+        return cls(shape[1:], 3 if shape[1] not in CHANNELS and shape[3] in CHANNELS else 1)
+
+    @property
+    def is_table(self) -> bool:
+        """Whether a sample is a row of features."""
+        return len(self.given_shape) == 1
+
+    @property
+    def model_shape(self) -> tuple[int, ...]:
+        """Shape of one sample as the model gets it: (features,) or (C, H, W)."""
+        return tuple(self.to_model(torch.empty(1, *self.given_shape, device="meta")).shape[1:])
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Refuse samples of another shape than those of `fit`."""
+        if tuple(shape) != self.given_shape:
+            raise ValueError(f"X has samples of shape {tuple(shape)}, but fit saw samples of shape {self.given_shape}")
+
+    def to_model(self, x: Tensor) -> Tensor:
+        """Batch as given -> batch for the model, channels first."""
+        if self.is_table or self.channel_axis == 1:
+            return x
+        return x.unsqueeze(1) if self.channel_axis is None else x.movedim(3, 1).contiguous()
+
+    def to_given(self, x: Tensor) -> Tensor:
+        """Batch for the model -> batch as given."""
+        if self.is_table or self.channel_axis == 1:
+            return x
+        return x.squeeze(1) if self.channel_axis is None else x.movedim(1, 3).contiguous()
+
+    def encode_one(self, x: Any) -> Tensor:
+        """One sample of a Dataset -> one sample for the model."""
+        sample = plain_tensor(x)
+        self.check(tuple(sample.shape))
+        return self.to_model(sample[None])[0]
+
+
+def image_tensor(X: ArrayLike | Tensor) -> Tensor:
+    """Images as a tensor, uint8 left as it is and floats as float32; NaN and infinity are refused."""
+    if not isinstance(X, Tensor):
+        X = check_array(cast(Any, X), allow_nd=True, ensure_2d=False, dtype=None, input_name="X")
+        X = torch.tensor(X)  # a copy: memory maps may be read-only
+    elif X.is_floating_point() and not X.isfinite().all():
+        raise ValueError("Input X contains NaN or infinity.")
+    if not (X.dtype == torch.uint8 or X.is_floating_point()):
+        raise ValueError(f"images must be uint8 or float; got {X.dtype}")
+    return plain_tensor(X)
+
+
+def plain_tensor(x: Any) -> Tensor:
+    """Tensor of a tensor, an array or a PIL image: uint8 stays, everything else becomes float32."""
+    x = x if isinstance(x, Tensor) else torch.tensor(np.asarray(x))
+    return x if x.dtype == torch.uint8 else x.float()
+
+
+def check_range(x: Tensor, clip: Clip) -> None:
+    """Refuse inputs outside the clip range (uint8 images are in [0, 1] by definition)."""
+    if clip is None or x.dtype == torch.uint8:
+        return
+    low, high = x.min().item(), x.max().item()
+    tolerance = 1e-6 * (clip[1] - clip[0])
+    if low < clip[0] - tolerance or high > clip[1] + tolerance:
+        raise ValueError(
+            f"X has values from {low:g} to {high:g}, outside clip={clip}. Scale images to that range (uint8 images are "
+            "scaled by themselves; normalisation belongs in the model), or set clip to the range of the data"
+        )
+
+
+def check_labels(y: ArrayLike | Tensor, n_samples: int) -> np.ndarray:
+    """Labels as a one-dimensional array without NaN, one for each sample."""
+    y = column_or_1d(y.cpu().numpy() if isinstance(y, Tensor) else y, warn=True)
+    assert_all_finite(y, input_name="y")
+    check_classification_targets(y)
+    if len(y) != n_samples:
+        raise ValueError(f"Found input variables with inconsistent numbers of samples: {[n_samples, len(y)]}")
+    return y
+
+
+def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and scale that standardise a batch, per feature of a table and per channel of images.
+
+    The scale of something constant is 1, as in scikit-learn's StandardScaler.
+    """
+    if x.dtype == torch.uint8:
+        # Counted on the 256 levels of each channel: exact, and without a float copy of all images.
+        levels = torch.arange(256, dtype=torch.float64) / 255
+        counts = torch.stack([torch.bincount(channel.flatten().cpu(), minlength=256) for channel in x.unbind(1)])
+        share = counts / counts.sum(1, keepdim=True, dtype=torch.float64)
+        mean = share @ levels
+        deviation = (share * (levels - mean[:, None]) ** 2).sum(1).sqrt()
+    else:
+        axes = [axis for axis in range(x.ndim) if axis != 1]
+        mean, deviation = x.double().mean(axes), x.double().std(axes, correction=0)
+    deviation = torch.where(deviation > 1e-6 * mean.abs(), deviation, 1.0)
+    return mean.float(), deviation.float()
+
+
+def encode_labels(y: np.ndarray, classes: np.ndarray) -> Tensor:
+    """Labels -> their positions in the sorted `classes`; a label that is not there is refused."""
+    codes = np.searchsorted(classes, y).clip(max=len(classes) - 1)
+    unknown = y[classes[codes] != y]
+    if len(unknown):
+        raise ValueError(f"y contains the label {unknown[0]!r}, which is none of the classes {classes.tolist()}")
+    return torch.from_numpy(codes.astype(np.int64))
+
+
+def read_samples(estimator: BaseEstimator, X: Any, *, reset: bool) -> Tensor | Dataset:
+    """Samples as given -> one tensor (uint8 or float32), or the Dataset itself, which is not read.
+
+    Tables go through scikit-learn's validation, which sets (`reset`) or checks `n_features_in_` of the estimator.
+    """
+    if isinstance(X, Dataset):
+        return X
+    if np.ndim(X) in (3, 4):
+        return image_tensor(X)
+    X = X.detach().cpu().numpy() if isinstance(X, Tensor) else X
+    return torch.tensor(validate_data(estimator, X, dtype=[np.float64, np.float32], reset=reset)).float()
+
+
+def make_data(
+    samples: Tensor | Dataset, y: Tensor, form: InputFormat, clip: Clip, device: torch.device
+) -> ArrayData | StreamedData:
+    """Samples as given and encoded labels -> what batches are cut from, after a check of shape and range."""
+    if isinstance(samples, Dataset):
+        return StreamedData(samples, y, device, form.encode_one)
+    form.check(tuple(samples.shape[1:]))
+    check_range(samples, clip)
+    return ArrayData(form.to_model(samples), y, device)
+
+
+def dataset_labels(dataset: Dataset) -> np.ndarray:
+    """Labels of a Dataset of (x, y): its `targets` or `labels`, as torchvision's have them, or one pass over it."""
+    for name in ("targets", "labels"):
+        if hasattr(dataset, name):
+            return np.asarray(getattr(dataset, name))
+    return np.asarray([dataset[i][1] for i in range(len(cast(Sized, dataset)))])
+
+
+def dataset_sample(dataset: Dataset) -> Tensor:
+    """A batch of evenly spaced samples of a Dataset, as given."""
+    n = len(cast(Sized, dataset))
+    rows = np.linspace(0, n - 1, min(n, SAMPLES_FOR_STATISTICS)).astype(int)
+    return torch.stack([plain_tensor(dataset[i][0]) for i in rows])

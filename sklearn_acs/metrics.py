@@ -1,0 +1,147 @@
+"""Accuracy under attack: for one model, and as a scorer for scikit-learn's model selection."""
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from sklearn_acs.attacks import ATTACKS, Attack
+from sklearn_acs.attacks.base import Clip, frozen
+from sklearn_acs.inputs import InputFormat, check_range, image_tensor
+from sklearn_acs.parts import make_part
+from sklearn_acs.training.batches import ArrayData
+
+
+class RobustModel(Protocol):
+    """What a robust scorer needs of an estimator."""
+
+    def robust_score(self, X: Any, y: Any = None, attack: Any = None, sample_weight: Any = None) -> float:
+        """Share of samples that stay right under `attack`."""
+        ...
+
+
+def robust_correct(
+    module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], attack: Attack, clip: Clip, generator: torch.Generator
+) -> Tensor:
+    """Whether each sample is classified rightly both as it is and under attack; the wrong ones are not attacked."""
+    results = []
+    for x, y in batches:
+        with frozen(module), torch.no_grad():
+            right = module(x).argmax(1) == y
+            if right.any():
+                x_adv = attack.perturb(module, x[right], y[right], clip=clip, generator=generator)
+                right[right.clone()] = module(x_adv).argmax(1) == y[right]
+        results.append(right.cpu())
+    return torch.cat(results)
+
+
+def robust_accuracy(
+    model: nn.Module | RobustModel,
+    X: ArrayLike | Tensor,
+    y: ArrayLike | Tensor,
+    attack: Attack | str = "pgd",
+    *,
+    clip: Clip = (0.0, 1.0),
+    batch_size: int = 256,
+    random_state: int = 0,
+) -> float:
+    """Share of samples that a model classifies rightly and that an attack cannot change.
+
+    Parameters
+    ----------
+    model : RobustClassifier or nn.Module
+        A fitted classifier (which knows its own clip range and labels), or any module from inputs to logits.
+    X : array-like
+        Table (n, features) or images (n, H, W), (n, C, H, W) or (n, H, W, C), uint8 or floats in `clip`. A module
+        gets images channels first, as floats.
+    y : array-like of shape (n,)
+        True labels; for a module, 0 to C-1.
+    attack : Attack or str, default="pgd"
+        The attack, raising cross-entropy.
+    clip : (float, float) or None, default=(0, 1)
+        The box that a module's inputs live in.
+    batch_size : int, default=256
+        Samples attacked together.
+    random_state : int, default=0
+        Seed of a module's attack.
+
+    Returns
+    -------
+    float
+        Between 0 and the clean accuracy.
+
+    See Also
+    --------
+    robust_scorer : The same for GridSearchCV and cross_validate.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_acs import PGD, robust_accuracy
+    >>> model = torch.nn.Linear(1, 2)
+    >>> with torch.no_grad():
+    ...     _ = model.weight.copy_(torch.tensor([[-1.0], [1.0]])), model.bias.copy_(torch.tensor([0.5, -0.5]))
+    >>> X, y = [[0.1], [0.45], [0.55], [0.9]], [0, 0, 1, 1]
+    >>> robust_accuracy(model, X, y, PGD(eps=0.2))
+    0.5
+    """
+    attack = make_part("attack", attack, ATTACKS)
+    if not isinstance(model, nn.Module):
+        return model.robust_score(X, y, attack=attack)
+    weight = next(model.parameters(), torch.empty(0))
+    x = image_tensor(X)
+    form = InputFormat.of(tuple(x.shape))
+    check_range(x, clip)
+    data = ArrayData(form.to_model(x), torch.as_tensor(np.asarray(y)), weight.device)
+    generator = torch.Generator(device=weight.device).manual_seed(random_state)
+    batches = data.fetch(list(torch.arange(len(data)).split(batch_size)))
+    return robust_correct(model, batches, attack, clip, generator).double().mean().item()
+
+
+class RobustScorer:
+    """Scorer with scikit-learn's signature ``(estimator, X, y) -> float``; made by `robust_scorer`."""
+
+    def __init__(self, attack: Attack | str | None) -> None:
+        self.attack = attack
+
+    def __call__(self, estimator: RobustModel, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Robust accuracy of a fitted estimator."""
+        return estimator.robust_score(X, y, attack=self.attack, sample_weight=sample_weight)
+
+    def __repr__(self) -> str:
+        return f"robust_scorer({self.attack!r})"
+
+
+def robust_scorer(attack: Attack | str | None = None) -> RobustScorer:
+    """Make a scorer that measures accuracy under an attack, for GridSearchCV and cross_validate.
+
+    Parameters
+    ----------
+    attack : Attack, str or None, default=None
+        The attack; None is the one each candidate was trained against. Candidates that are trained against
+        different attacks compare only under one and the same, so name it.
+
+    Returns
+    -------
+    callable
+        ``scorer(estimator, X, y) -> float``, greater being better.
+
+    See Also
+    --------
+    robust_accuracy : The same number for one model.
+
+    Examples
+    --------
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from sklearn_acs import PGD, RobustClassifier, robust_scorer
+    >>> search = GridSearchCV(
+    ...     RobustClassifier(objective="trades"),
+    ...     {"objective__beta": [1, 6], "coreset_frac": [0.3, 0.5]},
+    ...     scoring={"clean": "accuracy", "robust": robust_scorer(PGD(eps=0.1, steps=20))},
+    ...     refit="robust",
+    ... )
+    """
+    return RobustScorer(attack if attack is None else make_part("attack", attack, ATTACKS))

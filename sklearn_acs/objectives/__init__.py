@@ -1,0 +1,10 @@
+"""What training minimises: a loss per sample on clean logits, adversarial logits, or both."""
+
+from sklearn_acs.objectives.adversarial import Adversarial
+from sklearn_acs.objectives.base import ADVERSARIAL, CLEAN, Objective
+from sklearn_acs.objectives.natural import Natural
+from sklearn_acs.objectives.trades import TRADES
+
+OBJECTIVES: dict[str, type[Objective]] = {"natural": Natural, "adversarial": Adversarial, "trades": TRADES}
+
+__all__ = ["ADVERSARIAL", "CLEAN", "OBJECTIVES", "TRADES", "Adversarial", "Natural", "Objective"]

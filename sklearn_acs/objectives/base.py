@@ -1,0 +1,100 @@
+"""The contract of an objective: which forwards it needs, what the attack raises, what training lowers."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from sklearn.base import BaseEstimator
+from torch import Tensor
+
+from sklearn_acs.attacks.base import Attack, cross_entropy
+
+CLEAN, ADVERSARIAL = "clean", "adversarial"
+
+Logits = dict[str, Tensor]
+"""The logits of each branch, (batch, C), under the names "clean" and "adversarial"."""
+
+
+class Objective(BaseEstimator, ABC):
+    """Base class of objectives. A subclass names its `branches` and writes `loss`; everything else is inherited.
+
+    The gradients that selectors work on come for free: by Danskin's theorem the adversarial example is a constant,
+    so differentiating `loss` with respect to its logits gives the last layer's gradients of every sample.
+
+    Parameters
+    ----------
+    attack : Attack, str or None, default=None
+        The attack it trains against; None is ``PGD()``. The classifier's own `attack`, where given, wins.
+
+    Attributes
+    ----------
+    branches : tuple of str
+        Which forward passes `loss` needs: "clean", "adversarial" or both.
+    attack_init : str
+        The start that an attack with ``init="auto"`` uses in training: "uniform", "normal" or "zero".
+    attack_uses_clean : bool
+        Whether `inner_loss` looks at the clean logits. One forward pass per batch (not per attack step) is spent
+        on them when the objective has both branches; False saves it.
+
+    Examples
+    --------
+    An objective of one's own, here clean plus adversarial cross-entropy, goes with every selector:
+
+    >>> from torch.nn.functional import cross_entropy
+    >>> from sklearn_acs import RobustClassifier
+    >>> from sklearn_acs.objectives import Objective
+    >>> class HalfAndHalf(Objective):
+    ...     branches = ("clean", "adversarial")
+    ...     attack_uses_clean = False
+    ...
+    ...     def loss(self, logits, y):
+    ...         return sum(cross_entropy(logits[b], y, reduction="none") for b in self.branches) / 2
+    >>> RobustClassifier(objective=HalfAndHalf())
+    RobustClassifier(objective=HalfAndHalf())
+    """
+
+    _parameter_constraints: ClassVar[dict] = {"attack": [Attack, str, None]}
+
+    branches: ClassVar[tuple[str, ...]]
+    attack_init: ClassVar[str] = "uniform"
+    attack_uses_clean: ClassVar[bool] = True
+
+    def __init__(self, attack: Attack | str | None = None) -> None:
+        self.attack = attack
+
+    def validate(self) -> None:
+        """Raise ValueError when a parameter is out of range; called once before any work."""
+        self._validate_params()
+
+    def inner_loss(self, adv_logits: Tensor, y: Tensor, clean_logits: Tensor | None) -> Tensor:
+        """What the attack raises, per sample; cross-entropy unless a subclass says otherwise.
+
+        Parameters
+        ----------
+        adv_logits : Tensor of shape (batch, C)
+            Logits at the current perturbation.
+        y : Tensor of shape (batch,)
+            Labels 0 to C-1.
+        clean_logits : Tensor of shape (batch, C) or None
+            Detached logits at the clean samples, where the objective has both branches and `attack_uses_clean`.
+
+        Returns
+        -------
+        Tensor of shape (batch,)
+        """
+        return cross_entropy(adv_logits, y)
+
+    @abstractmethod
+    def loss(self, logits: Logits, y: Tensor) -> Tensor:
+        """What training lowers, per sample.
+
+        Parameters
+        ----------
+        logits : dict of Tensor of shape (batch, C)
+            One entry for each of `branches`.
+        y : Tensor of shape (batch,)
+            Labels 0 to C-1.
+
+        Returns
+        -------
+        Tensor of shape (batch,)
+        """

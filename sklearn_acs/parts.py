@@ -1,0 +1,110 @@
+"""Parts given by name or as objects, and parameters that reach into them: ``objective__beta=1``."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from sklearn.base import clone
+
+
+def make_part(parameter: str, value: Any, known: Mapping[str, type], options: Mapping[str, Any] | None = None) -> Any:
+    """Build a part from a name, which means its class with its defaults, or copy the object given; then set `options`.
+
+    Parameters
+    ----------
+    parameter : str
+        Which parameter of the estimator the part is, for error messages.
+    value : str or estimator
+        A name in `known`, or an object.
+    known : mapping of str to class
+        The names.
+    options : mapping, default=None
+        Parameters to set on the part.
+
+    Returns
+    -------
+    estimator
+        A part of one's own; its `validate` has passed where it has one.
+    """
+    if isinstance(value, str):
+        if value not in known:
+            raise ValueError(f"{parameter}={value!r} is not known; the known names are {sorted(known)}")
+        part = known[value]()
+    elif hasattr(value, "get_params") and not isinstance(value, type):
+        part = clone(value)
+    else:
+        raise TypeError(f"{parameter} must be one of {sorted(known)} or an object of their kind; got {value!r}")
+    part.set_params(**(options or {}))
+    if hasattr(part, "validate"):
+        part.validate()
+    return part
+
+
+class RoutedParamsMixin:
+    """Lets an estimator take, list and set ``part__name`` parameters even while `part` is only a name or None.
+
+    Where the part is an estimator, scikit-learn's own rule holds and the parameter is set on it. Where it is a
+    string, a class or None, the parameter is kept and applied when the part is built. So a grid over
+    ``optimizer__momentum`` works like one over ``objective__beta``. Comes before BaseEstimator among the bases.
+    """
+
+    _routes: ClassVar[tuple[str, ...]] = ()
+
+    def _store_routed(self, options: dict[str, Any]) -> None:
+        """Keep the extra keyword arguments of ``__init__``; one that leads nowhere is a TypeError, as in Python."""
+        for key in options:
+            if key.partition("__")[0] not in self._routes or "__" not in key:
+                raise TypeError(
+                    f"{type(self).__name__} got an unexpected keyword argument {key!r}; parameters of its parts are "
+                    f"written part__name, with part one of {', '.join(self._routes)}"
+                )
+        vars(self).update(options)
+
+    def _routed(self, part: str) -> dict[str, Any]:
+        """Parameters kept for `part`, without the prefix."""
+        prefix = part + "__"
+        return {key.removeprefix(prefix): value for key, value in vars(self).items() if key.startswith(prefix)}
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Parameters of this estimator, those kept for its parts included.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to include the parameters of parts that are estimators.
+
+        Returns
+        -------
+        dict
+            Names and values.
+        """
+        kept = {key: value for key, value in vars(self).items() if "__" in key}
+        return {**super().get_params(deep), **kept}  # type: ignore[misc]
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters of this estimator and of its parts.
+
+        Parameters
+        ----------
+        **params
+            Names and values; ``part__name`` reaches into a part.
+
+        Returns
+        -------
+        self
+        """
+        super().set_params(**{key: value for key, value in params.items() if "__" not in key})  # type: ignore[misc]
+        for key, value in params.items():
+            part, nested, name = key.partition("__")
+            if not nested:
+                continue
+            if part not in self._routes:
+                raise ValueError(
+                    f"Invalid parameter {key!r} for estimator {type(self).__name__}. Parts that take parameters are: "
+                    f"{list(self._routes)!r}."
+                )
+            target = getattr(self, part)
+            if hasattr(target, "set_params") and not isinstance(target, type):
+                target.set_params(**{name: value})
+            else:
+                setattr(self, key, value)
+        return self

@@ -1,0 +1,143 @@
+"""Where batches come from: arrays kept on the device, or a Dataset streamed from disk; all of them or a coreset."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+"""``augment(x, generator) -> x``: a random change of a whole batch, on its device."""
+
+
+class Batch(NamedTuple):
+    """Samples that go through one training step together."""
+
+    x: Tensor  # (batch, ...), float
+    y: Tensor  # (batch,), labels 0 to C-1
+    weight: Tensor  # (batch,), factor of each sample's loss
+    index: Tensor  # (batch,), rows of the data set, on the CPU
+
+
+class ArrayData(Dataset):
+    """Samples kept as tensors on the device; uint8 images stay uint8 and become [0, 1] floats batch by batch."""
+
+    def __init__(self, x: Tensor, y: Tensor, device: torch.device) -> None:
+        self.x, self.y = x.to(device), y.to(device)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return to_float(self.x[index]), self.y[index]
+
+    def fetch(self, batches: list[Tensor], **loader_options: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        """Samples of each batch of indices; no DataLoader, so that its options have nothing to act on."""
+        for index in batches:
+            index = index.to(self.x.device)
+            yield to_float(self.x[index]), self.y[index]
+
+
+class StreamedData(Dataset):
+    """A Dataset that is read batch by batch and never held in memory, with its labels encoded as 0 to C-1."""
+
+    def __init__(self, dataset: Dataset, y: Tensor, device: torch.device, encode: Callable[[Any], Tensor]) -> None:
+        self.dataset, self.y, self.device, self.encode = dataset, y, device, encode
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.encode(self.dataset[index][0])
+
+    def fetch(self, batches: list[Tensor], **loader_options: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        """Samples of each batch of indices, read by a DataLoader with the given options."""
+        sampler = [index.tolist() for index in batches]
+        # The loader seeds its workers from a generator; without one of its own it would draw from the global one.
+        options = {"generator": torch.Generator().manual_seed(0), **loader_options}
+        loader = DataLoader(self, batch_sampler=sampler, pin_memory=self.device.type == "cuda", **options)
+        for index, x in zip(batches, loader, strict=True):
+            yield to_float(x.to(self.device, non_blocking=True)), self.y[index].to(self.device)
+
+
+class Batches:
+    """Mini-batches of a data set, or of the coreset it was last pointed at.
+
+    Parameters
+    ----------
+    data : ArrayData or StreamedData
+        The samples.
+    batch_size : int, default=128
+        Samples in a batch. A single left-over sample joins the batch before it: BatchNorm has no statistics of one.
+    sample_weight : Tensor of shape (n,) or None, default=None
+        Factors of the samples' losses.
+    generator : torch.Generator
+        Draws the order of each epoch, on the CPU, and, as `augment_generator` on the device, the augmentation.
+    augment : callable or None, default=None
+        ``augment(x, generator) -> x`` for each training batch.
+    **loader_options
+        Options of torch's DataLoader for streamed data, for example ``num_workers``.
+    """
+
+    def __init__(
+        self,
+        data: ArrayData | StreamedData,
+        batch_size: int = 128,
+        *,
+        generator: torch.Generator,
+        sample_weight: Tensor | None = None,
+        augment: Augment | None = None,
+        augment_generator: torch.Generator | None = None,
+        **loader_options: Any,
+    ) -> None:
+        self.data, self.batch_size, self.generator = data, batch_size, generator
+        self.augment, self.augment_generator = augment, augment_generator
+        self.loader_options = loader_options
+        self.sample_weight = torch.ones(len(data)) if sample_weight is None else sample_weight
+        self.use_all()
+
+    def use_all(self) -> None:
+        """Train on every sample, each with its own sample weight."""
+        self.indices, self.weight = torch.arange(len(self.data)), self.sample_weight
+
+    def use_coreset(self, indices: np.ndarray, weights: np.ndarray) -> None:
+        """Train on `indices` alone, each loss times its coreset weight times its sample weight.
+
+        The products are scaled here, once per selection, to mean 1 over the coreset. (Scaling them within each
+        mini-batch, as published code does, cancels weights that are equal within a batch.)
+        """
+        self.indices = torch.as_tensor(indices)
+        weight = torch.as_tensor(weights, dtype=torch.float32) * self.sample_weight[self.indices]
+        self.weight = self.sample_weight.clone()
+        self.weight[self.indices] = weight / weight.mean()
+
+    def __len__(self) -> int:
+        return len(self._split(self.indices))
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Every sample of the coreset once, in a fresh order, augmented."""
+        order = self.indices[torch.randperm(len(self.indices), generator=self.generator)]
+        for batch in self._read(order, self.weight):
+            yield batch if self.augment is None else batch._replace(x=self.augment(batch.x, self.augment_generator))
+
+    def everything(self) -> Iterator[Batch]:
+        """Every sample of the whole set once, in order, as it is: what a selection looks at."""
+        return self._read(torch.arange(len(self.data)), self.sample_weight)
+
+    def _read(self, order: Tensor, weight: Tensor) -> Iterator[Batch]:
+        batches = self._split(order)
+        for index, (x, y) in zip(batches, self.data.fetch(batches, **self.loader_options), strict=True):
+            yield Batch(x, y, weight[index].to(x.device), index)
+
+    def _split(self, order: Tensor) -> list[Tensor]:
+        batches = list(order.split(self.batch_size))
+        if len(batches) > 1 and len(batches[-1]) == 1:
+            batches[-2:] = [torch.cat(batches[-2:])]
+        return batches
+
+
+def to_float(x: Tensor) -> Tensor:
+    """Pixels 0 to 255 become floats in [0, 1]; floats stay what they are."""
+    return x.float().div_(255) if x.dtype == torch.uint8 else x

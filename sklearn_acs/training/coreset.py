@@ -1,0 +1,177 @@
+"""The skorch callback that selects the coreset when the schedule says so and points the batches at it."""
+
+from dataclasses import replace
+from math import ceil
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from skorch.callbacks import Callback
+from torch import Tensor, nn
+
+from sklearn_acs.attacks.base import frozen
+from sklearn_acs.gradients import DenseGradients, LastLayerGradients, batch_factors
+from sklearn_acs.models import last_linear
+from sklearn_acs.selectors.base import BaseSelector, Coreset, relative_error
+from sklearn_acs.training.net import AdversarialNet
+from sklearn_acs.training.schedule import CoresetSchedule
+
+SELECT_BY = ("sample", "class", "batch")
+
+
+class CoresetSelection(Callback):
+    """Follows a `CoresetSchedule`: selects, points the batches at the coreset, and writes the epoch's history.
+
+    Parameters
+    ----------
+    schedule : CoresetSchedule
+        Which epochs select.
+    selector : BaseSelector or None
+        What chooses; None only where the schedule never selects.
+    select_by : {"sample", "class", "batch"}
+        Choose among all samples, within each class, or among random batches by their mean gradients.
+    n_select : int
+        Samples in a coreset; see `coreset_size`.
+    random_state : numpy.random.RandomState
+        Forms the batches of ``select_by="batch"`` and seeds the selector.
+
+    Attributes
+    ----------
+    coreset_ : Coreset or None
+        The newest one.
+    """
+
+    def __init__(
+        self,
+        schedule: CoresetSchedule,
+        selector: BaseSelector | None,
+        select_by: str,
+        n_select: int,
+        random_state: np.random.RandomState,
+    ) -> None:
+        self.schedule = schedule
+        self.selector = selector
+        self.select_by = select_by
+        self.n_select = n_select
+        self.random_state = random_state
+
+    @property
+    def needs_gradients(self) -> bool:
+        """Whether a selection has to attack every sample and look at its gradient."""
+        return self.selector is not None and self.selector.uses_gradients
+
+    def prepare(self, module: nn.Module, example: Tensor) -> None:
+        """Find the layer whose gradients are matched, or say before any work why there is none."""
+        needed = self.needs_gradients and self.schedule.n_selections
+        self.layer_ = last_linear(module, example) if needed else None
+
+    def on_train_begin(self, net: AdversarialNet, **kwargs: Any) -> None:
+        """Begin the schedule."""
+        self.epoch_ = 0
+        self.coreset_: Coreset | None = None
+
+    def on_epoch_begin(self, net: AdversarialNet, **kwargs: Any) -> None:
+        """Select if it is time, and say which phase the epoch belongs to."""
+        run, self.begun_ = net.run_, perf_counter()
+        loss = net.history[-2, "train_loss"] if len(net.history) > 1 else None
+        if self.schedule.selects(self.epoch_):
+            run.progress.enter("selecting", self.epoch_, loss)
+            self.coreset_ = self._select(net)
+            run.batches.use_coreset(self.coreset_.indices, self.coreset_.weights)
+        phase = self.schedule.phase(self.epoch_)
+        run.progress.enter(phase, self.epoch_, loss)
+        run.meter.enter(phase)
+        net.history.record("phase", phase)
+        net.history.record("coreset_size", len(run.batches.indices))
+        net.history.record("approximation_error", self.coreset_.error if self.coreset_ else None)
+
+    def on_epoch_end(self, net: AdversarialNet, **kwargs: Any) -> None:
+        """Count the epoch and its seconds, its selection included."""
+        net.history.record("seconds", perf_counter() - self.begun_)
+        self.epoch_ += 1
+
+    def _select(self, net: AdversarialNet) -> Coreset:
+        meter, batches = net.run_.meter, net.run_.batches
+        meter.enter("selection")
+        gradients = None if self.layer_ is None else last_layer_gradients(net, self.layer_)
+        meter.enter("solver")
+        return choose(
+            self.selector,
+            gradients,
+            batches.data.y,
+            self.select_by,
+            self.n_select,
+            batches.batch_size,
+            self.random_state,
+        )
+
+
+def last_layer_gradients(net: AdversarialNet, layer: nn.Linear) -> LastLayerGradients:
+    """Gradients of the last layer at every sample's current adversarial example, as factors.
+
+    Attacked, forwarded and differentiated batch by batch on the same tensors, without augmentation and in eval mode,
+    so that neither the batch's other samples nor another crop has a say; only the factors are kept.
+    """
+    parts = []
+    for batch in net.run_.batches.everything():
+        inputs = net.branch_inputs(batch)
+        with frozen(net.module_):
+            factors = batch_factors(net.module_, layer, net.criterion_.loss, inputs, batch.y)
+        parts.append([(batch.weight[:, None] * g, h1) for g, h1 in factors])
+        net.run_.progress.advance(len(batch.y))
+    return LastLayerGradients(
+        [
+            (torch.cat([g for g, _ in branch]), torch.cat([h1 for _, h1 in branch]))
+            for branch in zip(*parts, strict=True)
+        ]
+    )
+
+
+def coreset_size(n_samples: int, coreset_frac: float, select_by: str, batch_size: int) -> int:
+    """Samples in a coreset: the fraction asked for, in whole batches where batches are chosen."""
+    if select_by == "batch":
+        n_groups = ceil(n_samples / batch_size)
+        return round(max(1, round(coreset_frac * n_groups)) * n_samples / n_groups)
+    return max(1, round(coreset_frac * n_samples))
+
+
+def choose(
+    selector: BaseSelector,
+    gradients: LastLayerGradients | None,
+    y: Tensor,
+    select_by: str,
+    n_select: int,
+    batch_size: int,
+    random_state: np.random.RandomState,
+) -> Coreset:
+    """Choose about `n_select` samples: among all, within each class, or as whole random batches.
+
+    Without `gradients` the selector goes by the number of samples alone, and the error is not known (NaN).
+    """
+    n = len(y)
+    known = gradients is not None
+    gradients = gradients or DenseGradients(torch.zeros(n, 1))
+    selector = clone(selector)
+    if "random_state" in selector.get_params() and selector.random_state is None:
+        selector.set_params(random_state=random_state.randint(np.iinfo(np.int32).max))
+    if select_by == "batch":
+        n_groups = ceil(n / batch_size)
+        groups = random_state.permutation(n) % n_groups  # as equal in size as can be
+        selector.set_params(n_select=max(1, round(n_select * n_groups / n)), per_class=False)
+        coreset = expand(selector.fit(gradients.mean_by(groups)).coreset_, groups, gradients)
+    else:
+        selector.set_params(n_select=n_select, per_class=select_by == "class")
+        coreset = selector.fit(gradients, y.cpu().numpy()).coreset_
+    return coreset if known else replace(coreset, error=float("nan"))
+
+
+def expand(batches: Coreset, groups: np.ndarray, gradients: LastLayerGradients) -> Coreset:
+    """A coreset of batches -> one of their members, each with its batch's weight."""
+    weight_of_group = np.zeros(groups.max() + 1)
+    weight_of_group[batches.indices] = batches.weights
+    indices = np.flatnonzero(np.isin(groups, batches.indices))
+    weights = weight_of_group[groups]
+    error = relative_error(gradients.sum(torch.from_numpy(weights)), gradients.sum())
+    return Coreset(indices, weights[indices], batches.n_matched, f"of batches: {batches.stop_reason}", error)

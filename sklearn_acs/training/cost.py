@@ -1,0 +1,94 @@
+"""What a fit cost: samples through the network and seconds, for each of its phases."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+
+from torch import Tensor, nn
+
+PHASES = ("setup", "full", "selection", "solver", "coreset")
+
+
+@dataclass
+class PhaseCost:
+    """Cost of one phase: samples sent forwards, samples sent backwards, seconds of wall clock."""
+
+    forwards: int = 0
+    backwards: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: "PhaseCost") -> "PhaseCost":
+        return PhaseCost(self.forwards + other.forwards, self.backwards + other.backwards, self.seconds + other.seconds)
+
+
+class Cost(Mapping[str, PhaseCost]):
+    """Cost of a fit by phase; the phases' seconds add up to the whole fit.
+
+    The phases are "setup" (checking and moving data, building the model), "full" (epochs on all data), "selection"
+    (attacking every sample and reading its gradients), "solver" (choosing the coreset from them) and "coreset"
+    (epochs on it). A sample counts once for each forward and for each backward pass through the whole network,
+    measured where they happen, whatever the attack.
+
+    Examples
+    --------
+    >>> from sklearn_acs.training.cost import Cost
+    >>> cost = Cost()
+    >>> cost["full"].forwards += 128
+    >>> cost.total.forwards
+    128
+    """
+
+    def __init__(self) -> None:
+        self._phases = {name: PhaseCost() for name in PHASES}
+
+    def __getitem__(self, phase: str) -> PhaseCost:
+        return self._phases[phase]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._phases)
+
+    def __len__(self) -> int:
+        return len(self._phases)
+
+    @property
+    def total(self) -> PhaseCost:
+        """Sum over the phases."""
+        return sum(self.values(), PhaseCost())
+
+    def __repr__(self) -> str:
+        rows = [*self.items(), ("total", self.total)]
+        lines = [f"{name:<10}{c.forwards:>14,}{c.backwards:>14,}{c.seconds:>10.2f}" for name, c in rows]
+        return "\n".join([f"{'phase':<10}{'forwards':>14}{'backwards':>14}{'seconds':>10}", *lines])
+
+
+class CostMeter:
+    """Adds what happens to a module, and the time that passes, to one phase of a `Cost` after the other."""
+
+    def __init__(self, phase: str = "setup") -> None:
+        self.cost = Cost()
+        self._phase, self._since = phase, perf_counter()
+
+    def enter(self, phase: str) -> None:
+        """End the phase that runs and begin another; every second belongs to exactly one."""
+        now = perf_counter()
+        self.cost[self._phase].seconds += now - self._since
+        self._phase, self._since = phase, now
+
+    @contextmanager
+    def watching(self, module: nn.Module) -> Iterator[None]:
+        """Count the samples that go through `module`, forwards and backwards."""
+        handle = module.register_forward_hook(self._count)
+        try:
+            yield
+        finally:
+            handle.remove()
+            self.enter(self._phase)
+
+    def _count(self, module: nn.Module, inputs: tuple[Tensor, ...], logits: Tensor) -> None:
+        self.cost[self._phase].forwards += len(logits)
+        if logits.requires_grad:
+            logits.register_hook(self._count_backward)
+
+    def _count_backward(self, gradient: Tensor) -> None:
+        self.cost[self._phase].backwards += len(gradient)

@@ -1,0 +1,149 @@
+"""The skorch net: one training step is attack, loss per sample, weighted mean, optimiser step."""
+
+from copy import deepcopy
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import torch
+from skorch import NeuralNet
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from sklearn_acs.attacks import Attack
+from sklearn_acs.attacks.base import Clip, frozen
+from sklearn_acs.objectives import ADVERSARIAL, CLEAN
+from sklearn_acs.training.batches import Batch, Batches
+from sklearn_acs.training.cost import CostMeter
+from sklearn_acs.training.progress import Progress
+
+
+@dataclass
+class Run:
+    """What belongs to one fit and is gone after it: the data, the attacks' randomness, meter and progress bar."""
+
+    batches: Batches
+    generator: torch.Generator
+    meter: CostMeter
+    progress: Progress
+
+
+class AdversarialNet(NeuralNet):
+    """skorch's net with an attack in each training step and its batches from `Batches`.
+
+    The criterion is the objective. Losses stay on the device until the epoch ends, where skorch's own loop reads
+    one per batch, which makes a GPU wait. An epoch that ends with a loss or a weight that is not finite raises
+    FloatingPointError and leaves the weights of the epoch before.
+
+    Parameters
+    ----------
+    module : callable
+        Builds the model.
+    criterion : Objective
+        What is minimised.
+    attack : Attack
+        The inner maximiser.
+    clip : (float, float) or None
+        The box that inputs live in.
+    **kwargs
+        As in skorch's NeuralNet.
+    """
+
+    def __init__(self, module: Any, criterion: Any, *, attack: Attack, clip: Clip, **kwargs: Any) -> None:
+        super().__init__(module, criterion, train_split=None, **kwargs)
+        self.attack = attack
+        self.clip = clip
+        self.run_: Run | None = None
+
+    def get_default_callbacks(self) -> list:
+        """None: history and progress are written here and by the coreset callback."""
+        return []
+
+    def initialize_criterion(self) -> "AdversarialNet":
+        """Take the objective as it is: it has no weights to build."""
+        self.criterion_ = self.criterion
+        return self
+
+    def resume_optimizer(self, before: "AdversarialNet") -> None:
+        """Go on with another net's history and its optimiser's momentum, at this net's learning rate."""
+        state = before.optimizer_.state_dict()
+        self.optimizer_.load_state_dict({**state, "param_groups": self.optimizer_.state_dict()["param_groups"]})
+        self.history_ = before.history_
+
+    def train(self, run: Run) -> None:
+        """Train for `max_epochs` epochs on the run's batches; KeyboardInterrupt ends it early, as in skorch."""
+        self.run_ = run
+        try:
+            with run.meter.watching(self.module_):
+                self.partial_fit(run.batches.data)
+        finally:
+            run.progress.close()
+            self.run_ = None
+
+    def get_iterator(self, dataset: Dataset, training: bool = False) -> Any:
+        """Hand out the run's batches in training, skorch's iterator otherwise."""
+        return self.run_.batches if training and self.run_ else super().get_iterator(dataset, training)
+
+    def branch_inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Inputs of each forward pass that the objective needs: the batch, its adversarial examples, or both."""
+        objective, module = self.criterion_, self.module_
+        inputs = {CLEAN: batch.x} if CLEAN in objective.branches else {}
+        if ADVERSARIAL in objective.branches:
+            clean_logits = None
+            if CLEAN in objective.branches and objective.attack_uses_clean:
+                with frozen(module), torch.no_grad():
+                    clean_logits = module(batch.x)
+            inputs[ADVERSARIAL] = self.attack.perturb(
+                module,
+                batch.x,
+                batch.y,
+                loss=objective.inner_loss,
+                clip=self.clip,
+                generator=self.run_.generator,
+                clean_logits=clean_logits,
+            )
+        return inputs
+
+    def train_step_single(self, batch: Batch, **fit_params: Any) -> dict[str, Tensor]:
+        """Attack the batch, then gradients of the weighted mean loss."""
+        inputs = self.branch_inputs(batch)
+        self._set_training(True)
+        logits = {branch: self.module_(x) for branch, x in inputs.items()}
+        loss = (batch.weight * self.criterion_.loss(logits, batch.y)).mean()
+        loss.backward()
+        return {"loss": loss.detach(), "y_pred": next(reversed(logits.values())).detach()}
+
+    def run_single_epoch(self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any) -> None:
+        """One epoch; its losses are read from the device once, at the end."""
+        if iterator is None:
+            return
+        last_finite = deepcopy(self.module_.state_dict())
+        lr = self.optimizer_.param_groups[0]["lr"]
+        losses, sizes = [], []
+        for batch in iterator:
+            self.notify("on_batch_begin", batch=batch, training=training)
+            step = step_fn(batch, **fit_params)
+            losses.append(step["loss"])
+            sizes.append(len(batch.y))
+            self.history.record_batch(f"{prefix}_batch_size", sizes[-1])
+            self.notify("on_batch_end", batch=batch, training=training, **step)
+            self.run_.progress.advance(sizes[-1])
+
+        values = torch.stack(losses).tolist()
+        for i, value in enumerate(values):
+            self.history[-1]["batches"][i][f"{prefix}_loss"] = value
+        mean = sum(value * size for value, size in zip(values, sizes, strict=True)) / sum(sizes)
+        self.history.record(f"{prefix}_loss", mean)
+        self.history.record(f"{prefix}_batch_count", len(values))
+        self.history.record("lr", lr)
+        if not isfinite(mean) or not all_finite(self.module_):
+            self.module_.load_state_dict(last_finite)
+            raise FloatingPointError(
+                f"training diverged in epoch {len(self.history)}: the loss is {mean} at lr={lr:g}. "
+                f"The weights from before that epoch are kept; a smaller lr may help"
+            )
+
+
+def all_finite(module: nn.Module) -> bool:
+    """Whether every weight of the module is finite."""
+    return bool(torch.stack([weight.isfinite().all() for weight in module.parameters()]).all())

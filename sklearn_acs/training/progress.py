@@ -1,0 +1,46 @@
+"""One progress bar for a whole fit: the phase, the last loss, and the time left."""
+
+from tqdm import tqdm
+
+from sklearn_acs.training.schedule import CORESET, CoresetSchedule
+
+
+class Progress:
+    """A bar over the samples that a fit will attack, selections included.
+
+    Parameters
+    ----------
+    schedule : CoresetSchedule
+        The epochs of the fit.
+    n_samples : int
+        Samples in the data set.
+    n_select : int
+        Samples in a coreset.
+    selection_cost : float
+        Samples that a selection attacks, as a share of `n_samples`.
+    enabled : bool
+        Whether anything is shown.
+    """
+
+    def __init__(
+        self, schedule: CoresetSchedule, n_samples: int, n_select: int, selection_cost: float, enabled: bool
+    ) -> None:
+        self._n_epochs = schedule.n_epochs
+        selected = int(schedule.n_selections * selection_cost * n_samples)
+        total = schedule.full_epochs * n_samples + schedule.coreset_epochs * n_select + selected
+        self._bar = tqdm(total=total, disable=not enabled, unit="sample", unit_scale=True)
+
+    def enter(self, phase: str, epoch: int, loss: float | None = None) -> None:
+        """Show that `phase` of epoch `epoch`, counted from 0, begins, and the last epoch's loss."""
+        what = {CORESET: "on the coreset", "full": "on all data"}.get(phase, phase)
+        self._bar.set_description(f"epoch {epoch + 1}/{self._n_epochs} {what}")
+        if loss is not None:
+            self._bar.set_postfix(loss=f"{loss:.3f}")
+
+    def advance(self, samples: int) -> None:
+        """Count samples that are done."""
+        self._bar.update(samples)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self._bar.close()
