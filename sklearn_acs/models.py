@@ -65,9 +65,9 @@ def mlp(input_shape: Shape, n_classes: int, *, hidden: Sequence[int] = (128, 128
 def convnet(input_shape: Shape, n_classes: int, *, width: int = 16, hidden: int = 128) -> nn.Sequential:
     """Small convolutional network, quick on a CPU, for 8 x 8 digits as for CIFAR.
 
-    Convolutions of 4 x 4 with stride 2 halve the image at least twice and until no side is longer than 8; each
-    doubles the channels. One hidden layer follows. There is no batch normalisation, whose statistics clean and
-    adversarial batches would share, and no dropout, which would blur the attack's gradients.
+    Convolutions of 4 x 4 with stride 2 halve the image at least twice and until no side is longer than 8, each with
+    twice the channels of the one before. One hidden layer follows. There is no batch normalisation, whose statistics
+    clean and adversarial batches would share, and no dropout, which would blur the attacks.
 
     Parameters
     ----------
@@ -226,7 +226,7 @@ def wide_resnet(input_shape: Shape, n_classes: int, *, depth: int = 28, width: i
 def _preact_resnet(
     channels: int, n_classes: int, *, stem_width: int, widths: Sequence[int], n_blocks: int
 ) -> nn.Sequential:
-    """Stem, stages of `n_blocks` blocks that each halve the image (but the first), activation, pooling, logits."""
+    """Stem, stages of `n_blocks` blocks, each stage but the first halving the image, pooling, logits."""
     layers: list[nn.Module] = [_conv(channels, stem_width, 3)]
     n_in = stem_width
     for stage, n_out in enumerate(widths):
@@ -266,7 +266,7 @@ class PreActBlock(nn.Module):
 
 
 def _conv(n_in: int, n_out: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
-    """Convolution as residual networks have it: same size but for the stride, no bias, Kaiming initialisation."""
+    """Convolution of residual networks: padded, without bias, initialised as torchvision's are."""
     conv = nn.Conv2d(n_in, n_out, kernel_size, stride, padding=kernel_size // 2, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return conv
@@ -369,8 +369,8 @@ def build_model(
     n_classes : int
         Number of logits.
     mean, scale : float or array-like of shape (n_features,) or (channels,), default=None
-        Given both, named models standardise their inputs with them. A module or callable of the user's own does not
-        get a layer that he did not write.
+        Given both, named models standardise their inputs with them. A user's own module or callable is left as it
+        is: its normalisation is the user's.
     **options
         Passed on to the model's function or to the callable.
 
@@ -384,7 +384,7 @@ def build_model(
     ValueError
         For an unknown name, or a name whose model cannot take the shape.
     TypeError
-        For anything else as `module`, options that it does not have, or options for a module that is built already.
+        For anything else as `module`, for options that it does not have, or for options to a built module.
 
     Examples
     --------
@@ -473,13 +473,11 @@ def last_linear(module: nn.Module, example: Tensor) -> nn.Linear:
     for name, output in reversed(outputs.items()):
         if isinstance(logits, Tensor) and torch.equal(output.to(logits.dtype), logits):
             return layers[name]
-    if not outputs:
-        found = "no nn.Linear ran"
-    else:
-        name, output = outputs.popitem()
-        found = f"the last nn.Linear that ran, {name!r}, gave something else than the module"
+    found = "no nn.Linear ran"
+    if outputs:
+        found = f"the last nn.Linear that ran, {next(reversed(outputs))!r}, gave something else than the module"
     raise ValueError(
-        f"selectors that use gradients need a module whose output is that of its last nn.Linear; in "
+        "selectors that use gradients need a module whose output is that of its last nn.Linear; in "
         f"{type(module).__name__}, {found}. End the module in nn.Linear that outputs the logits, without softmax, or "
         "use selector='random', or None"
     )
