@@ -16,6 +16,7 @@ UNCORRELATED = "no gradient is left that correlates with the residual"
 DEPENDENT = "the rank of the gradients is exhausted"
 
 _ROUNDING = 1e-12  # of float64 arithmetic on inner products: what is smaller, relatively, is no signal
+_MAX_ADMISSIONS = 3  # of one row, which may be dropped in between
 
 
 class Matching(NamedTuple):
@@ -67,7 +68,8 @@ def orthogonal_matching_pursuit(
     1. Weights are kept non-negative by the inner loop of Lawson and Hanson's NNLS: walk from the old weights
        towards the refitted ones and drop the row whose weight first reaches zero. The published solver drops
        the most negative and keeps the rest, which can raise the residual.
-    2. A row once dropped stays out, so that the pursuit ends after at most n steps.
+    2. A dropped row may come back. As the objective falls with every step, no support comes twice and the
+       pursuit ends; rounding cannot make it circle, for no row is admitted more than three times.
     3. The factor of the normal equations grows by a row per step, O(k^2), where the published solver solves
        them anew, O(k^3).
     4. Correlations come from the residual itself and not from ``G b - K w`` with stored columns of the Gram
@@ -82,7 +84,7 @@ def orthogonal_matching_pursuit(
     inner_with_b = gradients.dot(b).cpu().numpy()
     noise = _ROUNDING * norms * b_norm
 
-    free = norms > 0  # neither matched nor dropped so far
+    admissions = np.where(norms > 0, 0, _MAX_ADMISSIONS)  # so far; a row of zeros has none
     support, weights = np.empty(0, dtype=np.int64), np.empty(0)
     factor = GrowingCholesky(k)
     stop_reason = None
@@ -97,7 +99,9 @@ def orthogonal_matching_pursuit(
         if stop_reason:
             break
 
-        candidates = np.where(free & (correlations > noise), correlations, -np.inf)
+        free = (admissions < _MAX_ADMISSIONS) & (correlations > noise)
+        candidates = np.where(free, correlations, -np.inf)
+        candidates[support] = -np.inf
         for _ in range(min(atoms_per_step, k - len(support))):
             best = int(candidates.argmax())  # the lowest index on ties
             if candidates[best] == -np.inf:
@@ -107,7 +111,8 @@ def orthogonal_matching_pursuit(
             if not factor.append(column, norms[best] ** 2 + penalty):
                 stop_reason = DEPENDENT
                 break
-            candidates[best], free[best] = -np.inf, False
+            candidates[best] = -np.inf
+            admissions[best] += 1
             support, weights = np.append(support, best), np.append(weights, 0.0)
         if len(support) > len(members):
             stop_reason = None  # something was admitted: refit, and look again

@@ -105,7 +105,7 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
         support = np.zeros(n, dtype=bool)
         support[self.coreset_.indices] = True
-        like = G if isinstance(G, Tensor | LastLayerGradients) else None
+        like = gradients if isinstance(G, Tensor | LastLayerGradients) else None
         self.indices_ = _returned_as(like, self.coreset_.indices)
         self.weights_ = _returned_as(like, self.coreset_.weights)
         self.support_ = _returned_as(like, support)
@@ -203,7 +203,7 @@ def _resolve_n_select(n_select: int | float, n: int) -> int:
     if isinstance(n_select, Integral):
         if n_select > n:
             raise ValueError(
-                f"n_select must be at most {n}, the number of samples, or a fraction in (0, 1], got {n_select}."
+                f"n_select must be at most the {n} samples given, or a fraction in (0, 1], got {n_select}."
             )
         return int(n_select)
     return max(1, round(n_select * n))
@@ -252,7 +252,7 @@ def _in_float64(gradients: LastLayerGradients) -> LastLayerGradients:
     return (gradients.to("cpu") if on_cpu else gradients).to(torch.float64)
 
 
-def _returned_as(like: Tensor | LastLayerGradients | None, values: np.ndarray) -> Any:
+def _returned_as(like: LastLayerGradients | None, values: np.ndarray) -> Any:
     """Arrays for arrays; for tensors, tensors on their device, floats in their precision."""
     if like is None:
         return values

@@ -97,7 +97,7 @@ class CRAIG(BaseSelector):
             """Rows i of the distance matrix, in float64: squared norms of near copies cancel."""
             i = i.to(gradients.device)
             d = (squares[i, None] + squares - 2 * gradients.gram(i)).clamp(min=0)
-            d[torch.arange(len(i)), i] = 0
+            d[torch.arange(len(i), device=i.device), i] = 0
             return d.sqrt() if self.metric == "euclidean" else d
 
         rows: Callable[[Tensor], Tensor] = distances

@@ -118,4 +118,5 @@ class GradMatch(BaseSelector):
             tolerance=self.tolerance,
             atoms_per_step=self.atoms_per_step,
         )
-        return Coreset(found.indices, found.weights, found.n_matched, found.stop_reason)
+        filled = ", and the rest is filled up with the next best" if found.n_matched < k else ""
+        return Coreset(found.indices, found.weights, found.n_matched, found.stop_reason + filled)

@@ -1,0 +1,78 @@
+"""CRAIG as users meet it; the greedy algorithm itself is tested in test_facility_location.py."""
+
+import numpy as np
+import pytest
+
+from sklearn_acs.selectors import CRAIG, RandomSelector, craig
+
+
+@pytest.fixture
+def clusters():
+    """Twelve tight clusters of very different sizes."""
+    rng = np.random.default_rng(0)
+    sizes = [1, 1, 2, 2, 3, 5, 8, 13, 21, 34, 55, 89]
+    labels = rng.permutation(np.repeat(np.arange(12), sizes))
+    return 10 * rng.normal(size=(12, 6))[labels] + 0.01 * rng.normal(size=(len(labels), 6)), labels
+
+
+def cost(G, indices):
+    return np.linalg.norm(G[:, None] - G[indices], axis=2).min(axis=1).sum()
+
+
+def test_takes_one_of_every_cluster_and_weighs_it_by_the_clusters_size(clusters):
+    G, labels = clusters
+    selector = CRAIG(n_select=12).fit(G)
+    found = labels[selector.indices_]
+    assert set(found) == set(range(12))
+    np.testing.assert_array_equal(selector.weights_, np.bincount(labels)[found])
+    assert selector.approximation_error_ < 1e-2
+
+
+def test_covers_far_better_than_chance(clusters):
+    """The published code mapped shuffled rows to unshuffled indices: near random (algorithms.md 2.10, 1)."""
+    G, _ = clusters
+    by_chance = RandomSelector(n_select=12, random_state=0).fit(G)
+    assert cost(G, CRAIG(n_select=12).fit(G).indices_) < cost(G, by_chance.indices_) / 50
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean"])
+def test_a_single_pick_is_the_medoid_of_the_metric(metric):
+    G = np.random.default_rng(1).exponential(size=(60, 3)) ** 3
+    distances = np.linalg.norm(G[:, None] - G, axis=2) ** (2 if metric == "sqeuclidean" else 1)
+    assert CRAIG(n_select=1, metric=metric).fit(G).indices_ == [distances.sum(0).argmin()]
+
+
+def test_the_metrics_differ():
+    G = np.random.default_rng(1).exponential(size=(60, 3)) ** 3
+    picks = [CRAIG(n_select=6, metric=metric).fit(G).indices_ for metric in ("euclidean", "sqeuclidean")]
+    assert not np.array_equal(*picks)
+
+
+@pytest.mark.parametrize("n_select", [3, 9, 12])
+def test_duplicates_are_distinct_picks_of_at_least_weight_one(n_select):
+    """The published code made 71 of 120 picks out of them and weighed 49 zero (algorithms.md 2.10, 2)."""
+    G = np.tile(np.random.default_rng(2).normal(size=(4, 5)), (3, 1))
+    selector = CRAIG(n_select=n_select).fit(G)
+    assert len(set(selector.indices_)) == n_select
+    assert selector.weights_.min() >= 1 and selector.weights_.sum() == 12
+
+
+def test_distances_computed_when_needed_give_the_same_as_the_kept_matrix(clusters, monkeypatch):
+    G, _ = clusters
+    kept = CRAIG(n_select=30).fit(G)
+    monkeypatch.setattr(craig, "DISTANCE_BYTES", 0)
+    computed = CRAIG(n_select=30).fit(G)
+    np.testing.assert_array_equal(computed.indices_, kept.indices_)
+    np.testing.assert_array_equal(computed.weights_, kept.weights_)
+
+
+def test_near_copies_far_from_the_origin_are_told_apart(clusters):
+    """Squared norms of 1e7 and squared distances of 1e-4: inner products in float32 would see nothing."""
+    shifted = (clusters[0] + 1e3).astype(np.float32)
+    centred = shifted.astype(np.float64) - 1e3
+    np.testing.assert_array_equal(CRAIG(n_select=30).fit(shifted).indices_, CRAIG(n_select=30).fit(centred).indices_)
+
+
+def test_an_unknown_metric_is_named(clusters):
+    with pytest.raises(ValueError, match="'metric' parameter of CRAIG"):
+        CRAIG(metric="cosine").fit(clusters[0])

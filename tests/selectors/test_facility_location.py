@@ -1,0 +1,101 @@
+"""Greedy facility location against exhaustive search and the textbook's loop."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sklearn_acs.selectors import _facility_location
+from sklearn_acs.selectors._facility_location import facility_location
+
+seeds = st.integers(0, 2**16)
+sizes_and_seeds = {"seed": seeds, "n": st.integers(1, 8), "k": st.integers(1, 8)}
+
+
+def random_distances(seed, n):
+    points = np.random.default_rng(seed).normal(size=(n, 2))
+    return np.linalg.norm(points[:, None] - points, axis=2)
+
+
+def solve(distances, k):
+    return facility_location(torch.from_numpy(distances).__getitem__, len(distances), k)
+
+
+def value(distances, chosen):
+    return np.sum(distances.max() - distances[:, list(chosen)].min(axis=1))
+
+
+def textbook_greedy(distances, k):
+    """Naive greedy, the lowest index on ties: two neighbours often gain the same but for rounding."""
+    chosen = []
+    for _ in range(k):
+        rest = [j for j in range(len(distances)) if j not in chosen]
+        chosen.append(max(rest, key=lambda j: round(value(distances, [*chosen, j]), 9)))
+    return chosen
+
+
+@settings(deadline=None, max_examples=40)
+@given(**sizes_and_seeds)
+def test_picks_are_those_of_the_textbooks_loop(seed, n, k):
+    distances, k = random_distances(seed, n), min(k, n)
+    np.testing.assert_array_equal(solve(distances, k)[0], textbook_greedy(distances, k))
+
+
+@settings(deadline=None, max_examples=40)
+@given(**sizes_and_seeds)
+def test_value_is_within_the_guarantee_of_the_optimum(seed, n, k):
+    distances, k = random_distances(seed, n), min(k, n)
+    optimum = max(value(distances, subset) for subset in combinations(range(n), k))
+    assert value(distances, solve(distances, k)[0]) >= (1 - 1 / np.e) * optimum - 1e-9
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=seeds, n=st.integers(1, 40))
+def test_a_single_pick_is_the_optimum(seed, n):
+    distances = random_distances(seed, n)
+    assert solve(distances, 1)[0] == [distances.sum(0).argmin()]
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=seeds, k=st.integers(1, 60))
+def test_sizes_count_the_nearest_points(seed, k):
+    distances = random_distances(seed, 60)
+    picks, sizes = solve(distances, k)
+    np.testing.assert_array_equal(sizes, np.bincount(distances[:, picks].argmin(axis=1), minlength=k))
+
+
+@pytest.mark.parametrize("k", [1, 5, 12])
+def test_duplicates_are_picked_once_each_and_none_weighs_nothing(k):
+    """The published code maps equal points to one index and leaves zero weights (algorithms.md 2.10, 2)."""
+    distances = np.kron(1 - np.eye(4), np.ones((3, 3)))
+    picks, sizes = solve(distances, k)
+    assert len(set(picks)) == k
+    assert sizes.min() >= 1 and sizes.sum() == 12
+
+
+def test_ties_go_to_the_lowest_index_and_to_the_earliest_pick():
+    picks, sizes = solve(np.kron(1 - np.eye(3), np.ones((2, 2))), 4)
+    np.testing.assert_array_equal(picks, [0, 2, 4, 1])
+    np.testing.assert_array_equal(sizes, [1, 2, 2, 1])
+
+
+def test_all_points_equal():
+    picks, sizes = solve(np.zeros((5, 5)), 3)
+    np.testing.assert_array_equal(picks, [0, 1, 2])
+    np.testing.assert_array_equal(sizes, [3, 1, 1])
+
+
+def test_blocks_of_rows_do_not_change_the_answer(monkeypatch):
+    distances = random_distances(0, 50)
+    expected = solve(distances, 20)
+    monkeypatch.setattr(_facility_location, "_BLOCK_BYTES", 50 * 8 * 7)  # seven rows a block
+    for got, want in zip(solve(distances, 20), expected, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_float32_distances_give_the_same_picks():
+    distances = random_distances(1, 80)
+    np.testing.assert_array_equal(solve(distances, 30)[0], solve(distances.astype(np.float32), 30)[0])

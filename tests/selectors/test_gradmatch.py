@@ -1,0 +1,49 @@
+"""GradMatch as users meet it; the pursuit itself is tested in test_omp.py."""
+
+import numpy as np
+import pytest
+
+from sklearn_acs.gradients import as_gradients
+from sklearn_acs.selectors import GradMatch, RandomSelector
+from sklearn_acs.selectors._omp import orthogonal_matching_pursuit
+
+
+@pytest.fixture
+def G():
+    return np.random.default_rng(0).normal(size=(200, 30)) + 0.2
+
+
+def test_hands_the_pursuit_its_parameters(G):
+    selector = GradMatch(n_select=20, ridge=0.3, tolerance=1e-2, atoms_per_step=2).fit(G)
+    expected = orthogonal_matching_pursuit(as_gradients(G), 20, ridge=0.3, tolerance=1e-2, atoms_per_step=2)
+    np.testing.assert_array_equal(selector.indices_, expected.indices)
+    np.testing.assert_array_equal(selector.weights_, expected.weights)
+
+
+def test_matches_far_better_than_chance(G):
+    by_chance = RandomSelector(n_select=40, random_state=0).fit(G).approximation_error_
+    assert GradMatch(n_select=40).fit(G).approximation_error_ < by_chance / 10
+
+
+def test_larger_budgets_match_better(G):
+    errors = [GradMatch(n_select=k, ridge=0.0).fit(G).approximation_error_ for k in (5, 10, 20)]
+    assert errors[0] > errors[1] > errors[2]
+
+
+def test_says_that_it_filled_the_budget(G):
+    selector = GradMatch(n_select=60, ridge=0.0).fit(G)
+    assert selector.n_matched_ <= 30 < len(selector.indices_) == 60
+    assert "fill" in selector.stop_reason_
+
+
+def test_several_atoms_a_step_cost_accuracy_but_not_distinctness(G):
+    one, many = (GradMatch(n_select=20, atoms_per_step=m).fit(G) for m in (1, 5))
+    assert len(set(many.indices_)) == 20
+    assert one.approximation_error_ <= many.approximation_error_
+
+
+@pytest.mark.parametrize("parameters", [{"ridge": -1.0}, {"tolerance": -0.1}, {"atoms_per_step": 0}], ids=str)
+def test_a_bad_parameter_is_named(parameters, G):
+    (name,) = parameters
+    with pytest.raises(ValueError, match=f"'{name}' parameter of GradMatch"):
+        GradMatch(**parameters).fit(G)
