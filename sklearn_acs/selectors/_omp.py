@@ -75,6 +75,7 @@ def orthogonal_matching_pursuit(
     4. Correlations come from the residual itself and not from ``G b - K w`` with stored columns of the Gram
        matrix K: that difference of large numbers loses the digits that decide between the last candidates,
        takes ``n k`` numbers to store, and is slower once k exceeds a small part of the gradients' width.
+       The factor takes ``k^2`` of them: for very large k, choose per class.
     5. The fill is the best of what is left and is counted, instead of random rows of weight 1.
     """
     norms = gradients.norms().cpu().numpy()
@@ -87,70 +88,65 @@ def orthogonal_matching_pursuit(
     admissions = np.where(norms > 0, 0, _MAX_ADMISSIONS)  # so far; a row of zeros has none
     support, weights = np.empty(0, dtype=np.int64), np.empty(0)
     factor = GrowingCholesky(k)
-    stop_reason = None
     while True:
-        members = gradients.take(support)
-        residual = b - members.sum(torch.from_numpy(weights))
+        matched = len(support)
+        residual = b - gradients.take(support).sum(torch.from_numpy(weights))
         correlations = gradients.dot(residual).cpu().numpy()
-        if len(support) == k:
+        if matched == k:
             stop_reason = BUDGET
-        elif float(residual.norm()) <= tolerance * b_norm:
+            break
+        if float(residual.norm()) <= tolerance * b_norm:
             stop_reason = TOLERANCE
-        if stop_reason:
             break
 
-        free = (admissions < _MAX_ADMISSIONS) & (correlations > noise)
-        candidates = np.where(free, correlations, -np.inf)
-        candidates[support] = -np.inf
-        for _ in range(min(atoms_per_step, k - len(support))):
-            best = int(candidates.argmax())  # the lowest index on ties
-            if candidates[best] == -np.inf:
-                stop_reason = UNCORRELATED
-                break
-            column = gradients.gram(support, [best])[:, 0].cpu().numpy()
-            if not factor.append(column, norms[best] ** 2 + penalty):
-                stop_reason = DEPENDENT
-                break
-            candidates[best] = -np.inf
-            admissions[best] += 1
-            support, weights = np.append(support, best), np.append(weights, 0.0)
-        if len(support) > len(members):
-            stop_reason = None  # something was admitted: refit, and look again
-            support, weights = _refit(factor, support, weights, inner_with_b)
-        if stop_reason:
+        allowed = (correlations > noise) & (admissions < _MAX_ADMISSIONS)
+        allowed[support] = False
+        candidates = _largest(correlations, allowed, min(atoms_per_step, k - matched))
+        if not len(candidates):
+            stop_reason = UNCORRELATED
             break
 
-    filler = _best_of_the_rest(correlations, support, k)
-    fill_weight = weights.mean() if len(weights) else 1.0
-    return Matching(
-        np.append(support, filler),
-        np.append(weights, np.full(len(filler), fill_weight)),
-        len(support),
-        stop_reason,
-    )
+        for j in candidates:
+            column = gradients.gram(support, [j])[:, 0].cpu().numpy()
+            if factor.append(column, norms[j] ** 2 + penalty):
+                support, weights = np.append(support, j), np.append(weights, 0.0)
+                admissions[j] += 1
+        if len(support) == matched:
+            stop_reason = DEPENDENT
+            break
+        support, weights = _refit(factor, support, weights, inner_with_b)
+
+    outside = np.ones(len(norms), dtype=bool)
+    outside[support] = False
+    filler = _largest(correlations, outside, k - matched)
+    filler_weights = np.full(len(filler), weights.mean() if matched else 1.0)
+    return Matching(np.append(support, filler), np.append(weights, filler_weights), matched, stop_reason)
 
 
 def _refit(
     factor: GrowingCholesky, support: np.ndarray, weights: np.ndarray, inner_with_b: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weights of the penalised least-squares fit on the support, less the rows that would turn negative."""
+    """Fit the weights to b, and drop the rows whose weight reaches zero on the way from the old ones."""
     while True:
         fitted = factor.solve(inner_with_b[support])
         falling = fitted <= 0
         if not falling.any():
             return support, fitted
-        steps = np.full(len(fitted), np.inf)
-        steps[falling] = weights[falling] / np.maximum(weights[falling] - fitted[falling], np.finfo(float).tiny)
-        weights = weights + steps.min() * (fitted - weights)
-        for position in np.flatnonzero(steps == steps.min())[::-1]:
+        until_zero = np.full(len(weights), np.inf)  # the share of the way at which a weight gets there
+        way = np.maximum(weights - fitted, np.finfo(float).tiny)
+        until_zero[falling] = weights[falling] / way[falling]
+        step = until_zero.min()
+        weights = np.maximum(weights + step * (fitted - weights), 0.0)
+        stay = until_zero > step
+        for position in np.flatnonzero(~stay)[::-1]:
             factor.delete(position)
-        support, weights = support[steps > steps.min()], weights[steps > steps.min()]
+        support, weights = support[stay], weights[stay]
 
 
-def _best_of_the_rest(correlations: np.ndarray, support: np.ndarray, k: int) -> np.ndarray:
-    """Fill the support up to k from outside it, best correlation first, lowest index on ties."""
-    order = np.argsort(-correlations, kind="stable")
-    return order[~np.isin(order, support)][: k - len(support)]
+def _largest(values: np.ndarray, allowed: np.ndarray, count: int) -> np.ndarray:
+    """Find the indices of the `count` largest of the allowed values; the lowest index on ties."""
+    indices = np.flatnonzero(allowed)
+    return indices[np.argsort(-values[indices], kind="stable")[:count]]
 
 
 class GrowingCholesky:

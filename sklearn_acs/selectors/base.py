@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
 from sklearn.utils import Tags, _safe_indexing, check_consistent_length, check_random_state
 from sklearn.utils._param_validation import Interval, RealNotInt
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import Tensor
 
@@ -66,7 +67,7 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         raise NotImplementedError
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, G: Any, y: Any = None) -> BaseSelector:
+    def fit(self, G: Any, y: Any = None) -> Self:
         """Choose the coreset.
 
         Parameters
@@ -194,6 +195,7 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         labels = column_or_1d(y.cpu().numpy() if isinstance(y, Tensor) else y, warn=True)
         if len(labels) != n:
             raise ValueError(f"y must have one label for each of the {n} gradients, got {len(labels)}.")
+        check_classification_targets(labels)
         classes, codes = np.unique(labels, return_inverse=True)
         return [np.flatnonzero(codes == code) for code in range(len(classes))]
 
@@ -239,7 +241,9 @@ def _join(parts: list[Coreset]) -> Coreset:
 def relative_error(approximation: Tensor, target: Tensor) -> float:
     """Length of the gap over the length of the target; 0 where both are zero."""
     gap, scale = float((approximation - target).norm()), float(target.norm())
-    return 0.0 if gap == 0 else float(np.divide(gap, scale)) if scale else np.inf
+    if gap == 0:
+        return 0.0  # also when all gradients are zero
+    return gap / scale if scale else np.inf
 
 
 def _own_random_state(random_state: Any) -> np.random.RandomState:
