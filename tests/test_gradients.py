@@ -14,9 +14,7 @@ def make_branches(n_branches, dtype=torch.float64):
     return [
         (
             torch.randn(N, C, generator=rng, dtype=torch.float64).to(dtype),
-            torch.cat([torch.randn(N, D1 - 1, generator=rng, dtype=torch.float64), torch.ones(N, 1)], 1).to(
-                dtype
-            ),
+            torch.cat([torch.randn(N, D1 - 1, generator=rng, dtype=torch.float64), torch.ones(N, 1)], 1).to(dtype),
         )
         for _ in range(n_branches)
     ]

@@ -45,11 +45,11 @@ def facility_location(rows: Callable[[Tensor], Tensor], n: int, k: int) -> tuple
        largest similarity instead, and leaves duplicates with weight 0.
     """
     block = max(1, _BLOCK_BYTES // (8 * n))
-    everyone = torch.arange(n)
+    everyone = torch.arange(n, device=rows(torch.tensor([0])).device)
 
     total = torch.stack([rows(part).sum(0, dtype=torch.float64) for part in everyone.split(block)]).sum(0)
-    everyone, picks = everyone.to(total.device), [_first_best(-total, _TIE * total.min())]
-    nearest = rows(everyone[picks])[0].double()
+    picks = [_first_best(-total, _TIE * total.min())]
+    nearest = rows(everyone[picks])[0].double()  # distances to the nearest pick, whose position is `owner`
     owner = torch.zeros_like(everyone)
 
     def gained(points: Tensor, before: Tensor, after: Tensor) -> Tensor:
@@ -62,14 +62,12 @@ def facility_location(rows: Callable[[Tensor], Tensor], n: int, k: int) -> tuple
 
     gains = gained(everyone, nearest, torch.zeros_like(nearest))
     rounding = 1e-12 * gains.sum() / n  # that the corrections leave behind: gains below are none
-    while True:
+    for position in range(1, k):
         gains[picks[-1]] = -torch.inf
-        if len(picks) == k:
-            break
         picks.append(_first_best(gains, torch.maximum(_TIE * gains.max(), rounding)))
         d = rows(everyone[picks[-1:]])[0].double()
-        owner[d < (1 - _TIE) * nearest] = len(picks) - 1
-        owner[picks[-1]] = len(picks) - 1
+        owner[d < (1 - _TIE) * nearest] = position
+        owner[picks[-1]] = position
         closer = torch.minimum(d, nearest)
         gains -= gained((closer < nearest).nonzero()[:, 0], nearest, closer)
         nearest = closer
