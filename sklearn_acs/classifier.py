@@ -127,7 +127,7 @@ class RobustClassifier(RoutedParamsMixin, PredictionMixin, BaseEstimator):
         self.random_state = random_state
         self.warm_start = warm_start
         self.verbose = verbose
-        self._store_routed(options)
+        vars(self).update(options)
 
     def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Train on `X`, first on all of it, then on coresets of it.
@@ -202,6 +202,7 @@ class RobustClassifier(RoutedParamsMixin, PredictionMixin, BaseEstimator):
         """Validate, read, assemble and train; `one_pass` goes on with the optimiser's state and the history."""
         meter = CostMeter()
         self._validate_params()
+        self._check_routed()
         device = find_device(self.device)
         objective = make_part("objective", self.objective, OBJECTIVES, self._routed("objective"))
         selector = self.selector and make_part("selector", self.selector, SELECTORS, self._routed("selector"))
@@ -224,9 +225,10 @@ class RobustClassifier(RoutedParamsMixin, PredictionMixin, BaseEstimator):
             **self._routed("iterator_train"),
         )
         n_steps = schedule.full_epochs * len(batches) + schedule.coreset_epochs * ceil(n_select / self.batch_size)
-        schedule_of_lr = LR_SCHEDULES[lr_schedule] if isinstance(lr_schedule, str) else lr_schedule
+        follow = LR_SCHEDULES[lr_schedule] if isinstance(lr_schedule, str) else lr_schedule
+        lr = None if one_pass else LrFactor(follow, n_steps)
         with local_randomness(seeds.model, device):
-            net = self._make_net(objective, selection, LrFactor(schedule_of_lr, n_steps), schedule.n_epochs, device)
+            net = self._make_net(objective, selection, lr, schedule.n_epochs, device)
             selection.prepare(net.module_, next(iter(data.fetch([torch.arange(min(len(data), 8))])))[0])
             if continues:
                 net.module_.load_state_dict(self.net_.module_.state_dict())
@@ -279,7 +281,7 @@ class RobustClassifier(RoutedParamsMixin, PredictionMixin, BaseEstimator):
         return attack
 
     def _make_net(
-        self, objective: Objective, selection: CoresetSelection, lr: LrFactor, n_epochs: int, device: torch.device
+        self, objective: Objective, selection: CoresetSelection, lr: LrFactor | None, n_epochs: int, device: torch.device
     ) -> AdversarialNet:
         """The skorch net, its module built and its optimiser ready."""
         mean, scale = self._statistics
@@ -295,7 +297,10 @@ class RobustClassifier(RoutedParamsMixin, PredictionMixin, BaseEstimator):
         optimizer, defaults = OPTIMIZERS[self.optimizer] if isinstance(self.optimizer, str) else (self.optimizer, {})
         options = {f"optimizer__{key}": value for key, value in {**defaults, **self._routed("optimizer")}.items()}
         options |= {f"callbacks__{key}": value for key, value in self._routed("callbacks").items()}
-        follow = LRScheduler(policy=LambdaLR, lr_lambda=lr, step_every="batch", event_name=None)
+        callbacks: list = [("coreset_selection", selection)]
+        if lr is not None:
+            follow = LRScheduler(policy=LambdaLR, lr_lambda=lr, step_every="batch", event_name=None)
+            callbacks.append(("lr_schedule", follow))
         return AdversarialNet(
             module,
             objective,
@@ -305,7 +310,7 @@ class RobustClassifier(RoutedParamsMixin, PredictionMixin, BaseEstimator):
             lr=self.lr,
             max_epochs=n_epochs,
             batch_size=self.batch_size,
-            callbacks=[("coreset_selection", selection), ("lr_schedule", follow), *(self.callbacks or [])],
+            callbacks=[*callbacks, *(self.callbacks or [])],
             device=str(device),
             verbose=self.verbose,
             **options,

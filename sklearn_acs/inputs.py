@@ -160,10 +160,15 @@ def read_samples(estimator: BaseEstimator, X: Any, *, reset: bool) -> Tensor | D
     """
     if isinstance(X, Dataset):
         return X
-    if np.ndim(X) in (3, 4):
+    if n_axes(X) in (3, 4):
         return image_tensor(X)
     X = X.detach().cpu().numpy() if isinstance(X, Tensor) else X
     return torch.tensor(validate_data(estimator, X, dtype=[np.float64, np.float32], reset=reset)).float()
+
+
+def n_axes(X: Any) -> int:
+    """Number of axes of an array or of nested lists; 2 for whatever else scikit-learn may make a table of."""
+    return np.ndim(X) if isinstance(X, list | tuple) else getattr(X, "ndim", 2)
 
 
 def make_data(

@@ -49,15 +49,19 @@ class RoutedParamsMixin:
 
     _routes: ClassVar[tuple[str, ...]] = ()
 
-    def _store_routed(self, options: dict[str, Any]) -> None:
-        """Keep the extra keyword arguments of ``__init__``; one that leads nowhere is a TypeError, as in Python."""
-        for key in options:
-            if key.partition("__")[0] not in self._routes or "__" not in key:
+    def _check_routed(self) -> None:
+        """Refuse extra keyword arguments that lead nowhere: at `fit`, where scikit-learn estimators validate."""
+        for key in self._extra_params():
+            if "__" not in key or key.partition("__")[0] not in self._routes:
                 raise TypeError(
-                    f"{type(self).__name__} got an unexpected keyword argument {key!r}; parameters of its parts are "
-                    f"written part__name, with part one of {', '.join(self._routes)}"
+                    f"{type(self).__name__} has no parameter {key!r}; parameters of its parts are written part__name, "
+                    f"with part one of {', '.join(self._routes)}"
                 )
-        vars(self).update(options)
+
+    def _extra_params(self) -> dict[str, Any]:
+        """What ``__init__`` was given beyond its named parameters."""
+        named = self._get_param_names()  # type: ignore[attr-defined]
+        return {k: v for k, v in vars(self).items() if k not in named and not (k.startswith("_") or k.endswith("_"))}
 
     def _routed(self, part: str) -> dict[str, Any]:
         """Parameters kept for `part`, without the prefix."""
@@ -77,8 +81,7 @@ class RoutedParamsMixin:
         dict
             Names and values.
         """
-        kept = {key: value for key, value in vars(self).items() if "__" in key}
-        return {**super().get_params(deep), **kept}  # type: ignore[misc]
+        return {**super().get_params(deep), **self._extra_params()}  # type: ignore[misc]
 
     def set_params(self, **params: Any) -> Self:
         """Set parameters of this estimator and of its parts.

@@ -52,7 +52,8 @@ class PredictionMixin(ClassifierMixin):
         ndarray of shape (n,)
             Labels as in the `y` of `fit`.
         """
-        return self.classes_[self._logits(X).argmax(1).numpy()]
+        codes = self._logits(X).argmax(1).numpy()
+        return self.classes_[codes]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Predict the probability of each class.
