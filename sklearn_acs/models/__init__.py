@@ -1,0 +1,22 @@
+"""Networks by name, input standardisation as a layer, and the search for the layer that makes the logits."""
+
+from sklearn_acs.models.building import MODELS, Standardize, build_model, last_linear, standardized
+from sklearn_acs.models.resnets import PreActBlock, preact_resnet18, resnet18, resnet50, wide_resnet
+from sklearn_acs.models.shapes import Shape
+from sklearn_acs.models.small import convnet, mlp
+
+__all__ = [
+    "MODELS",
+    "PreActBlock",
+    "Shape",
+    "Standardize",
+    "build_model",
+    "convnet",
+    "last_linear",
+    "mlp",
+    "preact_resnet18",
+    "resnet18",
+    "resnet50",
+    "standardized",
+    "wide_resnet",
+]

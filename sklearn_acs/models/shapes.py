@@ -1,0 +1,16 @@
+"""The shape of one sample, and the check that it is an image."""
+
+from typing import cast
+
+Shape = tuple[int, ...]
+"""Shape of one sample as the model gets it: (n_features,) or (C, H, W)."""
+
+
+def image_shape(name: str, input_shape: Shape, min_side: int = 1) -> tuple[int, int, int]:
+    """Check that `input_shape` is an image that the model takes."""
+    if len(input_shape) != 3 or min(input_shape[1:]) < min_side:
+        raise ValueError(
+            f"module={name!r} takes images (channels, height, width) with sides of {min_side} or more; got samples "
+            f"of shape {tuple(input_shape)}. Use module='mlp', which takes any shape, or a module of your own"
+        )
+    return cast(tuple[int, int, int], input_shape)
