@@ -1,7 +1,5 @@
 """Per-sample gradients of the last layer, kept as the two factors of their outer products."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -94,11 +92,11 @@ class LastLayerGradients:
         """Whether no factor holds a NaN or an infinity."""
         return all(bool(factor.isfinite().all()) for pair in self.branches for factor in pair)
 
-    def to(self, *args: Any, **kwargs: Any) -> LastLayerGradients:
+    def to(self, *args: Any, **kwargs: Any) -> "LastLayerGradients":
         """Move or convert the factors, as :meth:`torch.Tensor.to` does."""
         return LastLayerGradients([(g.to(*args, **kwargs), h.to(*args, **kwargs)) for g, h in self.branches])
 
-    def take(self, indices: Any) -> LastLayerGradients:
+    def take(self, indices: Any) -> "LastLayerGradients":
         """Pick the rows `indices`, in that order."""
         index = torch.as_tensor(indices, device=self.device)
         return LastLayerGradients([(g[index], h[index]) for g, h in self.branches])
@@ -108,7 +106,7 @@ class LastLayerGradients:
         left = self if rows is None else self.take(rows)
         return left.cross_gram(self if cols is None else self.take(cols))
 
-    def cross_gram(self, other: LastLayerGradients) -> Tensor:
+    def cross_gram(self, other: "LastLayerGradients") -> Tensor:
         """Inner products of all rows with all rows of another such matrix of the same width."""
         left, right = self._factors(), other._factors()
         if [factor.shape[1] for factor in left[0]] != [factor.shape[1] for factor in right[0]]:

@@ -1,7 +1,5 @@
 """Greedy facility location on a matrix of distances: no estimator in sight."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

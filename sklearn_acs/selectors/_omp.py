@@ -1,14 +1,12 @@
 """Non-negative orthogonal matching pursuit on gradients: no estimator in sight."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy.linalg.lapack import dtrtrs
 
-from ..gradients import LastLayerGradients
+from sklearn_acs.gradients import LastLayerGradients
 
 BUDGET = "all of the budget is matched"
 TOLERANCE = "the residual fell below the tolerance"
@@ -124,7 +122,7 @@ def orthogonal_matching_pursuit(
 
 
 def _refit(
-    factor: GrowingCholesky, support: np.ndarray, weights: np.ndarray, inner_with_b: np.ndarray
+    factor: "GrowingCholesky", support: np.ndarray, weights: np.ndarray, inner_with_b: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fit the weights to b, and drop the rows whose weight reaches zero on the way from the old ones."""
     while True:

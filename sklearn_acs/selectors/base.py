@@ -1,7 +1,5 @@
 """What all coreset selectors share: one template method, and the result it leaves."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any, Self
@@ -15,7 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import Tensor
 
-from ..gradients import LastLayerGradients, as_gradients
+from sklearn_acs.gradients import LastLayerGradients, as_gradients
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,5 @@
 """CRAIG: the coreset whose gradients cover all gradients."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np
@@ -9,9 +7,9 @@ import torch
 from sklearn.utils._param_validation import StrOptions
 from torch import Tensor
 
-from ..gradients import LastLayerGradients
-from ._facility_location import facility_location
-from .base import BaseSelector, Coreset
+from sklearn_acs.gradients import LastLayerGradients
+from sklearn_acs.selectors._facility_location import facility_location
+from sklearn_acs.selectors.base import BaseSelector, Coreset
 
 DISTANCE_BYTES = 2**30  # the distance matrix is kept up to this size, and beyond it computed row by row
 

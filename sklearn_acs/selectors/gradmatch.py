@@ -1,15 +1,13 @@
 """GRAD-MATCH: the coreset whose weighted gradients add up to all gradients."""
 
-from __future__ import annotations
-
 from numbers import Integral, Real
 
 import numpy as np
 from sklearn.utils._param_validation import Interval
 
-from ..gradients import LastLayerGradients
-from ._omp import orthogonal_matching_pursuit
-from .base import BaseSelector, Coreset
+from sklearn_acs.gradients import LastLayerGradients
+from sklearn_acs.selectors._omp import orthogonal_matching_pursuit
+from sklearn_acs.selectors.base import BaseSelector, Coreset
 
 
 class GradMatch(BaseSelector):

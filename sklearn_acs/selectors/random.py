@@ -1,11 +1,9 @@
 """The baseline: a coreset drawn at random."""
 
-from __future__ import annotations
-
 import numpy as np
 
-from ..gradients import LastLayerGradients
-from .base import BaseSelector, Coreset
+from sklearn_acs.gradients import LastLayerGradients
+from sklearn_acs.selectors.base import BaseSelector, Coreset
 
 
 class RandomSelector(BaseSelector):
