@@ -106,8 +106,9 @@ class L1Ball(Ball):
     def ascend(self, delta: Tensor, gradient: Tensor, step_size: float | Tensor) -> Tensor:
         # Coordinates already at the box in the gradient's direction cannot move: they give their place to others.
         if self.clip is not None:
-            x_adv = self.x + delta
-            stuck = ((x_adv <= self.clip[0]) & (gradient < 0)) | ((x_adv >= self.clip[1]) & (gradient > 0))
+            # Compared as `cut` leaves them: x + (high - x) is not always high in floating point.
+            low, high = self.clip[0] - self.x, self.clip[1] - self.x
+            stuck = ((delta <= low) & (gradient < 0)) | ((delta >= high) & (gradient > 0))
             gradient = gradient.masked_fill(stuck, 0.0)
         flat = gradient.flatten(1)
         moved = max(1, round(self.share_of_coordinates * flat.shape[1]))
