@@ -1,0 +1,21 @@
+"""What all tests share."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+# Two pytest workers run on two cores: more threads than that would only wait for each other.
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def global_randomness():
+    """A function that reads Python's, NumPy's and torch's global random states, to compare before and after."""
+
+    def read():
+        name, keys, *rest = np.random.get_state()
+        return random.getstate(), name, keys.tolist(), rest, torch.get_rng_state().tolist()
+
+    return read
