@@ -118,7 +118,8 @@ class PGD(Attack):
             delta.requires_grad_()
             gradient = torch.autograd.grad(loss(model(x + delta), y, clean_logits).sum(), delta)[0]
             delta = ball.project(ball.ascend(delta.detach(), gradient, step_size))
-        return x + delta
+        # A perturbation at the box's edge may round to one unit beyond it.
+        return x + delta if clip is None else (x + delta).clamp_(*clip)
 
 
 class FGSM(PGD):
