@@ -115,9 +115,9 @@ class PGD(Attack):
         ball = BALLS[self.norm](x, eps, clip)
         delta = ball.start(self.init, generator) if start is None else ball.project(start)
         for _ in range(self.steps):
-            delta.requires_grad_()
-            gradient = torch.autograd.grad(loss(model(x + delta), y, clean_logits).sum(), delta)[0]
-            delta = ball.project(ball.ascend(delta.detach(), gradient, step_size))
+            x_adv = (x + delta).requires_grad_()
+            gradient = torch.autograd.grad(loss(model(x_adv), y, clean_logits).sum(), x_adv)[0]
+            delta = ball.project(ball.ascend(delta, gradient, step_size))
         # A perturbation at the box's edge may round to one unit beyond it.
         return x + delta if clip is None else (x + delta).clamp_(*clip)
 
