@@ -58,7 +58,10 @@ class CoresetSchedule:
         """Epochs on all data."""
         if self.coreset_frac == 1:
             return self.max_epochs
-        return round(self.warmup_frac * self.max_epochs * self.coreset_frac)
+        # The minimum matters for very short trainings alone, where the one coreset epoch is the last there is.
+        return min(
+            round(self.warmup_frac * self.max_epochs * self.coreset_frac), self.max_epochs - self.coreset_epochs
+        )
 
     @property
     def coreset_epochs(self) -> int:
