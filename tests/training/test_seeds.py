@@ -1,0 +1,95 @@
+"""One random_state for everything, and global generators left as they were."""
+
+import numpy as np
+import pytest
+import torch
+
+from sklearn_acs.training.seeds import Seeds, local_randomness, spawn_seeds
+
+CPU = torch.device("cpu")
+
+
+def test_same_int_gives_the_same_seeds():
+    assert spawn_seeds(3) == spawn_seeds(3) == spawn_seeds(np.int64(3))
+
+
+def test_another_int_shares_no_seed():
+    assert not set(spawn_seeds(3)) & set(spawn_seeds(4))
+
+
+def test_each_use_has_a_seed_of_its_own():
+    assert len(set(spawn_seeds(0))) == len(Seeds._fields)
+
+
+def test_none_gives_fresh_seeds():
+    assert spawn_seeds(None) != spawn_seeds(None)
+
+
+def test_a_random_state_gives_the_seeds_of_its_own_state():
+    assert spawn_seeds(np.random.RandomState(3)) == spawn_seeds(3)
+
+
+def test_a_random_state_that_has_moved_on_gives_others():
+    state = np.random.RandomState(3)
+    assert spawn_seeds(state) != spawn_seeds(state)
+
+
+def test_continued_training_draws_anew():
+    assert not set(spawn_seeds(3, epochs_done=10)) & set(spawn_seeds(3))
+
+
+def test_continued_training_is_repeatable():
+    assert spawn_seeds(3, epochs_done=10) == spawn_seeds(3, epochs_done=10)
+
+
+@pytest.mark.parametrize("random_state", [None, 3])
+def test_global_randomness_is_untouched(random_state, global_randomness):
+    before = global_randomness()
+    spawn_seeds(random_state)
+    assert global_randomness() == before
+
+
+def test_seeds_fit_every_generator():
+    for seed in spawn_seeds(0):
+        torch.Generator().manual_seed(seed)
+        np.random.RandomState(seed)
+
+
+def test_local_randomness_repeats_what_modules_draw():
+    drawn = []
+    for _ in range(2):
+        with local_randomness(5, CPU):
+            drawn.append(torch.nn.Linear(3, 3).weight.tolist())
+    assert drawn[0] == drawn[1]
+
+
+def test_local_randomness_differs_between_seeds():
+    drawn = []
+    for seed in (5, 6):
+        with local_randomness(seed, CPU):
+            drawn.append(torch.rand(3).tolist())
+    assert drawn[0] != drawn[1]
+
+
+def test_local_randomness_leaves_the_global_generators_as_they_were(global_randomness):
+    before = global_randomness()
+    with local_randomness(5, CPU):
+        torch.rand(3)
+    assert global_randomness() == before
+
+
+def test_local_randomness_leaves_the_global_generators_as_they_were_after_an_error(global_randomness):
+    before = global_randomness()
+    with pytest.raises(KeyError), local_randomness(5, CPU):
+        torch.rand(3)
+        raise KeyError
+    assert global_randomness() == before
+
+
+def test_local_randomness_does_not_depend_on_what_was_drawn_before():
+    drawn = []
+    for _ in range(2):
+        torch.rand(1)
+        with local_randomness(5, CPU):
+            drawn.append(torch.rand(3).tolist())
+    assert drawn[0] == drawn[1]
