@@ -59,9 +59,7 @@ class CoresetSchedule:
         if self.coreset_frac == 1:
             return self.max_epochs
         # The minimum matters for very short trainings alone, where the one coreset epoch is the last there is.
-        return min(
-            round(self.warmup_frac * self.max_epochs * self.coreset_frac), self.max_epochs - self.coreset_epochs
-        )
+        return min(round(self.warmup_frac * self.max_epochs * self.coreset_frac), self.max_epochs - self.coreset_epochs)
 
     @property
     def coreset_epochs(self) -> int:
