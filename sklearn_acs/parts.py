@@ -108,6 +108,7 @@ class RoutedParamsMixin:
             target = getattr(self, part)
             if hasattr(target, "set_params") and not isinstance(target, type):
                 target.set_params(**{name: value})
+                vars(self).pop(key, None)  # kept from when the part was only a name, it would win over the new value
             else:
                 setattr(self, key, value)
         return self
