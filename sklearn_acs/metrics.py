@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sklearn_acs.attacks import ATTACKS, Attack
 from sklearn_acs.attacks.base import Clip, frozen
-from sklearn_acs.inputs import InputFormat, check_range, image_tensor
+from sklearn_acs.inputs import InputFormat, check_labels, check_range, image_tensor
 from sklearn_acs.parts import make_part
 from sklearn_acs.training.batches import ArrayData
 
@@ -95,7 +95,8 @@ def robust_accuracy(
     x = image_tensor(X)
     form = InputFormat.of(tuple(x.shape))
     check_range(x, clip)
-    data = ArrayData(form.to_model(x), torch.as_tensor(np.asarray(y)), weight.device)
+    labels = torch.from_numpy(check_labels(y, len(x)).astype(np.int64))
+    data = ArrayData(form.to_model(x), labels, weight.device)
     generator = torch.Generator(device=weight.device).manual_seed(random_state)
     batches = data.fetch(list(torch.arange(len(data)).split(batch_size)))
     return robust_correct(model, batches, attack, clip, generator).double().mean().item()
