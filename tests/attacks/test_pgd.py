@@ -309,6 +309,20 @@ def test_restarts_attack_only_unbroken_samples_again():
     assert calls.forwards == [9] * 6 + [2] * 6 + [2] * 6  # one more per run to judge it
 
 
+def test_a_sample_that_a_restart_has_broken_is_not_attacked_again():
+    # Starts alone break some samples in each run, so run k has those that k - 1 runs leave.
+    model, x, y = linear([1.0], 0.0), torch.linspace(0, 0.1, 50)[:, None], torch.ones(50, dtype=torch.long)
+
+    def attack(restarts):
+        return PGD(eps=0.1, steps=1, step_size=1e-6, restarts=restarts).perturb(model, x, y)
+
+    left = [(model(attack(restarts)).argmax(1) == y).sum().item() for restarts in (1, 2, 3)]
+    calls = Calls(model)
+    attack(4)
+    assert calls.backwards == [50, *left]
+    assert 50 > left[0] > left[1] > left[2] > 0
+
+
 def test_restarts_end_when_every_sample_is_broken():
     model, x = linear([1.0], 0.0), torch.full((4, 1), 0.01)
     calls = Calls(model)
