@@ -92,8 +92,9 @@ class PGD(Attack):
             bounds = np.asarray(self.eps)
             if self.norm != "linf":
                 raise ValueError(f"eps must be one number for norm={self.norm!r}; an array is for 'linf' only")
-            if not np.issubdtype(bounds.dtype, np.number) or not (bounds >= 0).all() or not bounds.any():
-                raise ValueError(f"eps must be numbers >= 0, one of them > 0; got {self.eps!r}")
+            numbers = np.issubdtype(bounds.dtype, np.number) and np.isfinite(bounds).all()
+            if not numbers or not (bounds >= 0).all() or not bounds.any():
+                raise ValueError(f"eps must be finite numbers >= 0, one of them > 0; got {self.eps!r}")
 
     def default_step(self, eps: float | Tensor) -> float | Tensor:
         """Length of a step when `step_size` is None."""
