@@ -481,6 +481,7 @@ def test_fgsm_takes_the_step_size_given():
         (PGD(eps=[0.1, -0.2]), "eps", "-0.2"),
         (PGD(eps=[0.0, 0.0]), "eps", "0.0"),
         (PGD(eps=[0.1, float("nan")]), "eps", "nan"),
+        (PGD(eps=[0.1, float("inf")]), "eps", "inf"),
         (PGD(eps=["a", "b"]), "eps", "'a'"),
         (PGD(eps=[0.1, 0.2], norm="l2"), "eps", "l2"),
         (PGD(steps=0), "steps", "0"),
