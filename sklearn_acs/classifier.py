@@ -22,12 +22,14 @@ from sklearn_acs.attacks import ATTACKS, Attack
 from sklearn_acs.attacks.base import Clip
 from sklearn_acs.inputs import (
     InputFormat,
+    Samples,
     check_labels,
     check_range,
     dataset_labels,
     dataset_sample,
     encode_labels,
     make_data,
+    n_samples,
     read_samples,
     statistics,
 )
@@ -54,7 +56,113 @@ TABLE_EPS = 0.1
 class RobustClassifier(RoutedParamsMixin, PredictionMixin, BaseEstimator):
     """A classifier that withstands small perturbations of its inputs, trained adversarially on coresets.
 
-    DOC
+    Adversarial training attacks every sample in every epoch. Here the first epochs do so, and the others attack and
+    train only on a coreset: a weighted subset, chosen anew now and then, whose last-layer gradients add up to those
+    of all adversarial examples.
+
+    Parameters
+    ----------
+    module : str, nn.Module or callable, default="auto"
+        "auto" is a multi-layer perceptron for tables and a small convolutional net for images; other names are
+        "mlp", "convnet", "resnet18", "preact_resnet18", "resnet50" and "wrn-28-10". Named models standardise their
+        inputs inside, with the mean and scale of the training data. An nn.Module (which is copied) or a callable
+        ``(input_shape, n_classes) -> nn.Module`` is used as it is.
+    objective : {"adversarial", "trades", "natural"} or Objective, default="adversarial"
+        What is minimised.
+    attack : {"pgd", "fgsm"}, Attack or None, default=None
+        What training defends against. None is the objective's own attack, and where that is None too PGD with 10
+        steps in linf: 8/255 for images, and 0.1 standard deviations of each feature for tables.
+    selector : {"gradmatch", "craig", "random"}, BaseSelector or None, default="gradmatch"
+        What chooses the coreset. None trains on everything. Its `n_select` and `per_class` are set from
+        `coreset_frac` and `select_by`.
+    coreset_frac : float, default=0.5
+        Share of the samples in a coreset, in (0, 1].
+    select_every : int, default=20
+        Coreset epochs between two selections.
+    warmup_frac : float, default=0.5
+        Share of `max_epochs` that the epochs on all data stand for, in [0, 1); see `CoresetSchedule`.
+    select_by : {"sample", "class", "batch"}, default="class"
+        Choose among all samples, within each class, or among random batches by their mean gradients.
+    max_epochs : int, default=30
+        Length in epochs of the ordinary training that is sped up.
+    batch_size : int, default=128
+        Samples in a mini-batch.
+    optimizer : {"sgd", "adam", "adamw"} or torch optimiser class, default="sgd"
+        "sgd" has momentum 0.9 and weight decay 5e-4 unless ``optimizer__...`` parameters say otherwise.
+    lr : float, default=0.1
+        Highest learning rate.
+    lr_schedule : {"one-cycle", "cosine", "multistep", "constant"} or callable, default="one-cycle"
+        Factor of `lr` over the steps really taken; a callable gets the share of training done, 0 to 1.
+    augment : {"crop", "flip", "crop-flip"}, callable or None, default=None
+        Change of each training batch before its attack; a callable is ``augment(x, generator) -> x`` on a batch of
+        (C, H, W) images. Selections look at the samples as they are.
+    clip : (float, float), "auto" or None, default="auto"
+        The box that inputs and their adversarial examples live in. "auto" is (0, 1) for images and none for tables.
+    device : str or torch.device, default="auto"
+        "auto" is CUDA where there is a device, else the CPU.
+    callbacks : list of skorch callbacks or None, default=None
+        As in skorch, with the net as their first argument.
+    random_state : int, RandomState instance or None, default=None
+        Drives initial weights, batches, augmentation, attacks and selections through generators of its own. The same
+        int gives the same bits on the CPU. NumPy's and torch's global generators are left as they are.
+    warm_start : bool, default=False
+        Whether `fit` continues from the weights of the fit before.
+    verbose : int, default=0
+        1 shows a progress bar with the phase, the loss and the time left.
+    **options
+        Parameters of parts given by name, as ``part__name``: ``objective__beta``, ``attack__eps``,
+        ``selector__ridge``, ``optimizer__momentum``, ``module__width``, ``iterator_train__num_workers`` (for a
+        Dataset), ``callbacks__name__parameter``. Set in grids like any other parameter.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels.
+    net_ : AdversarialNet
+        The skorch net; ``net_.module_`` is the trained torch module, from inputs to logits.
+    attack_ : Attack
+        The attack trained against.
+    coreset_ : Coreset or None
+        The last one: `indices` into the training samples, `weights`, `error`, `n_matched` and `stop_reason`.
+    cost_ : Cost
+        Samples sent forwards and backwards and seconds, for each phase of the last `fit`; prints as a table.
+    history_ : skorch.history.History
+        One row per epoch: epoch, phase, train_loss, coreset_size, approximation_error, seconds, lr.
+    clip_ : (float, float) or None
+        The box in use.
+    input_format_ : InputFormat
+        Shape and layout of the samples.
+    n_features_in_ : int
+        Number of features, for tables.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, for a DataFrame with string column names.
+
+    See Also
+    --------
+    CoresetSchedule : Which epoch does what, and the speed-up to expect.
+    robust_scorer : Robust accuracy for GridSearchCV and cross_validate.
+
+    Notes
+    -----
+    1. Coreset weights are scaled to mean 1 once per selection. Published code scales them within each mini-batch,
+       which cancels them wherever a batch shares one weight.
+    2. Attacks and selections run in eval mode: BatchNorm's statistics come from training alone, and a sample's
+       gradient does not depend on the others in its batch.
+    3. KeyboardInterrupt ends a fit early, as in skorch, and leaves a usable classifier.
+
+    References
+    ----------
+    Dolatabadi, Erfani, Leckie, "l-inf-Robustness and Beyond: Unleashing Efficient Adversarial Training", ECCV 2022.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn_acs import RobustClassifier
+    >>> digits = load_digits(n_class=3)
+    >>> X, y = digits.images / 16, digits.target
+    >>> clf = RobustClassifier(attack__eps=0.1, max_epochs=10, random_state=0).fit(X[:400], y[:400])
+    >>> clf.score(X[400:], y[400:]) > 0.9, clf.robust_score(X[400:], y[400:]) > 0.8
+    (True, True)
     """
 
     _routes = ("module", "objective", "attack", "selector", "optimizer", "iterator_train", "callbacks")
@@ -96,8 +204,8 @@ class RobustClassifier(RoutedParamsMixin, PredictionMixin, BaseEstimator):
         max_epochs: int = 30,
         batch_size: int = 128,
         optimizer: str | type[Optimizer] = "sgd",
-        lr: float = 0.05,
-        lr_schedule: str | LrSchedule = "cosine",
+        lr: float = 0.1,
+        lr_schedule: str | LrSchedule = "one-cycle",
         augment: str | Augment | None = None,
         clip: str | Clip = "auto",
         device: str | torch.device = "auto",
@@ -127,7 +235,8 @@ class RobustClassifier(RoutedParamsMixin, PredictionMixin, BaseEstimator):
         self.random_state = random_state
         self.warm_start = warm_start
         self.verbose = verbose
-        vars(self).update(options)
+        for key, value in options.items():
+            setattr(self, key, value)
 
     def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Train on `X`, first on all of it, then on coresets of it.
@@ -210,7 +319,7 @@ class RobustClassifier(RoutedParamsMixin, PredictionMixin, BaseEstimator):
         data = make_data(samples, labels, self.input_format_, self.clip_, device)
         self.attack_ = self._make_attack(objective)
 
-        seeds = spawn_seeds(self.random_state, epochs_done=len(self.history_) if continues else 0)
+        seeds = spawn_seeds(self.random_state, epochs_done=len(self.net_.history) if continues else 0)
         n_select = coreset_size(len(data), schedule.coreset_frac, self.select_by, self.batch_size)
         selection = CoresetSelection(
             schedule, selector or None, self.select_by, n_select, np.random.RandomState(seeds.selection)
@@ -243,12 +352,12 @@ class RobustClassifier(RoutedParamsMixin, PredictionMixin, BaseEstimator):
 
     def _read(
         self, X: Any, y: Any, sample_weight: ArrayLike | None, classes: ArrayLike | None, *, reset: bool
-    ) -> tuple[Tensor | Dataset, Tensor, Tensor]:
+    ) -> tuple[Samples, Tensor, Tensor]:
         """Samples as given, encoded labels, and weights of mean 1; sets what `fit` learns from the data alone."""
         samples = read_samples(self, X, reset=reset)
         if y is None and not isinstance(X, Dataset):
             raise ValueError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None.")
-        labels = check_labels(dataset_labels(X) if y is None else y, len(samples))
+        labels = check_labels(dataset_labels(X) if y is None else y, n_samples(samples))
         weight = _check_sample_weight(sample_weight, labels, dtype=np.float32, ensure_non_negative=True)
         rows = np.flatnonzero(weight)
         if len(rows) < len(labels):
@@ -281,7 +390,12 @@ class RobustClassifier(RoutedParamsMixin, PredictionMixin, BaseEstimator):
         return attack
 
     def _make_net(
-        self, objective: Objective, selection: CoresetSelection, lr: LrFactor | None, n_epochs: int, device: torch.device
+        self,
+        objective: Objective,
+        selection: CoresetSelection,
+        lr: LrFactor | None,
+        n_epochs: int,
+        device: torch.device,
     ) -> AdversarialNet:
         """The skorch net, its module built and its optimiser ready."""
         mean, scale = self._statistics

@@ -117,12 +117,12 @@ def check_range(x: Tensor, clip: Clip) -> None:
 
 def check_labels(y: ArrayLike | Tensor, n_samples: int) -> np.ndarray:
     """Labels as a one-dimensional array without NaN, one for each sample."""
-    y = column_or_1d(y.cpu().numpy() if isinstance(y, Tensor) else y, warn=True)
-    assert_all_finite(y, input_name="y")
-    check_classification_targets(y)
-    if len(y) != n_samples:
-        raise ValueError(f"Found input variables with inconsistent numbers of samples: {[n_samples, len(y)]}")
-    return y
+    labels: np.ndarray = column_or_1d(y.cpu().numpy() if isinstance(y, Tensor) else y, warn=True)
+    assert_all_finite(labels, input_name="y")
+    check_classification_targets(labels)
+    if len(labels) != n_samples:
+        raise ValueError(f"Found input variables with inconsistent numbers of samples: {[n_samples, len(labels)]}")
+    return labels
 
 
 def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,18 +149,29 @@ def encode_labels(y: np.ndarray, classes: np.ndarray) -> Tensor:
     codes = np.searchsorted(classes, y).clip(max=len(classes) - 1)
     unknown = y[classes[codes] != y]
     if len(unknown):
-        raise ValueError(f"y contains the label {unknown[0]!r}, which is none of the classes {classes.tolist()}")
+        raise ValueError(
+            f"y contains the label {unknown.tolist()[0]!r}, which is none of the classes {classes.tolist()}"
+        )
     return torch.from_numpy(codes.astype(np.int64))
 
 
-def read_samples(estimator: BaseEstimator, X: Any, *, reset: bool) -> Tensor | Dataset:
+Samples = Tensor | Dataset
+"""What `read_samples` returns."""
+
+
+def n_samples(samples: Samples) -> int:
+    """Number of samples."""
+    return len(cast(Sized, samples))
+
+
+def read_samples(estimator: BaseEstimator, X: Any, *, reset: bool) -> Samples:
     """Samples as given -> one tensor (uint8 or float32), or the Dataset itself, which is not read.
 
     Tables go through scikit-learn's validation, which sets (`reset`) or checks `n_features_in_` of the estimator.
     """
     if isinstance(X, Dataset):
         return X
-    if n_axes(X) in (3, 4):
+    if n_axes(X) > 2:
         return image_tensor(X)
     X = X.detach().cpu().numpy() if isinstance(X, Tensor) else X
     return torch.tensor(validate_data(estimator, X, dtype=[np.float64, np.float32], reset=reset)).float()
@@ -172,7 +183,7 @@ def n_axes(X: Any) -> int:
 
 
 def make_data(
-    samples: Tensor | Dataset, y: Tensor, form: InputFormat, clip: Clip, device: torch.device
+    samples: Samples, y: Tensor, form: InputFormat, clip: Clip, device: torch.device
 ) -> ArrayData | StreamedData:
     """Samples as given and encoded labels -> what batches are cut from, after a check of shape and range."""
     if isinstance(samples, Dataset):

@@ -88,9 +88,9 @@ def robust_accuracy(
     >>> robust_accuracy(model, X, y, PGD(eps=0.2))
     0.5
     """
-    attack = make_part("attack", attack, ATTACKS)
+    made: Attack = make_part("attack", attack, ATTACKS)
     if not isinstance(model, nn.Module):
-        return model.robust_score(X, y, attack=attack)
+        return model.robust_score(X, y, attack=made)
     weight = next(model.parameters(), torch.empty(0))
     x = image_tensor(X)
     form = InputFormat.of(tuple(x.shape))
@@ -99,7 +99,7 @@ def robust_accuracy(
     data = ArrayData(form.to_model(x), labels, weight.device)
     generator = torch.Generator(device=weight.device).manual_seed(random_state)
     batches = data.fetch(list(torch.arange(len(data)).split(batch_size)))
-    return robust_correct(model, batches, attack, clip, generator).double().mean().item()
+    return robust_correct(model, batches, made, clip, generator).double().mean().item()
 
 
 class RobustScorer:

@@ -1,7 +1,7 @@
 """What a fitted classifier does with samples: predict them, attack them, and count what stays right."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from sklearn_acs.inputs import (
     dataset_labels,
     encode_labels,
     make_data,
+    n_samples,
     read_samples,
 )
 from sklearn_acs.metrics import robust_correct
@@ -131,7 +132,7 @@ class PredictionMixin(ClassifierMixin):
             At most `score`.
         """
         correct = robust_correct(*self._attacked(X, y, attack)).numpy()
-        return float(np.average(correct, weights=sample_weight))
+        return float(np.average(correct, weights=cast(Any, sample_weight)))
 
     def perturb(self, X: Any, y: Any = None, attack: Attack | str | None = None) -> Any:
         """Adversarial examples for this classifier.
@@ -165,7 +166,7 @@ class PredictionMixin(ClassifierMixin):
     def _in_order(self, X: Any, y: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of samples as the model takes them, with their encoded labels (zeros where none are given)."""
         samples = read_samples(self, X, reset=False)
-        n = len(samples)
+        n = n_samples(samples)
         y = torch.zeros(n, dtype=torch.long) if y is None else y
         data = make_data(samples, y, self.input_format_, self.clip_, torch.device(self.net_.device))
         return data.fetch(list(torch.arange(n).split(PREDICT_BATCH)))

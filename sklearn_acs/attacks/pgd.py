@@ -1,7 +1,7 @@
 """Projected gradient ascent on the loss, in linf, l2 and l1; FGSM is its one-step form."""
 
 from numbers import Integral, Real
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -96,6 +96,10 @@ class PGD(Attack):
             if not numbers or not (bounds >= 0).all() or not bounds.any():
                 raise ValueError(f"eps must be finite numbers >= 0, one of them > 0; got {self.eps!r}")
 
+    def start(self) -> str:
+        """Where a run starts: `init`, and uniform for "auto"."""
+        return "uniform" if self.init == "auto" else self.init
+
     def default_step(self, eps: float | Tensor) -> float | Tensor:
         """Length of a step when `step_size` is None."""
         return 2.5 * eps / self.steps
@@ -111,10 +115,12 @@ class PGD(Attack):
         start: Tensor | None,
         clean_logits: Tensor | None,
     ) -> Tensor:
-        eps = self.eps if np.ndim(self.eps) == 0 else torch.as_tensor(self.eps, dtype=x.dtype, device=x.device)
+        eps: Any = self.eps
+        if np.ndim(eps) > 0:
+            eps = torch.as_tensor(eps, dtype=x.dtype, device=x.device)
         step_size = self.default_step(eps) if self.step_size is None else self.step_size
         ball = BALLS[self.norm](x, eps, clip)
-        delta = ball.start(self.init, generator) if start is None else ball.project(start)
+        delta = ball.start(self.start(), generator) if start is None else ball.project(start)
         for _ in range(self.steps):
             x_adv = (x + delta).requires_grad_()
             gradient = torch.autograd.grad(loss(model(x_adv), y, clean_logits).sum(), x_adv)[0]
@@ -174,8 +180,7 @@ class FGSM(PGD):
         self.step_size = step_size
         self.norm = norm
 
-    @property
-    def init(self) -> str:
+    def start(self) -> str:
         """Where the step starts."""
         return "uniform" if self.random_start else "zero"
 

@@ -18,7 +18,7 @@ class Batch(NamedTuple):
     x: Tensor  # (batch, ...), float
     y: Tensor  # (batch,), labels 0 to C-1
     weight: Tensor  # (batch,), factor of each sample's loss
-    index: Tensor  # (batch,), rows of the data set, on the CPU
+    rows: Tensor  # (batch,), positions in the data set, on the CPU
 
 
 class ArrayData(Dataset):
@@ -74,9 +74,11 @@ class Batches:
     sample_weight : Tensor of shape (n,) or None, default=None
         Factors of the samples' losses.
     generator : torch.Generator
-        Draws the order of each epoch, on the CPU, and, as `augment_generator` on the device, the augmentation.
+        Draws the order of each epoch, on the CPU.
     augment : callable or None, default=None
         ``augment(x, generator) -> x`` for each training batch.
+    augment_generator : torch.Generator or None, default=None
+        Handed to `augment`, on the device of the batches; None is `generator`.
     **loader_options
         Options of torch's DataLoader for streamed data, for example ``num_workers``.
     """
@@ -93,7 +95,7 @@ class Batches:
         **loader_options: Any,
     ) -> None:
         self.data, self.batch_size, self.generator = data, batch_size, generator
-        self.augment, self.augment_generator = augment, augment_generator
+        self.augment, self.augment_generator = augment, augment_generator or generator
         self.loader_options = loader_options
         self.sample_weight = torch.ones(len(data)) if sample_weight is None else sample_weight
         self.use_all()

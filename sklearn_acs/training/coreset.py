@@ -93,6 +93,7 @@ class CoresetSelection(Callback):
         self.epoch_ += 1
 
     def _select(self, net: AdversarialNet) -> Coreset:
+        assert self.selector is not None
         meter, batches = net.run_.meter, net.run_.batches
         meter.enter("selection")
         gradients = None if self.layer_ is None else last_layer_gradients(net, self.layer_)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
+import numpy as np
 import torch
 from skorch import NeuralNet
 from torch import Tensor, nn
@@ -49,11 +50,13 @@ class AdversarialNet(NeuralNet):
         As in skorch's NeuralNet.
     """
 
+    history_: Any  # skorch's History
+
     def __init__(self, module: Any, criterion: Any, *, attack: Attack, clip: Clip, **kwargs: Any) -> None:
-        super().__init__(module, criterion, train_split=None, **kwargs)
+        super().__init__(module, criterion, train_split=None, predict_nonlinearity=softmax, **kwargs)
         self.attack = attack
         self.clip = clip
-        self.run_: Run | None = None
+        self.run_: Any = None  # a Run during training
 
     def get_default_callbacks(self) -> list:
         """None: history and progress are written here and by the coreset callback."""
@@ -79,6 +82,10 @@ class AdversarialNet(NeuralNet):
         finally:
             run.progress.close()
             self.run_ = None
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Most probable class of each sample, 0 to C-1, as skorch's classifiers predict."""
+        return self.predict_proba(X).argmax(1)
 
     def get_iterator(self, dataset: Dataset, training: bool = False) -> Any:
         """Hand out the run's batches in training, skorch's iterator otherwise."""
@@ -121,12 +128,13 @@ class AdversarialNet(NeuralNet):
         lr = self.optimizer_.param_groups[0]["lr"]
         losses, sizes = [], []
         for batch in iterator:
-            self.notify("on_batch_begin", batch=batch, training=training)
+            pair = (batch.x, batch.y)  # what skorch's callbacks take for a batch
+            self.notify("on_batch_begin", batch=pair, training=training)
             step = step_fn(batch, **fit_params)
             losses.append(step["loss"])
             sizes.append(len(batch.y))
             self.history.record_batch(f"{prefix}_batch_size", sizes[-1])
-            self.notify("on_batch_end", batch=batch, training=training, **step)
+            self.notify("on_batch_end", batch=pair, training=training, **step)
             self.run_.progress.advance(sizes[-1])
 
         values = torch.stack(losses).tolist()
@@ -142,6 +150,11 @@ class AdversarialNet(NeuralNet):
                 f"training diverged in epoch {len(self.history)}: the loss is {mean} at lr={lr:g}. "
                 f"The weights from before that epoch are kept; a smaller lr may help"
             )
+
+
+def softmax(logits: Tensor) -> Tensor:
+    """Probabilities of the classes."""
+    return logits.softmax(-1)
 
 
 def all_finite(module: nn.Module) -> bool:

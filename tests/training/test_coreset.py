@@ -1,0 +1,120 @@
+"""Selection inside training: the right gradients, the right subsets, and weights that act."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from skorch.callbacks import Callback
+from torch import nn
+from torch.func import functional_call, grad, vmap
+
+from sklearn_acs import CRAIG, PGD, GradMatch, RandomSelector, RobustClassifier
+from sklearn_acs.gradients import DenseGradients
+from sklearn_acs.training.batches import Batches
+from sklearn_acs.training.coreset import choose, coreset_size, last_layer_gradients
+
+X = (load_digits(n_class=3).images / 16).astype(np.float32)[:90]
+y = load_digits(n_class=3).target[:90]
+
+
+class Inspect(Callback):
+    """Looks at the gradients that a selection would see at the end of training."""
+
+    def on_epoch_end(self, net, **kwargs):
+        selection = dict(net.callbacks_)["coreset_selection"]
+        if selection.epoch_ == selection.schedule.n_epochs:
+            self.batches = list(net.run_.batches.everything())
+            state = net.run_.generator.get_state()
+            self.inputs = [net.branch_inputs(batch) for batch in self.batches]
+            net.run_.generator.set_state(state)
+            self.gradients = last_layer_gradients(net, selection.layer_)
+
+
+@pytest.mark.parametrize("objective", ["natural", "adversarial", "trades"])
+def test_selection_gradients_equal_autograd_at_the_same_adversarial_examples(objective):
+    inspect = Inspect()
+    weight = np.linspace(0.5, 1.5, len(X))
+    clf = RobustClassifier(
+        objective=objective,
+        attack=PGD(eps=0.1, steps=3),
+        max_epochs=4,
+        batch_size=32,
+        callbacks=[inspect],
+        random_state=0,
+    ).fit(X, y, sample_weight=weight)
+    module, loss = clf.net_.module_.eval(), clf.net_.criterion_.loss
+    name = [n for n, m in module.named_modules() if isinstance(m, nn.Linear)][-1]
+    last = {key: value.detach() for key, value in module.named_parameters() if key.startswith(name + ".")}
+
+    def loss_of_one(weights, label, factor, inputs):
+        logits = {b: functional_call(module, weights, (x[None],)) for b, x in inputs.items()}
+        return factor * loss(logits, label[None])[0]
+
+    rows = []
+    for batch, inputs in zip(inspect.batches, inspect.inputs, strict=True):
+        g = vmap(grad(loss_of_one), in_dims=(None, 0, 0, 0))(last, batch.y, batch.weight, inputs)
+        rows.append(torch.cat([g[name + ".weight"], g[name + ".bias"][..., None]], dim=2).flatten(1))
+    np.testing.assert_allclose(np.asarray(inspect.gradients), torch.cat(rows).detach().numpy(), atol=1e-5)
+
+
+def make_gradients(n=60, d=5):
+    return DenseGradients(torch.from_numpy(np.random.default_rng(0).normal(size=(n, d)) + 0.3))
+
+
+def test_by_sample_and_by_class_are_the_selector_itself():
+    gradients, labels = make_gradients(), torch.arange(60) % 3
+    for by, per_class in (("sample", False), ("class", True)):
+        found = choose(GradMatch(), gradients, labels, by, 12, 10, np.random.RandomState(0))
+        alone = GradMatch(n_select=12, per_class=per_class).fit(gradients, labels).coreset_
+        np.testing.assert_array_equal(found.indices, alone.indices)
+        np.testing.assert_array_equal(found.weights, alone.weights)
+
+
+def test_by_batch_takes_whole_batches_with_one_weight_each_and_an_honest_error():
+    gradients, labels = make_gradients(), torch.zeros(60)
+    found = choose(GradMatch(), gradients, labels, "batch", 20, 10, np.random.RandomState(0))
+    groups = np.random.RandomState(0).permutation(60) % 6
+    assert len(found.indices) == 20
+    for group in np.unique(groups[found.indices]):
+        assert len(np.unique(found.weights[groups[found.indices] == group])) == 1
+    dense = np.asarray(gradients)
+    gap = found.weights @ dense[found.indices] - dense.sum(0)
+    assert found.error == pytest.approx(np.linalg.norm(gap) / np.linalg.norm(dense.sum(0)))
+
+
+@pytest.mark.parametrize("selector", [GradMatch(), CRAIG(), RandomSelector()])
+@pytest.mark.parametrize("by", ["sample", "class", "batch"])
+def test_the_coreset_has_the_size_asked_for_and_no_row_twice(selector, by):
+    found = choose(selector, make_gradients(), torch.arange(60) % 3, by, 30, 10, np.random.RandomState(0))
+    assert len(found.indices) == len(np.unique(found.indices)) == 30
+    assert coreset_size(60, 0.5, by, 10) == 30
+
+
+def test_a_random_selector_draws_from_the_state_given_and_leaves_its_own_unset():
+    selector, state = RandomSelector(), np.random.RandomState(0)
+    first, second = (choose(selector, None, torch.zeros(60), "sample", 30, 10, state) for _ in "ab")
+    assert set(first.indices) != set(second.indices)
+    assert selector.random_state is None
+    assert np.isnan(first.error)
+    again = choose(selector, None, torch.zeros(60), "sample", 30, 10, np.random.RandomState(0))
+    np.testing.assert_array_equal(again.indices, first.indices)
+
+
+def test_batch_wise_weights_change_the_update(monkeypatch):
+    """Regression: scaled within each mini-batch, weights that a whole batch shares cancel."""
+    settings = {"select_by": "batch", "max_epochs": 4, "batch_size": 15, "attack__steps": 1, "random_state": 0}
+    weighted = RobustClassifier(**settings).fit(X, y)
+    weights = weighted.coreset_.weights
+    assert weights.std() > 0.1 * weights.mean()
+
+    original = Batches.use_coreset
+    monkeypatch.setattr(Batches, "use_coreset", lambda self, rows, weights: original(self, rows, np.ones_like(weights)))
+    unweighted = RobustClassifier(**settings).fit(X, y)
+    gap = np.abs(weighted.decision_function(X) - unweighted.decision_function(X)).max()
+    assert gap > 1e-2
+
+
+def test_the_coreset_covers_every_class_in_proportion_when_chosen_by_class():
+    clf = RobustClassifier(max_epochs=2, attack__steps=1, random_state=0).fit(X, y)
+    chosen = np.bincount(y[clf.coreset_.indices])
+    np.testing.assert_allclose(chosen, np.bincount(y) / 2, atol=1)

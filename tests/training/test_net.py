@@ -1,0 +1,97 @@
+"""The training step and the loop around it."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from skorch.callbacks import Callback, EpochScoring
+from torch import nn
+
+from sklearn_acs import PGD, RobustClassifier
+
+X = (load_digits(n_class=3).images / 16).astype(np.float32)[:96]
+y = load_digits(n_class=3).target[:96]
+
+
+class Record(Callback):
+    """Remembers what skorch tells a callback."""
+
+    def __init__(self):
+        self.batches, self.lrs, self.modes = [], [], []
+
+    def on_batch_end(self, net, batch=None, loss=None, **kwargs):
+        self.batches.append((batch, loss))
+        self.lrs.append(net.optimizer_.param_groups[0]["lr"])
+        self.modes.append(net.module_.training)
+
+
+def fit(**params):
+    record = Record()
+    settings = {"selector": None, "max_epochs": 2, "attack": PGD(steps=2), "batch_size": 32, "random_state": 0}
+    return RobustClassifier(**{**settings, **params}, callbacks=[record]).fit(X, y), record
+
+
+def test_one_epoch_is_the_weighted_mean_loss_and_the_optimisers_step():
+    """Against a loop by hand over the same batches, on natural training of a given module."""
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 3))
+    weight_of_class = np.array([0.2, 1.0, 3.0])
+    record = Record()
+    clf = RobustClassifier(
+        module, objective="natural", selector=None, max_epochs=1, lr=0.05, lr_schedule="constant", callbacks=[record]
+    )
+    clf.set_params(batch_size=32, random_state=0).fit(X, y, sample_weight=weight_of_class[y])
+
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
+    factors = torch.tensor(weight_of_class / weight_of_class[y].mean(), dtype=torch.float32)
+    assert len(record.batches) == 3
+    for (x, labels), loss in record.batches:
+        by_hand = (factors[labels] * nn.functional.cross_entropy(module(x), labels, reduction="none")).mean()
+        torch.testing.assert_close(by_hand.detach(), loss)
+        optimizer.zero_grad()
+        by_hand.backward()
+        optimizer.step()
+    for mine, theirs in zip(module.parameters(), clf.net_.module_.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_training_runs_in_train_mode_although_attacks_run_in_eval_mode():
+    _, record = fit()
+    assert all(record.modes)
+
+
+def test_batchnorm_learns_from_training_alone():
+    """One running-statistics update per step and branch; attacks and selections leave none."""
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3))
+    for objective, branches in (("adversarial", 1), ("trades", 2)):
+        clf, record = fit(module=module, objective=objective, selector="craig", max_epochs=4)
+        assert clf.net_.module_[2].num_batches_tracked == branches * len(record.batches)
+
+
+def test_the_learning_rate_follows_the_schedule_over_the_steps_really_taken():
+    _, record = fit(selector="gradmatch", max_epochs=8, lr_schedule="cosine", lr=0.04)
+    steps = len(record.lrs)
+    assert steps == 2 * 3 + 4 * 2  # full epochs of 3 batches, coreset epochs of 2
+    expected = [0.02 * (1 + np.cos(np.pi * (step + 0.5) / steps)) for step in range(1, steps)]
+    np.testing.assert_allclose(record.lrs[:-1], expected, rtol=1e-6)
+
+
+def test_a_schedule_of_ones_own_gets_the_share_of_training_done():
+    _, record = fit(lr_schedule=lambda progress: 1 - progress, lr=0.1)
+    assert record.lrs[:-1] == pytest.approx([0.1 * (1 - (step + 0.5) / 6) for step in range(1, 6)])
+
+
+def test_skorch_callbacks_see_history_and_losses_as_numbers():
+    scoring = EpochScoring("accuracy", name="accuracy", on_train=True, lower_is_better=False)
+    clf = RobustClassifier(max_epochs=4, attack__steps=1, callbacks=[("accuracy", scoring)], random_state=0).fit(X, y)
+    assert 0.2 < clf.history_[-1, "accuracy"] <= 1
+    assert all(isinstance(loss, float) for loss in clf.history_[-1, "batches", :, "train_loss"])
+
+
+def test_keyboard_interrupt_leaves_a_usable_classifier():
+    class Stop(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            raise KeyboardInterrupt
+
+    clf = RobustClassifier(max_epochs=10, attack__steps=1, callbacks=[Stop()], random_state=0).fit(X, y)
+    assert len(clf.history_) == 1
+    assert clf.predict(X).shape == y.shape
