@@ -8,45 +8,38 @@ is counted in passes through the network, so that several processes may share th
 what is missing and writes the table.
 """
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from functools import partial
-from pathlib import Path
+from math import isfinite
+from statistics import mean
 
 import torch
-from comparison import compare, hardware, spread
+from comparison import RESULTS, compare, hardware, make, read_rows, spread
 from image_data import add_data_arguments, load_images
 
-from sklearn_acs import PGD, RobustClassifier
-
-RESULTS = Path(__file__).parent.parent / "docs" / "results"
+from sklearn_acs import PGD
 
 
 def candidates(epochs: int, eps: float) -> dict:
     base = {"select_by": "class", "max_epochs": epochs, "attack": PGD(eps=eps), "select_every": 20}
     changes = {
         "full": {"selector": None},
-        "full, half the epochs": {"selector": None, "max_epochs": epochs // 2},
+        "full, time-matched": {"selector": None, "max_epochs": round(9 / 16 * epochs)},
         "random, by class": {"selector": "random"},
-        "random, by class, every epoch": {"selector": "random", "select_every": 1},
-        **{f"gradmatch, by {by}": {"select_by": by} for by in ("sample", "class", "batch")},
-        **{f"craig, by {by}": {"selector": "craig", "select_by": by} for by in ("sample", "class", "batch")},
-        **{f"gradmatch, ridge {r:g}": {"selector__ridge": r} for r in (0.1, 1.0)},
-        **{f"gradmatch, warmup {w:g}": {"warmup_frac": w} for w in (0.25, 0.75)},
-        **{f"gradmatch, every {t}": {"select_every": t} for t in (3, 5)},
+        "craig, by class": {"selector": "craig"},
+        **{f"gradmatch, by {by}": {"select_by": by} for by in ("class", "sample", "batch")},
+        **{f"gradmatch, ridge {ridge:g}": {"selector__ridge": ridge} for ridge in (0.01, 1.0)},
+        "gradmatch, ridge 0.01 to zero": {"selector__ridge": 0.01, "selector__ridge_center": "zero"},
+        **{f"gradmatch, warmup {warmup:g}": {"warmup_frac": warmup} for warmup in (0.25, 0.75)},
+        **{f"gradmatch, every {every}": {"select_every": every} for every in (2, 4)},
     }
-    return {
-        name: partial(make, **{**base, "selector": "gradmatch", **change}) for name, change in changes.items()
-    }
-
-
-def make(seed: int, **params) -> RobustClassifier:
-    return RobustClassifier(random_state=seed, **params)
+    return {name: partial(make, **{**base, "selector": "gradmatch", **change}) for name, change in changes.items()}
 
 
 def main() -> None:
     parser = ArgumentParser(description=__doc__)
     add_data_arguments(parser)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--eps", type=float, default=0.1)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--part", default="0/1", help="measure every N-th run only, as I/N")
@@ -55,28 +48,34 @@ def main() -> None:
     part, parts = map(int, args.part.split("/"))
     if parts > 1:
         torch.set_num_threads(1)
-    runs = list(candidates(args.epochs, args.eps).items())[part::parts]
-    # Each process writes its own rows; the last call reads them all.
-    files = [RESULTS / f"choose_defaults_{i}.jsonl" for i in range(2)]
-    rows = compare(dict(runs), range(args.seeds), data, PGD(eps=args.eps, steps=20), files[part])
-    if parts > 1:
-        return
-    rows = [row for file in files if file.exists() for row in compare({}, [], data, PGD(), file)]
+    runs = dict(list(candidates(args.epochs, args.eps).items())[part::parts])
+    compare(runs, range(args.seeds), data, PGD(eps=args.eps, steps=20), RESULTS / f"choose_defaults_{part}.jsonl")
+    if parts == 1:
+        report(args)
+
+
+def report(args: Namespace) -> None:
+    """Write the table of all rows measured so far, by this process and by others."""
+    rows = [row for path in sorted(RESULTS.glob("choose_defaults_*.jsonl")) for row in read_rows(path)]
     lines = ["| run | clean % | robust % | passes, millions | coreset error |", "|---|---|---|---|---|"]
     for name in candidates(args.epochs, args.eps):
         mine = [row for row in rows if row["method"] == name]
-        errors = [row["error"] for row in mine if row["error"] == row["error"] and row["error"] is not None]
-        lines.append(
-            f"| {name} | {spread([100 * row['clean'] for row in mine])} | {spread([100 * row['robust'] for row in mine])} "
-            f"| {mine[0]['passes'] / 1e6:.2f} | {f'{sum(errors) / len(errors):.3f}' if errors else '-'} |"
-        )
-    text = "\n".join(lines)
-    print(text)
+        errors = [row["error"] for row in mine if row["error"] is not None and isfinite(row["error"])]
+        cells = [
+            name,
+            spread([100 * row["clean"] for row in mine]),
+            spread([100 * row["robust"] for row in mine]),
+            f"{mine[0]['passes'] / 1e6:.2f}",
+            f"{mean(errors):.4f}" if errors else "-",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    table = "\n".join(lines)
+    print(table)
     (RESULTS / "choose_defaults.md").write_text(
-        f"# Choice of defaults\n\n{args.dataset}, {args.n_train:,} training images, {args.epochs} epochs, PGD-10 linf eps "
-        f"{args.eps:g}, coreset 50 %, {args.seeds} seeds (mean ± standard deviation); {args.n_test:,} test images, "
-        f"PGD-20. Where a row does not say otherwise: by class, ridge 0.01, warmup_frac 0.5, a selection every 20 "
-        f"epochs. Made by `examples/choose_defaults.py`.\n\n{hardware()}\n\n{text}\n"
+        f"# Choice of defaults\n\n{args.dataset}, {args.n_train:,} training images, {args.epochs} epochs, PGD-10 linf "
+        f"eps {args.eps:g}, coresets of 50 %, {args.seeds} seeds (mean ± standard deviation); {args.n_test:,} test images, "
+        "PGD-20. Where a row does not say otherwise: by class, ridge 0.1 towards uniform weights, warmup_frac 0.5, "
+        f"a selection every 20 epochs.\n\n{table}\n\nMade by `examples/choose_defaults.py`. {hardware()}\n"
     )
 
 

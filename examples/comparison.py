@@ -3,8 +3,10 @@
 import json
 import platform
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 import numpy as np
 import sklearn
@@ -13,7 +15,31 @@ import torch
 
 from sklearn_acs import PGD, CoresetSchedule, RobustClassifier
 
-Row = dict[str, float | str | int | None]
+Row = dict[str, Any]
+
+RESULTS = Path(__file__).parent.parent / "docs" / "results"
+
+FULL = "full training"
+
+
+def make(seed: int, **params: Any) -> RobustClassifier:
+    return RobustClassifier(random_state=seed, **params)
+
+
+def schedule_of(clf: RobustClassifier) -> CoresetSchedule:
+    frac = 1.0 if clf.selector is None else clf.coreset_frac
+    return CoresetSchedule(clf.max_epochs, frac, clf.select_every, clf.warmup_frac)
+
+
+def compare_training(data: tuple, params: Row, attack: PGD, seeds: int, rows_name: str | None = None) -> list[Row]:
+    """Full training, each selector, and full training cut to the time that coreset training takes."""
+    same_time = round(schedule_of(RobustClassifier(**params)).cost())
+    candidates = {
+        FULL: partial(make, **{**params, "selector": None}),
+        **{name: partial(make, **{**params, "selector": name}) for name in ("gradmatch", "craig", "random")},
+        f"full training, {same_time} epochs": partial(make, **{**params, "selector": None, "max_epochs": same_time}),
+    }
+    return compare(candidates, range(seeds), data, attack, RESULTS / f"{rows_name}.jsonl" if rows_name else None)
 
 
 def measure(name: str, clf: RobustClassifier, data: tuple, attack: PGD) -> Row:
@@ -21,19 +47,16 @@ def measure(name: str, clf: RobustClassifier, data: tuple, attack: PGD) -> Row:
     X_train, y_train, X_test, y_test = data
     clf.fit(X_train, y_train)
     cost = clf.cost_
-    params = clf.get_params()
-    frac = 1.0 if clf.selector is None else clf.coreset_frac
-    schedule = CoresetSchedule(clf.max_epochs, frac, clf.select_every, clf.warmup_frac)
     return {
         "method": name,
-        "seed": params["random_state"],
+        "seed": clf.random_state,
         "clean": clf.score(X_test, y_test),
         "robust": clf.robust_score(X_test, y_test, attack=attack),
         "seconds": cost.total.seconds,
         "selection": cost["selection"].seconds,
         "solver": cost["solver"].seconds,
         "passes": cost.total.forwards + cost.total.backwards,
-        "cost_in_epochs": schedule.cost(0.0 if clf.selector == "random" else 1.0),
+        "cost_in_epochs": schedule_of(clf).cost(0.0 if clf.selector == "random" else 1.0),
         "error": clf.coreset_.error if clf.coreset_ else None,
     }
 
@@ -46,9 +69,7 @@ def compare(
     rows_path: Path | None = None,
 ) -> list[Row]:
     """Measure every candidate with every seed; rows already in `rows_path` are not measured again."""
-    rows: list[Row] = []
-    if rows_path and rows_path.exists():
-        rows = [json.loads(line) for line in rows_path.read_text().splitlines()]
+    rows = read_rows(rows_path) if rows_path and rows_path.exists() else []
     done = {(row["method"], row["seed"]) for row in rows}
     for seed in seeds:
         for name, make in candidates.items():
@@ -56,10 +77,8 @@ def compare(
                 continue
             row = measure(name, make(seed), data, attack)
             rows.append(row)
-            print(
-                f"seed {seed}  {name:<28} clean {row['clean']:.3f}  robust {row['robust']:.3f}  {row['seconds']:6.1f} s",
-                flush=True,
-            )
+            accuracies = f"clean {row['clean']:.3f}  robust {row['robust']:.3f}"
+            print(f"seed {seed}  {name:<28} {accuracies}  {row['seconds']:6.1f} s", flush=True)
             if rows_path:
                 rows_path.parent.mkdir(parents=True, exist_ok=True)
                 with rows_path.open("a") as file:
@@ -67,30 +86,65 @@ def compare(
     return rows
 
 
-def table(rows: list[Row], baseline: str) -> str:
+def read_rows(path: Path) -> list[Row]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def table(rows: list[Row]) -> str:
     """A Markdown table, one line per method: means and standard deviations over the seeds, ratios within a seed."""
-    base = {row["seed"]: row for row in rows if row["method"] == baseline}
+    base = {row["seed"]: row for row in rows if row["method"] == FULL}
     lines = [
-        "| method | clean % | robust % | seconds | speed-up | expected | selection + solver, s | coreset error |",
-        "|---|---|---|---|---|---|---|---|",
+        "| method | clean % | robust % | seconds | speed-up | expected | selection s | solver s | coreset error |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name in dict.fromkeys(row["method"] for row in rows):
         mine = [row for row in rows if row["method"] == name]
-        speedup = [base[row["seed"]]["seconds"] / row["seconds"] for row in mine]
         expected = mean(base[row["seed"]]["cost_in_epochs"] / row["cost_in_epochs"] for row in mine)
         errors = [row["error"] for row in mine if row["error"] is not None and np.isfinite(row["error"])]
-        lines.append(
-            f"| {name} | {spread([100 * row['clean'] for row in mine])} | {spread([100 * row['robust'] for row in mine])} "
-            f"| {mean(row['seconds'] for row in mine):.1f} | {mean(speedup):.2f} | {expected:.2f} "
-            f"| {mean(row['selection'] for row in mine):.1f} + {mean(row['solver'] for row in mine):.2f} "
-            f"| {f'{mean(errors):.3f}' if errors else '-'} |"
-        )
+        cells = [
+            name,
+            spread([100 * row["clean"] for row in mine]),
+            spread([100 * row["robust"] for row in mine]),
+            f"{mean(row['seconds'] for row in mine):.1f}",
+            spread([base[row["seed"]]["seconds"] / row["seconds"] for row in mine], digits=2),
+            f"{expected:.2f}",
+            f"{mean(row['selection'] for row in mine):.2f}",
+            f"{mean(row['solver'] for row in mine):.2f}",
+            f"{mean(errors):.4f}" if errors else "-",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def spread(values: list[float]) -> str:
+def spread(values: list[float], digits: int = 1) -> str:
     """Mean and standard deviation."""
-    return f"{mean(values):.1f} ± {stdev(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
+    deviation = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{mean(values):.{digits}f}{deviation}"
+
+
+def paired(rows: list[Row], method: str, other: str) -> str:
+    """The difference in robust accuracy of two methods, seed by seed, in words."""
+    robust = {
+        name: {row["seed"]: 100 * row["robust"] for row in rows if row["method"] == name} for name in (method, other)
+    }
+    gaps = [robust[method][seed] - robust[other][seed] for seed in robust[method]]
+    return f"{method} minus {other}: {spread(gaps)} points of robust accuracy, seed by seed"
+
+
+def report(rows: list[Row], name: str, setting: str, made_by: str) -> None:
+    """Print the table and write it, with a figure, to docs/results."""
+    others = [row["method"] for row in rows if row["seed"] == rows[0]["seed"]]
+    differences = "\n".join(f"- {paired(rows, 'gradmatch', other)}" for other in others if other != "gradmatch")
+    text = f"{setting}.\n\n{table(rows)}\n\n{differences}"
+    print(f"\n{text}\n\n{hardware()}")
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{name}.md").write_text(
+        f"# {name}\n\n{text}\n\nMean ± standard deviation over the seeds; speed-up is within a seed, over full training. "
+        '"expected" is `CoresetSchedule.expected_speedup()` (1.0 epoch per selection, 0 for random, which attacks '
+        f"nothing to select). Robust accuracy is under PGD-20.\n\nMade by `{made_by}`. {hardware()}\n\n![]({name}.png)\n"
+    )
+    draw(rows, name, RESULTS / f"{name}.png")
+    print(f"written: docs/results/{name}.md and {name}.png")
 
 
 def hardware() -> str:

@@ -144,7 +144,7 @@ class RobustClassifier(RoutedParamsMixin, PredictionMixin, BaseEstimator):
 
     Notes
     -----
-    1. Coreset weights are scaled to mean 1 once per selection. Published code scales them within each mini-batch,
+    1. Coreset weights are scaled once per selection, by k/n. Published code scales them within each mini-batch,
        which cancels them wherever a batch shares one weight.
     2. Attacks and selections run in eval mode: BatchNorm's statistics come from training alone, and a sample's
        gradient does not depend on the others in its batch.

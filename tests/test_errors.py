@@ -76,7 +76,7 @@ BAD_IMAGES[3, 2, 1] = np.nan
         (X, y[:-1], "inconsistent numbers of samples"),
         (X, None, "requires y to be passed"),
         (X, y + 0.5, "Unknown label type"),
-        (X[None, None], y, r"images \(n, H, W\)"),
+        (X[:, None, None], y, r"images \(n, H, W\)"),
         ((X * 9).astype(np.int32), y, "uint8 or float"),
         (TensorDataset(torch.from_numpy(X * 16), torch.from_numpy(y)), None, "outside clip"),
     ],

@@ -31,13 +31,14 @@ def orthogonal_matching_pursuit(
     k: int,
     *,
     ridge: float = 0.0,
+    center: float = 0.0,
     tolerance: float = 0.0,
     atoms_per_step: int = 1,
 ) -> Matching:
     """Choose k rows of G and weights w >= 0 so that ``sum_j w_j G_j`` comes close to ``b = sum_i G_i``.
 
-    Approximately minimises ``||b - G_S^T w||^2 + lambda ||w||^2`` over ``|S| <= k`` and ``w >= 0``, where
-    ``lambda = ridge * mean_i ||G_i||^2``: each step admits the row that correlates best with the residual
+    Approximately minimises ``||b - G^T w||^2 + lambda ||w - center||^2`` over w >= 0 with at most k weights above 0,
+    where ``lambda = ridge * mean_i ||G_i||^2``: each step admits the row that correlates best with the residual
     ``r = b - G_S^T w`` and refits all weights.
 
     Parameters
@@ -47,7 +48,9 @@ def orthogonal_matching_pursuit(
     k : int
         How many to choose, 1 to n.
     ridge : float
-        Penalty on the weights, relative to the mean squared row norm.
+        Penalty on the weights' distance from `center`, relative to the mean squared row norm.
+    center : float
+        The weight that the penalty pulls towards: 0 in the paper.
     tolerance : float
         Stop matching when ``||r|| <= tolerance * ||b||``.
     atoms_per_step : int
@@ -80,7 +83,8 @@ def orthogonal_matching_pursuit(
     penalty = ridge * np.mean(norms**2)
     b = gradients.sum()
     b_norm = float(b.norm())
-    inner_with_b = gradients.dot(b).cpu().numpy()
+    pull = penalty * center  # of the ridge term on a weight of zero
+    pulled = gradients.dot(b).cpu().numpy() + pull
     noise = _ROUNDING * norms * b_norm
 
     admissions = np.where(norms > 0, 0, _MAX_ADMISSIONS)  # so far; a row of zeros has none
@@ -97,7 +101,7 @@ def orthogonal_matching_pursuit(
             stop_reason = TOLERANCE
             break
 
-        allowed = (correlations > noise) & (admissions < _MAX_ADMISSIONS)
+        allowed = (correlations + pull > noise) & (admissions < _MAX_ADMISSIONS)
         allowed[support] = False
         candidates = _largest(correlations, allowed, min(atoms_per_step, k - matched))
         if not len(candidates):
@@ -112,7 +116,7 @@ def orthogonal_matching_pursuit(
         if len(support) == matched:
             stop_reason = DEPENDENT
             break
-        support, weights = _refit(factor, support, weights, inner_with_b)
+        support, weights = _refit(factor, support, weights, pulled)
 
     outside = np.ones(len(norms), dtype=bool)
     outside[support] = False
@@ -122,11 +126,11 @@ def orthogonal_matching_pursuit(
 
 
 def _refit(
-    factor: "GrowingCholesky", support: np.ndarray, weights: np.ndarray, inner_with_b: np.ndarray
+    factor: "GrowingCholesky", support: np.ndarray, weights: np.ndarray, pulled: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fit the weights to b, and drop the rows whose weight reaches zero on the way from the old ones."""
     while True:
-        fitted = factor.solve(inner_with_b[support])
+        fitted = factor.solve(pulled[support])
         falling = fitted <= 0
         if not falling.any():
             return support, fitted

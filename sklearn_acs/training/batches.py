@@ -107,13 +107,15 @@ class Batches:
     def use_coreset(self, indices: np.ndarray, weights: np.ndarray) -> None:
         """Train on `indices` alone, each loss times its coreset weight times its sample weight.
 
-        The products are scaled here, once per selection, to mean 1 over the coreset. (Scaling them within each
+        Raw weights add gradients up to those of all n samples, so with the factor k/n, applied here once per
+        selection, the mean over the coreset's k losses has the gradient that the mean over all n had. Scaling to mean
+        1 would not: it blows up the step when the rows that matter have little weight in sum. (Scaling within each
         mini-batch, as published code does, cancels weights that are equal within a batch.)
         """
         self.indices = torch.as_tensor(indices)
-        weight = torch.as_tensor(weights, dtype=torch.float32) * self.sample_weight[self.indices]
+        scale = len(self.indices) / len(self.data)
         self.weight = self.sample_weight.clone()
-        self.weight[self.indices] = weight / weight.mean()
+        self.weight[self.indices] *= scale * torch.as_tensor(weights, dtype=torch.float32)
 
     def __len__(self) -> int:
         return len(self._split(self.indices))

@@ -14,10 +14,21 @@ def G():
 
 
 def test_hands_the_pursuit_its_parameters(G):
-    selector = GradMatch(n_select=20, ridge=0.3, tolerance=1e-2, atoms_per_step=2).fit(G)
-    expected = orthogonal_matching_pursuit(as_gradients(G), 20, ridge=0.3, tolerance=1e-2, atoms_per_step=2)
+    parameters = {"ridge": 0.3, "tolerance": 1e-2, "atoms_per_step": 2}
+    selector = GradMatch(n_select=20, ridge_center="zero", **parameters).fit(G)
+    expected = orthogonal_matching_pursuit(as_gradients(G), 20, **parameters)
     np.testing.assert_array_equal(selector.indices_, expected.indices)
     np.testing.assert_array_equal(selector.weights_, expected.weights)
+
+
+def test_uniform_center_is_the_weight_of_a_random_subset(G):
+    selector = GradMatch(n_select=20, ridge=0.3).fit(G)
+    expected = orthogonal_matching_pursuit(as_gradients(G), 20, ridge=0.3, center=len(G) / 20, tolerance=1e-6)
+    np.testing.assert_array_equal(selector.weights_, expected.weights)
+
+
+def test_a_strong_uniform_ridge_makes_all_weights_n_over_k(G):
+    np.testing.assert_allclose(GradMatch(n_select=20, ridge=1e9).fit(G).weights_, len(G) / 20, rtol=1e-4)
 
 
 def test_matches_far_better_than_chance(G):

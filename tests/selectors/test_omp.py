@@ -38,15 +38,16 @@ def residual_norm(matrix, result):
 
 
 @pytest.mark.parametrize("ridge", [0.0, 0.01, 1.0])
+@pytest.mark.parametrize("center", [0.0, 2.0])
 @pytest.mark.parametrize("atoms_per_step", [1, 4])
 @settings(deadline=None, max_examples=25)
 @given(seed=seeds)
-def test_weights_are_those_of_nnls_on_the_same_support(seed, ridge, atoms_per_step):
+def test_weights_are_those_of_nnls_on_the_same_support(seed, ridge, center, atoms_per_step):
     matrix = random_matrix(seed)
-    support, weights = matched(pursue(matrix, 8, ridge=ridge, atoms_per_step=atoms_per_step))
+    support, weights = matched(pursue(matrix, 8, ridge=ridge, center=center, atoms_per_step=atoms_per_step))
     penalty = np.sqrt(ridge * np.mean(np.sum(matrix**2, axis=1)))
     system = np.vstack([matrix[support].T, penalty * np.eye(len(support))])
-    expected, _ = nnls(system, np.append(matrix.sum(0), np.zeros(len(support))))
+    expected, _ = nnls(system, np.append(matrix.sum(0), np.full(len(support), penalty * center)))
     np.testing.assert_allclose(weights, expected, rtol=1e-6, atol=1e-9)
 
 

@@ -182,28 +182,37 @@ def test_sample_weights_follow_their_samples(make_data):
     assert weights_by_row(batches) == pytest.approx(dict(enumerate(weight.tolist())))
 
 
-def test_coreset_weights_are_scaled_to_mean_1(make_data):
+def test_the_mean_over_the_coreset_stands_for_the_mean_over_all(make_data):
+    # sum_j w_j l_j approximates the sum over all N, so mean_j (weight_j l_j) must be (1/N) sum_j w_j l_j.
     indices, weights = np.array([20, 3, 7, 11]), np.array([10.0, 20.0, 30.0, 40.0])
     batches = make_batches(make_data())
     batches.use_coreset(indices, weights)
-    assert weights_by_row(batches) == pytest.approx({20: 0.4, 3: 0.8, 7: 1.2, 11: 1.6})
+    losses = dict(zip(indices.tolist(), (0.5, 0.1, 2.0, 1.0), strict=True))
+    mean = np.mean([weight * losses[row] for row, weight in weights_by_row(batches).items()])
+    assert mean == pytest.approx(np.dot(weights, list(losses.values())) / N)
+
+
+def test_weights_that_count_all_samples_have_mean_1():
+    batches = make_batches(array_data())
+    batches.use_coreset(np.array([1, 2, 5, 6]), np.full(4, N / 4))
+    assert set(weights_by_row(batches).values()) == {1.0}
 
 
 def test_coreset_weights_are_multiplied_by_sample_weights():
     sample_weight = torch.ones(N)
     sample_weight[3], sample_weight[7] = 2, 4
     batches = make_batches(array_data(), sample_weight=sample_weight)
-    batches.use_coreset(np.array([3, 7, 11]), np.array([6.0, 3.0, 6.0]))  # products 12, 12 and 6, of mean 10
+    batches.use_coreset(np.array([3, 7, 11]), N / 3 * np.array([0.6, 0.3, 0.6]))
     assert weights_by_row(batches) == pytest.approx({3: 1.2, 7: 1.2, 11: 0.6})
 
 
 def test_weights_are_never_normalised_within_a_batch():
     # Weights equal within a batch must act: published code divided by each batch's own sum, and they cancelled.
     batches = make_batches(array_data(), batch_size=4)
-    batches.use_coreset(np.arange(12), np.repeat([1.0, 2.0, 6.0], 4))
+    batches.use_coreset(np.arange(12), N / 12 * np.repeat([0.5, 0.5, 2.0], 4))
     means = []
     for batch in batches:
-        np.testing.assert_allclose(batch.weight, np.repeat([1 / 3, 2 / 3, 2.0], 4)[batch.rows], rtol=1e-6)
+        np.testing.assert_allclose(batch.weight, np.repeat([0.5, 0.5, 2.0], 4)[batch.rows], rtol=1e-6)
         means.append(batch.weight.mean().item())
     assert np.abs(np.subtract(means, 1)).max() > 0.1
 
@@ -211,7 +220,7 @@ def test_weights_are_never_normalised_within_a_batch():
 def test_a_selection_does_not_multiply_the_weights_of_the_one_before():
     batches = make_batches(array_data())
     batches.use_coreset(np.array([1, 2]), np.array([1.0, 3.0]))
-    batches.use_coreset(np.array([2, 4]), np.array([1.0, 1.0]))
+    batches.use_coreset(np.array([2, 4]), np.array([N / 2, N / 2]))
     assert weights_by_row(batches) == {2: 1.0, 4: 1.0}
 
 
