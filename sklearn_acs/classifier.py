@@ -160,7 +160,7 @@ class RobustClassifier(RoutedParamsMixin, PredictionMixin, BaseEstimator):
     >>> from sklearn_acs import RobustClassifier
     >>> digits = load_digits(n_class=3)
     >>> X, y = digits.images / 16, digits.target
-    >>> clf = RobustClassifier(attack__eps=0.1, max_epochs=10, random_state=0).fit(X[:400], y[:400])
+    >>> clf = RobustClassifier(attack__eps=0.1, max_epochs=20, random_state=0).fit(X[:400], y[:400])
     >>> clf.score(X[400:], y[400:]) > 0.9, clf.robust_score(X[400:], y[400:]) > 0.8
     (True, True)
     """
@@ -313,8 +313,10 @@ class RobustClassifier(RoutedParamsMixin, PredictionMixin, BaseEstimator):
         self._validate_params()
         self._check_routed()
         device = find_device(self.device)
-        objective = make_part("objective", self.objective, OBJECTIVES, self._routed("objective"))
-        selector = self.selector and make_part("selector", self.selector, SELECTORS, self._routed("selector"))
+        objective = make_part("objective", self.objective, OBJECTIVES, self._routed("objective"), base=Objective)
+        selector = None
+        if self.selector is not None:
+            selector = make_part("selector", self.selector, SELECTORS, self._routed("selector"), base=BaseSelector)
         samples, labels, weight = self._read(X, y, sample_weight, classes, reset=not continues)
         data = make_data(samples, labels, self.input_format_, self.clip_, device)
         self.attack_ = self._make_attack(objective)
@@ -322,7 +324,7 @@ class RobustClassifier(RoutedParamsMixin, PredictionMixin, BaseEstimator):
         seeds = spawn_seeds(self.random_state, epochs_done=len(self.net_.history) if continues else 0)
         n_select = coreset_size(len(data), schedule.coreset_frac, self.select_by, self.batch_size)
         selection = CoresetSelection(
-            schedule, selector or None, self.select_by, n_select, np.random.RandomState(seeds.selection)
+            schedule, selector, self.select_by, n_select, np.random.RandomState(seeds.selection)
         )
         batches = Batches(
             data,
@@ -381,7 +383,7 @@ class RobustClassifier(RoutedParamsMixin, PredictionMixin, BaseEstimator):
         """The attack trained against: the classifier's own, the objective's, or PGD with a radius for the data."""
         given = self.attack if self.attack is not None else objective.attack
         options = self._routed("attack")
-        attack = make_part("attack", "pgd" if given is None else given, ATTACKS, options)
+        attack = make_part("attack", "pgd" if given is None else given, ATTACKS, options, base=Attack)
         params = attack.get_params()
         if given is None and self.input_format_.is_table and "eps" not in options and params["norm"] == "linf":
             attack.set_params(eps=TABLE_EPS * self._statistics[1].numpy())

@@ -88,7 +88,7 @@ def robust_accuracy(
     >>> robust_accuracy(model, X, y, PGD(eps=0.2))
     0.5
     """
-    made: Attack = make_part("attack", attack, ATTACKS)
+    made: Attack = make_part("attack", attack, ATTACKS, base=Attack)
     if not isinstance(model, nn.Module):
         return model.robust_score(X, y, attack=made)
     weight = next(model.parameters(), torch.empty(0))
@@ -145,4 +145,4 @@ def robust_scorer(attack: Attack | str | None = None) -> RobustScorer:
     ...     refit="robust",
     ... )
     """
-    return RobustScorer(attack if attack is None else make_part("attack", attack, ATTACKS))
+    return RobustScorer(attack if attack is None else make_part("attack", attack, ATTACKS, base=Attack))

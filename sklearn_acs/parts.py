@@ -3,10 +3,17 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 
 
-def make_part(parameter: str, value: Any, known: Mapping[str, type], options: Mapping[str, Any] | None = None) -> Any:
+def make_part(
+    parameter: str,
+    value: Any,
+    known: Mapping[str, type],
+    options: Mapping[str, Any] | None = None,
+    *,
+    base: type = BaseEstimator,
+) -> Any:
     """Build a part from a name, which means its class with its defaults, or copy the object given; then set `options`.
 
     Parameters
@@ -19,6 +26,8 @@ def make_part(parameter: str, value: Any, known: Mapping[str, type], options: Ma
         The names.
     options : mapping, default=None
         Parameters to set on the part.
+    base : type, default=BaseEstimator
+        What an object has to be an instance of.
 
     Returns
     -------
@@ -29,11 +38,18 @@ def make_part(parameter: str, value: Any, known: Mapping[str, type], options: Ma
         if value not in known:
             raise ValueError(f"{parameter}={value!r} is not known; the known names are {sorted(known)}")
         part = known[value]()
-    elif hasattr(value, "get_params") and not isinstance(value, type):
+    elif isinstance(value, base):
         part = clone(value)
     else:
-        raise TypeError(f"{parameter} must be one of {sorted(known)} or an object of their kind; got {value!r}")
-    part.set_params(**(options or {}))
+        raise TypeError(f"{parameter} must be one of {sorted(known)} or of type {base.__name__}; got {value!r}")
+    for name, option in (options or {}).items():
+        inner, nested, _ = name.partition("__")
+        if nested and not hasattr(getattr(part, inner, None), "set_params"):
+            raise ValueError(
+                f"{parameter}__{name}={option!r} has nothing to be set on: {inner}={getattr(part, inner, None)!r} is "
+                f"no object. Give {parameter} as an object with an {inner} of its own"
+            )
+        part.set_params(**{name: option})
     if hasattr(part, "validate"):
         part.validate()
     return part

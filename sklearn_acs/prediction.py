@@ -176,7 +176,7 @@ class PredictionMixin(ClassifierMixin):
     ) -> tuple[nn.Module, Iterator[tuple[Tensor, Tensor]], Attack, Clip, torch.Generator]:
         """Everything that an attack on this classifier needs, in the order in which `robust_correct` takes it."""
         check_is_fitted(self)
-        made = self.attack_ if attack is None else make_part("attack", attack, ATTACKS)
+        made = self.attack_ if attack is None else make_part("attack", attack, ATTACKS, base=Attack)
         labels = check_labels(dataset_labels(X) if y is None and isinstance(X, Dataset) else y, len(X))
         generator = torch.Generator(device=self.net_.device).manual_seed(self._evaluation_seed)
         batches = self._in_order(X, encode_labels(labels, self.classes_))

@@ -149,7 +149,7 @@ def test_colour_images_and_named_models_train():
     y = np.arange(40) % 2
     X = (rng.random((40, 12, 12, 3)) * 0.5 + 0.5 * y[:, None, None, None]).astype(np.float32)
     for name in ("resnet18", "preact_resnet18"):
-        clf = quick(module=name, max_epochs=16, batch_size=10, attack=PGD(steps=1), augment="crop-flip").fit(X, y)
+        clf = quick(module=name, max_epochs=12, batch_size=10, attack=PGD(steps=1), augment="crop-flip", lr=0.01).fit(X, y)
         assert clf.score(X, y) > 0.9
         assert clf.input_format_.model_shape == (3, 12, 12)
 

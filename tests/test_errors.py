@@ -39,6 +39,7 @@ def no_work(monkeypatch):
         ({"attack": PGD(steps=0)}, ["steps", "0"]),
         ({"attack": PGD(norm="l3")}, ["norm", "'l3'", "linf", "l2", "l1"]),
         ({"attack": PGD(eps=[0.1, 0.2], norm="l2")}, ["eps", "linf"]),
+        ({"objective": "trades", "objective__attack__eps": 0.1}, ["objective__attack__eps", "0.1", "attack=None"]),
         ({"objective": TRADES(beta=-1)}, ["beta", "-1"]),
         ({"objective": TRADES(attack="pdg")}, ["attack", "'pdg'", "pgd"]),
         ({"coreset_frac": 0}, ["coreset_frac", "0", "(0", "1"]),

@@ -55,7 +55,7 @@ def test_unknown_name_lists_the_known_ones():
 
 @pytest.mark.parametrize("value", [3, None, PGD, lambda: None], ids=["number", "None", "class", "function"])
 def test_what_is_no_part_is_refused_with_the_known_names(value):
-    with pytest.raises(TypeError, match=r"attack must be one of \['fgsm', 'pgd'\] or an object of their kind; got"):
+    with pytest.raises(TypeError, match=r"attack must be one of \['fgsm', 'pgd'\] or of type BaseEstimator; got"):
         make_part("attack", value, ATTACKS)
 
 

@@ -137,7 +137,7 @@ class Batches:
 
     def _split(self, order: Tensor) -> list[Tensor]:
         batches = list(order.split(self.batch_size))
-        if len(batches) > 1 and len(batches[-1]) == 1:
+        if len(batches) > 1 and len(batches[-1]) == 1 < self.batch_size:
             batches[-2:] = [torch.cat(batches[-2:])]
         return batches
 

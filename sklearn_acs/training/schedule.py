@@ -53,6 +53,16 @@ class CoresetSchedule:
     select_every: int = 20
     warmup_frac: float = 0.5
 
+    def __post_init__(self) -> None:
+        for name, allowed, right in (
+            ("max_epochs", "at least 1", self.max_epochs >= 1),
+            ("coreset_frac", "in (0, 1]", 0 < self.coreset_frac <= 1),
+            ("select_every", "at least 1", self.select_every >= 1),
+            ("warmup_frac", "in [0, 1)", 0 <= self.warmup_frac < 1),
+        ):
+            if not right:
+                raise ValueError(f"{name} must be {allowed}; got {getattr(self, name)!r}")
+
     @property
     def full_epochs(self) -> int:
         """Epochs on all data."""

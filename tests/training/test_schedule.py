@@ -119,3 +119,12 @@ def test_free_selections_never_make_it_slower_than_ordinary_training(schedule):
 @given(schedules)
 def test_speedup_is_ordinary_cost_over_this_cost(schedule):
     assert schedule.expected_speedup() * schedule.cost() == pytest.approx(schedule.max_epochs)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("max_epochs", 0), ("coreset_frac", 0.0), ("coreset_frac", 1.5), ("select_every", -3), ("warmup_frac", 1.0)],
+)
+def test_a_number_out_of_range_is_refused(name, value):
+    with pytest.raises(ValueError, match=rf"{name} must be .*; got {value}"):
+        CoresetSchedule(**{"max_epochs": 10, "coreset_frac": 0.5, name: value})
