@@ -1,8 +1,6 @@
 """RobustClassifier: scikit-learn's face of adversarial training on coresets."""
 
 from collections.abc import Callable
-from functools import partial
-from math import ceil
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -11,49 +9,26 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight
-from skorch.callbacks import Callback, LRScheduler
-from torch import Tensor, nn
+from skorch.callbacks import Callback
+from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import Dataset, Subset
 
 from sklearn_acs.attacks import ATTACKS, Attack
 from sklearn_acs.attacks.base import Clip
-from sklearn_acs.inputs import (
-    InputFormat,
-    Samples,
-    check_labels,
-    check_range,
-    dataset_labels,
-    dataset_sample,
-    encode_labels,
-    make_data,
-    n_samples,
-    read_samples,
-    statistics,
-)
-from sklearn_acs.models import MODELS, build_model
+from sklearn_acs.fitting import FittingMixin
+from sklearn_acs.models import MODELS
 from sklearn_acs.objectives import OBJECTIVES, Objective
-from sklearn_acs.parts import RoutedParamsMixin, make_part
 from sklearn_acs.prediction import PredictionMixin
 from sklearn_acs.selectors import SELECTORS
 from sklearn_acs.selectors.base import BaseSelector
 from sklearn_acs.training.augment import AUGMENTS
-from sklearn_acs.training.batches import Augment, Batches
-from sklearn_acs.training.coreset import SELECT_BY, CoresetSelection, coreset_size
-from sklearn_acs.training.cost import CostMeter
-from sklearn_acs.training.net import AdversarialNet, Run
-from sklearn_acs.training.optimization import LR_SCHEDULES, OPTIMIZERS, LrFactor, LrSchedule
-from sklearn_acs.training.progress import Progress
+from sklearn_acs.training.batches import Augment
+from sklearn_acs.training.coreset import SELECT_BY
+from sklearn_acs.training.optimization import LR_SCHEDULES, OPTIMIZERS, LrSchedule
 from sklearn_acs.training.schedule import CoresetSchedule
-from sklearn_acs.training.seeds import local_randomness, spawn_seeds
-
-TABLE_EPS = 0.1
-"""Default linf radius for tables, in standard deviations of each feature."""
 
 
-class RobustClassifier(RoutedParamsMixin, PredictionMixin, BaseEstimator):
+class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
     """A classifier that withstands small perturbations of its inputs, trained adversarially on coresets.
 
     Adversarial training attacks every sample in every epoch. Here the first epochs do so, and the others attack and
@@ -295,163 +270,3 @@ class RobustClassifier(RoutedParamsMixin, PredictionMixin, BaseEstimator):
         return self._train(
             X, y, sample_weight, schedule, "constant", continues=continues, classes=classes, one_pass=True
         )
-
-    def _train(
-        self,
-        X: Any,
-        y: Any,
-        sample_weight: ArrayLike | None,
-        schedule: CoresetSchedule,
-        lr_schedule: str | LrSchedule,
-        *,
-        continues: bool,
-        classes: ArrayLike | None = None,
-        one_pass: bool = False,
-    ) -> Self:
-        """Validate, read, assemble and train; `one_pass` goes on with the optimiser's state and the history."""
-        meter = CostMeter()
-        self._validate_params()
-        self._check_routed()
-        device = find_device(self.device)
-        objective = make_part("objective", self.objective, OBJECTIVES, self._routed("objective"), base=Objective)
-        selector = None
-        if self.selector is not None:
-            selector = make_part("selector", self.selector, SELECTORS, self._routed("selector"), base=BaseSelector)
-        samples, labels, weight = self._read(X, y, sample_weight, classes, reset=not continues)
-        data = make_data(samples, labels, self.input_format_, self.clip_, device)
-        self.attack_ = self._make_attack(objective)
-
-        seeds = spawn_seeds(self.random_state, epochs_done=len(self.net_.history) if continues else 0)
-        n_select = coreset_size(len(data), schedule.coreset_frac, self.select_by, self.batch_size)
-        selection = CoresetSelection(
-            schedule, selector, self.select_by, n_select, np.random.RandomState(seeds.selection)
-        )
-        batches = Batches(
-            data,
-            self.batch_size,
-            generator=torch.Generator().manual_seed(seeds.batches),
-            sample_weight=weight,
-            augment=AUGMENTS[self.augment] if isinstance(self.augment, str) else self.augment,
-            augment_generator=torch.Generator(device=device).manual_seed(seeds.augment),
-            **self._routed("iterator_train"),
-        )
-        n_steps = schedule.full_epochs * len(batches) + schedule.coreset_epochs * ceil(n_select / self.batch_size)
-        follow = LR_SCHEDULES[lr_schedule] if isinstance(lr_schedule, str) else lr_schedule
-        lr = None if one_pass else LrFactor(follow, n_steps)
-        with local_randomness(seeds.model, device):
-            net = self._make_net(objective, selection, lr, schedule.n_epochs, device)
-            selection.prepare(net.module_, next(iter(data.fetch([torch.arange(min(len(data), 8))])))[0])
-            if continues:
-                net.module_.load_state_dict(self.net_.module_.state_dict())
-            if continues and one_pass:
-                net.resume_optimizer(self.net_)
-            self.net_, self.history_, self.cost_ = net, net.history, meter.cost
-            self._evaluation_seed = seeds.evaluation
-            progress = Progress(schedule, len(data), n_select, selection.needs_gradients, bool(self.verbose))
-            net.train(Run(batches, torch.Generator(device=device).manual_seed(seeds.attack), meter, progress))
-        self.coreset_ = selection.coreset_
-        return self
-
-    def _read(
-        self, X: Any, y: Any, sample_weight: ArrayLike | None, classes: ArrayLike | None, *, reset: bool
-    ) -> tuple[Samples, Tensor, Tensor]:
-        """Samples as given, encoded labels, and weights of mean 1; sets what `fit` learns from the data alone."""
-        samples = read_samples(self, X, reset=reset)
-        if y is None and not isinstance(X, Dataset):
-            raise ValueError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None.")
-        labels = check_labels(dataset_labels(X) if y is None else y, n_samples(samples))
-        weight = _check_sample_weight(sample_weight, labels, dtype=np.float32, ensure_non_negative=True)
-        rows = np.flatnonzero(weight)
-        if len(rows) < len(labels):
-            samples = Subset(samples, rows.tolist()) if isinstance(samples, Dataset) else samples[rows]
-            labels, weight = labels[rows], weight[rows]
-        if reset:
-            self.classes_ = np.unique(labels if classes is None else np.asarray(classes))
-            if len(self.classes_) < 2:
-                raise ValueError(
-                    f"y must have at least two classes among samples of positive weight; got {len(self.classes_)} "
-                    f"class: {self.classes_.tolist()}"
-                )
-            example = dataset_sample(samples) if isinstance(samples, Dataset) else samples
-            self.input_format_ = InputFormat.of(tuple(example.shape))
-            self.clip_ = find_clip(self.clip, self.input_format_.is_table)
-            check_range(example, self.clip_)
-            self._statistics = statistics(self.input_format_.to_model(example))
-        return samples, encode_labels(labels, self.classes_), torch.from_numpy(weight / weight.mean())
-
-    def _make_attack(self, objective: Objective) -> Attack:
-        """The attack trained against: the classifier's own, the objective's, or PGD with a radius for the data."""
-        given = self.attack if self.attack is not None else objective.attack
-        options = self._routed("attack")
-        attack = make_part("attack", "pgd" if given is None else given, ATTACKS, options, base=Attack)
-        params = attack.get_params()
-        if given is None and self.input_format_.is_table and "eps" not in options and params["norm"] == "linf":
-            attack.set_params(eps=TABLE_EPS * self._statistics[1].numpy())
-        if params.get("init") == "auto":
-            attack.set_params(init=objective.attack_init)
-        return attack
-
-    def _make_net(
-        self,
-        objective: Objective,
-        selection: CoresetSelection,
-        lr: LrFactor | None,
-        n_epochs: int,
-        device: torch.device,
-    ) -> AdversarialNet:
-        """The skorch net, its module built and its optimiser ready."""
-        mean, scale = self._statistics
-        module = partial(
-            build_model,
-            self.module,
-            self.input_format_.model_shape,
-            len(self.classes_),
-            mean=mean,
-            scale=scale,
-            **self._routed("module"),
-        )
-        optimizer, defaults = OPTIMIZERS[self.optimizer] if isinstance(self.optimizer, str) else (self.optimizer, {})
-        options = {f"optimizer__{key}": value for key, value in {**defaults, **self._routed("optimizer")}.items()}
-        options |= {f"callbacks__{key}": value for key, value in self._routed("callbacks").items()}
-        callbacks: list = [("coreset_selection", selection)]
-        if lr is not None:
-            follow = LRScheduler(policy=LambdaLR, lr_lambda=lr, step_every="batch", event_name=None)
-            callbacks.append(("lr_schedule", follow))
-        return AdversarialNet(
-            module,
-            objective,
-            attack=self.attack_,
-            clip=self.clip_,
-            optimizer=optimizer,
-            lr=self.lr,
-            max_epochs=n_epochs,
-            batch_size=self.batch_size,
-            callbacks=[*callbacks, *(self.callbacks or [])],
-            device=str(device),
-            verbose=self.verbose,
-            **options,
-        ).initialize()
-
-
-def find_device(device: str | torch.device) -> torch.device:
-    """The device of that name, "auto" being CUDA where there is one; one that is not there is a ValueError."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device={device!r} is not a torch device; use 'auto', 'cpu', 'cuda' or 'cuda:N'") from error
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"device={device!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices; use 'auto' or 'cpu'"
-        )
-    return found
-
-
-def find_clip(clip: str | Clip, is_table: bool) -> Clip:
-    """The box that inputs live in; "auto" is (0, 1) for images and none for tables."""
-    if isinstance(clip, str):
-        return None if is_table else (0.0, 1.0)
-    if clip is not None and not (len(clip) == 2 and clip[0] < clip[1]):
-        raise ValueError(f"clip={clip!r} must be 'auto', None or (low, high) with low < high")
-    return clip

@@ -102,6 +102,15 @@ def plain_tensor(x: Any) -> Tensor:
     return x if x.dtype == torch.uint8 else x.float()
 
 
+def find_clip(clip: str | Clip, is_table: bool) -> Clip:
+    """The box that inputs live in; "auto" is (0, 1) for images and none for tables."""
+    if isinstance(clip, str):
+        return None if is_table else (0.0, 1.0)
+    if clip is not None and not (len(clip) == 2 and clip[0] < clip[1]):
+        raise ValueError(f"clip={clip!r} must be 'auto', None or (low, high) with low < high")
+    return clip
+
+
 def check_range(x: Tensor, clip: Clip) -> None:
     """Refuse inputs outside the clip range (uint8 images are in [0, 1] by definition)."""
     if clip is None or x.dtype == torch.uint8:

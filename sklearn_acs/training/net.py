@@ -160,3 +160,18 @@ def softmax(logits: Tensor) -> Tensor:
 def all_finite(module: nn.Module) -> bool:
     """Whether every weight of the module is finite."""
     return bool(torch.stack([weight.isfinite().all() for weight in module.parameters()]).all())
+
+
+def find_device(device: str | torch.device) -> torch.device:
+    """The device of that name, "auto" being CUDA where there is one; one that is not there is a ValueError."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device={device!r} is not a torch device; use 'auto', 'cpu', 'cuda' or 'cuda:N'") from error
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device={device!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices; use 'auto' or 'cpu'"
+        )
+    return found
