@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # The virtual environment, made anew when the requirements change. torch and torchvision are resolved in one call.
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable ".[test]"
+	$(BIN)/pip install --editable ".[test]"
 	touch $@
 
 demo: $(VENV)/installed

@@ -4,17 +4,17 @@
 
 Fashion-MNIST, 10,000 training images, small convnet, PGD-10 linf eps 0.1, coreset of 50 %, 3 seeds. What a run costs
 is counted in passes through the network, so that several processes may share the work:
-``--part 0/2`` and ``--part 1/2`` measure every other run, into the same file of rows; a call without --part measures
-what is missing and writes the table.
+``--part 0/2`` and ``--part 1/2`` measure every other run. All add rows to docs/results/choose_defaults.jsonl; a call
+without --part measures what is missing there and writes the table.
 """
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser
 from functools import partial
 from math import isfinite
 from statistics import mean
 
 import torch
-from comparison import RESULTS, compare, hardware, make, read_rows, spread
+from comparison import RESULTS, Row, compare, hardware, make, spread
 from image_data import add_data_arguments, load_images
 
 from sklearn_acs import PGD
@@ -42,23 +42,28 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--eps", type=float, default=0.1)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--part", default="0/1", help="measure every N-th run only, as I/N")
+    parser.add_argument("--part", help="measure only every N-th run, on one thread and without a table, as I/N")
     args = parser.parse_args()
     data = load_images(args)
-    part, parts = map(int, args.part.split("/"))
-    if parts > 1:
+    runs = candidates(args.epochs, args.eps)
+    setting = (
+        f"{args.dataset}, {args.n_train:,} training and {args.n_test:,} test images, {args.epochs} epochs, PGD-10 linf "
+        f"eps {args.eps:g}, coresets of 50 %"
+    )
+    attack = PGD(eps=args.eps, steps=20)
+    if args.part:
+        part, parts = map(int, args.part.split("/"))
         torch.set_num_threads(1)
-    runs = dict(list(candidates(args.epochs, args.eps).items())[part::parts])
-    compare(runs, range(args.seeds), data, PGD(eps=args.eps, steps=20), RESULTS / f"choose_defaults_{part}.jsonl")
-    if parts == 1:
-        report(args)
+        runs = dict(list(runs.items())[part::parts])
+        compare(runs, range(args.seeds), data, attack, setting, RESULTS / "choose_defaults.jsonl")
+    else:
+        report(compare(runs, range(args.seeds), data, attack, setting, RESULTS / "choose_defaults.jsonl"), setting)
 
 
-def report(args: Namespace) -> None:
-    """Write the table of all rows measured so far, by this process and by others."""
-    rows = [row for path in sorted(RESULTS.glob("choose_defaults_*.jsonl")) for row in read_rows(path)]
+def report(rows: list[Row], setting: str) -> None:
+    """Print and write the table of the rows."""
     lines = ["| run | clean % | robust % | passes, millions | coreset error |", "|---|---|---|---|---|"]
-    for name in candidates(args.epochs, args.eps):
+    for name in dict.fromkeys(row["method"] for row in rows):
         mine = [row for row in rows if row["method"] == name]
         errors = [row["error"] for row in mine if row["error"] is not None and isfinite(row["error"])]
         cells = [
@@ -71,11 +76,11 @@ def report(args: Namespace) -> None:
         lines.append(f"| {' | '.join(cells)} |")
     table = "\n".join(lines)
     print(table)
+    seeds = len({row["seed"] for row in rows})
     (RESULTS / "choose_defaults.md").write_text(
-        f"# Choice of defaults\n\n{args.dataset}, {args.n_train:,} training images, {args.epochs} epochs, PGD-10 linf "
-        f"eps {args.eps:g}, coresets of 50 %, {args.seeds} seeds (mean ± standard deviation); {args.n_test:,} test images, "
-        "PGD-20. Where a row does not say otherwise: by class, ridge 0.1 towards uniform weights, warmup_frac 0.5, "
-        f"a selection every 20 epochs.\n\n{table}\n\nMade by `examples/choose_defaults.py`. {hardware()}\n"
+        f"# Choice of defaults\n\n{setting}; PGD-20; mean ± standard deviation over {seeds} seeds. Where a row says "
+        "nothing else: by class, ridge 0.1 towards uniform weights, warmup_frac 0.5, a selection every 20 epochs.\n\n"
+        f"{table}\n\nMade by `examples/choose_defaults.py`. {hardware()}\n"
     )
 
 

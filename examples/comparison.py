@@ -26,20 +26,18 @@ def make(seed: int, **params: Any) -> RobustClassifier:
     return RobustClassifier(random_state=seed, **params)
 
 
-def schedule_of(clf: RobustClassifier) -> CoresetSchedule:
-    frac = 1.0 if clf.selector is None else clf.coreset_frac
-    return CoresetSchedule(clf.max_epochs, frac, clf.select_every, clf.warmup_frac)
-
-
-def compare_training(data: tuple, params: Row, attack: PGD, seeds: int, rows_name: str | None = None) -> list[Row]:
+def compare_training(
+    data: tuple, params: Row, attack: PGD, seeds: int, setting: str, rows_path: Path | None = None
+) -> list[Row]:
     """Full training, each selector, and full training cut to the time that coreset training takes."""
-    same_time = round(schedule_of(RobustClassifier(**params)).cost())
+    epochs, frac = params["max_epochs"], params.get("coreset_frac", 0.5)
+    same_time = round(CoresetSchedule(epochs, frac).cost())
     candidates = {
         FULL: partial(make, **{**params, "selector": None}),
         **{name: partial(make, **{**params, "selector": name}) for name in ("gradmatch", "craig", "random")},
         f"full training, {same_time} epochs": partial(make, **{**params, "selector": None, "max_epochs": same_time}),
     }
-    return compare(candidates, range(seeds), data, attack, RESULTS / f"{rows_name}.jsonl" if rows_name else None)
+    return compare(candidates, range(seeds), data, attack, setting, rows_path)
 
 
 def measure(name: str, clf: RobustClassifier, data: tuple, attack: PGD) -> Row:
@@ -56,7 +54,7 @@ def measure(name: str, clf: RobustClassifier, data: tuple, attack: PGD) -> Row:
         "selection": cost["selection"].seconds,
         "solver": cost["solver"].seconds,
         "passes": cost.total.forwards + cost.total.backwards,
-        "cost_in_epochs": schedule_of(clf).cost(0.0 if clf.selector == "random" else 1.0),
+        "cost_in_epochs": clf.schedule_.cost(0.0 if clf.selector == "random" else 1.0),
         "error": clf.coreset_.error if clf.coreset_ else None,
     }
 
@@ -66,16 +64,18 @@ def compare(
     seeds: Iterable[int],
     data: tuple,
     attack: PGD,
+    setting: str,
     rows_path: Path | None = None,
 ) -> list[Row]:
-    """Measure every candidate with every seed; rows already in `rows_path` are not measured again."""
-    rows = read_rows(rows_path) if rows_path and rows_path.exists() else []
-    done = {(row["method"], row["seed"]) for row in rows}
+    """Measure every candidate with every seed, but for rows of the same setting that `rows_path` has already."""
+    known = {(row["method"], row["seed"]): row for row in (read_rows(rows_path, setting) if rows_path else [])}
+    rows = []
     for seed in seeds:
-        for name, make in candidates.items():
-            if (name, seed) in done:
+        for name, make_classifier in candidates.items():
+            if (name, seed) in known:
+                rows.append(known[name, seed])
                 continue
-            row = measure(name, make(seed), data, attack)
+            row = {"setting": setting, **measure(name, make_classifier(seed), data, attack)}
             rows.append(row)
             accuracies = f"clean {row['clean']:.3f}  robust {row['robust']:.3f}"
             print(f"seed {seed}  {name:<28} {accuracies}  {row['seconds']:6.1f} s", flush=True)
@@ -86,8 +86,10 @@ def compare(
     return rows
 
 
-def read_rows(path: Path) -> list[Row]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+def read_rows(path: Path, setting: str) -> list[Row]:
+    """Rows of that setting, in the order measured; none where there is no file yet."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [row for row in map(json.loads, lines) if row["setting"] == setting]
 
 
 def table(rows: list[Row]) -> str:
@@ -139,17 +141,19 @@ def report(rows: list[Row], name: str, setting: str, made_by: str) -> None:
     print(f"\n{text}\n\n{hardware()}")
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{name}.md").write_text(
-        f"# {name}\n\n{text}\n\nMean ± standard deviation over the seeds; speed-up is within a seed, over full training. "
-        '"expected" is `CoresetSchedule.expected_speedup()` (1.0 epoch per selection, 0 for random, which attacks '
-        f"nothing to select). Robust accuracy is under PGD-20.\n\nMade by `{made_by}`. {hardware()}\n\n![]({name}.png)\n"
+        f"# {name}\n\n{text}\n\nMean ± standard deviation over the seeds; speed-up is within a seed, over full "
+        "training. Expected is `schedule_.expected_speedup()`: a selection costs 1 epoch, and 0 for random, which "
+        f"attacks nothing. Robust accuracy is under PGD-20.\n\nMade by `{made_by}`. {hardware()}\n\n"
+        f"![]({name}.png)\n"
     )
     draw(rows, name, RESULTS / f"{name}.png")
     print(f"written: docs/results/{name}.md and {name}.png")
 
 
-def hardware() -> str:
+def hardware(device: str = "auto") -> str:
     """The machine and the versions that a figure was measured with."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({platform.machine()})"
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    device = torch.cuda.get_device_name() if on_gpu else f"CPU ({platform.machine()})"
     return (
         f"{device}, {torch.get_num_threads()} threads; Python {platform.python_version()}, torch {torch.__version__}, "
         f"scikit-learn {sklearn.__version__}, skorch {skorch.__version__}"

@@ -25,19 +25,14 @@ def main() -> None:
     images, labels = load_digits(return_X_y=True)
     images = images.reshape(-1, 8, 8) / 16
     X_train, X_test, y_train, y_test = train_test_split(images, labels, test_size=0.25, stratify=labels, random_state=0)
-    rows = compare_training(
-        (X_train, y_train, X_test, y_test),
-        params={"attack": PGD(eps=args.eps), "max_epochs": args.epochs},
-        attack=PGD(eps=args.eps, steps=20),
-        seeds=args.seeds,
+    setting = (
+        f"scikit-learn's digits, {len(X_train):,} training and {len(X_test)} test images, small convnet, {args.epochs} "
+        f"epochs, PGD-10 linf eps {args.eps:g}, coresets of 50 %"
     )
-    report(
-        rows,
-        "digits",
-        f"scikit-learn's digits ({len(X_train):,} training, {len(X_test)} test images), small convnet, "
-        f"{args.epochs} epochs, PGD-10 linf eps {args.eps:g}, coresets of 50 %, {args.seeds} seeds",
-        made_by="examples/digits.py",
-    )
+    params = {"attack": PGD(eps=args.eps), "max_epochs": args.epochs}
+    attack = PGD(eps=args.eps, steps=20)
+    rows = compare_training((X_train, y_train, X_test, y_test), params, attack, args.seeds, setting)
+    report(rows, "digits", setting, made_by="examples/digits.py")
 
 
 if __name__ == "__main__":

@@ -3,14 +3,14 @@
     python examples/train_images.py DATA_FOLDER --dataset fashion_mnist
     python examples/train_images.py ~/data --dataset cifar10 --download --n-train 50000 --module resnet18
 
-DATA_FOLDER holds fashion_mnist/*.npz or cifar10/*.npz with keys x and y, or is where torchvision keeps its data sets.
+DATA_FOLDER holds the .npz files that image_data.py names, with keys x and y, or is where torchvision keeps its sets.
 Prints a table and writes it to docs/results/NAME.md, with a figure beside it. A run that was cut short goes on where it
-stopped (the rows are kept in docs/results/NAME.jsonl; delete that file to measure anew).
+stopped: the rows of each setting are kept in docs/results/NAME.jsonl.
 """
 
 from argparse import ArgumentParser
 
-from comparison import compare_training, report
+from comparison import RESULTS, compare_training, report
 from image_data import add_data_arguments, load_images
 
 from sklearn_acs import PGD
@@ -41,15 +41,14 @@ def main() -> None:
         "coreset_frac": args.coreset_frac,
         "augment": args.augment,
     }
-    rows = compare_training(data, params, PGD(eps=eps, steps=20), args.seeds, rows_name=name)
-    report(
-        rows,
-        name,
+    setting = (
         f"{args.dataset}, {len(data[0]):,} training and {len(data[2]):,} test images, module {args.module!r}, "
-        f"objective {args.objective!r}, {args.epochs} epochs, PGD-{args.steps} linf eps {eps:.4g}, coresets of "
-        f"{args.coreset_frac:.0%}, {args.seeds} seeds",
-        made_by="examples/train_images.py",
+        f"objective {args.objective!r}, augment {args.augment!r}, {args.epochs} epochs, PGD-{args.steps} linf "
+        f"eps {eps:.4g}, coresets of {args.coreset_frac:.0%}"
     )
+    attack = PGD(eps=eps, steps=20)
+    rows = compare_training(data, params, attack, args.seeds, setting, RESULTS / f"{name}.jsonl")
+    report(rows, name, setting, made_by="examples/train_images.py")
 
 
 if __name__ == "__main__":

@@ -45,8 +45,9 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
     objective : {"adversarial", "trades", "natural"} or Objective, default="adversarial"
         What is minimised.
     attack : {"pgd", "fgsm"}, Attack or None, default=None
-        What training defends against. None is the objective's own attack, and where that is None too PGD with 10
-        steps in linf: 8/255 for images, and 0.1 standard deviations of each feature for tables.
+        What training defends against. None is the objective's own attack, and where that is None too "pgd". A name
+        means 10 steps (or one) in linf with radius 8/255 for images, and 0.1 standard deviations of each feature for
+        tables. An object means what it says, in the units of X.
     selector : {"gradmatch", "craig", "random"}, BaseSelector or None, default="gradmatch"
         What chooses the coreset. None trains on everything. Its `n_select` and `per_class` are set from
         `coreset_frac` and `select_by`.
@@ -56,16 +57,17 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         Coreset epochs between two selections.
     warmup_frac : float, default=0.5
         Share of `max_epochs` that the epochs on all data stand for, in [0, 1); see `CoresetSchedule`.
-    select_by : {"sample", "class", "batch"}, default="class"
-        Choose among all samples, within each class, or among random batches by their mean gradients.
+    select_by : {"sample", "class", "batch"}, default="batch"
+        Choose among all samples, within each class, or among random batches by their mean gradients: batches of
+        `batch_size`, smaller where that makes fewer than 64.
     max_epochs : int, default=30
         Length in epochs of the ordinary training that is sped up.
     batch_size : int, default=128
         Samples in a mini-batch.
     optimizer : {"sgd", "adam", "adamw"} or torch optimiser class, default="sgd"
         "sgd" has momentum 0.9 and weight decay 5e-4 unless ``optimizer__...`` parameters say otherwise.
-    lr : float, default=0.1
-        Highest learning rate.
+    lr : float or None, default=None
+        Highest learning rate. None is 0.1 for "sgd" and 0.002 for "adam" and "adamw".
     lr_schedule : {"one-cycle", "cosine", "multistep", "constant"} or callable, default="one-cycle"
         Factor of `lr` over the steps really taken; a callable gets the share of training done, 0 to 1.
     augment : {"crop", "flip", "crop-flip"}, callable or None, default=None
@@ -101,6 +103,8 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         The last one: `indices` into the training samples, `weights`, `error`, `n_matched` and `stop_reason`.
     cost_ : Cost
         Samples sent forwards and backwards and seconds, for each phase of the last `fit`; prints as a table.
+    schedule_ : CoresetSchedule
+        The plan of the last fit; ``schedule_.expected_speedup()``.
     history_ : skorch.history.History
         One row per epoch: epoch, phase, train_loss, coreset_size, approximation_error, seconds, lr.
     clip_ : (float, float) or None
@@ -154,7 +158,7 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "optimizer": [StrOptions(set(OPTIMIZERS)), callable],
-        "lr": [Interval(Real, 0, None, closed="neither")],
+        "lr": [Interval(Real, 0, None, closed="neither"), None],
         "lr_schedule": [StrOptions(set(LR_SCHEDULES)), callable],
         "augment": [StrOptions(set(AUGMENTS)), callable, None],
         "clip": [StrOptions({"auto"}), tuple, None],
@@ -175,11 +179,11 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         coreset_frac: float = 0.5,
         select_every: int = 20,
         warmup_frac: float = 0.5,
-        select_by: str = "class",
+        select_by: str = "batch",
         max_epochs: int = 30,
         batch_size: int = 128,
         optimizer: str | type[Optimizer] = "sgd",
-        lr: float = 0.1,
+        lr: float | None = None,
         lr_schedule: str | LrSchedule = "one-cycle",
         augment: str | Augment | None = None,
         clip: str | Clip = "auto",

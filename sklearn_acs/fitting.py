@@ -32,6 +32,7 @@ from sklearn_acs.inputs import (
 from sklearn_acs.models import build_model
 from sklearn_acs.objectives import OBJECTIVES, Objective
 from sklearn_acs.parts import RoutedParamsMixin, make_part
+from sklearn_acs.prediction import settle_attack
 from sklearn_acs.selectors import SELECTORS
 from sklearn_acs.selectors.base import BaseSelector
 from sklearn_acs.training.augment import AUGMENTS
@@ -42,10 +43,7 @@ from sklearn_acs.training.net import AdversarialNet, Run, find_device
 from sklearn_acs.training.optimization import LR_SCHEDULES, OPTIMIZERS, LrFactor, LrSchedule
 from sklearn_acs.training.progress import Progress
 from sklearn_acs.training.schedule import CoresetSchedule
-from sklearn_acs.training.seeds import local_randomness, spawn_seeds
-
-TABLE_EPS = 0.1
-"""Default linf radius for tables, in standard deviations of each feature."""
+from sklearn_acs.training.seeds import Seeds, local_randomness, spawn_seeds
 
 
 class FittingMixin(RoutedParamsMixin):
@@ -59,7 +57,7 @@ class FittingMixin(RoutedParamsMixin):
     select_by: str
     batch_size: int
     optimizer: Any
-    lr: float
+    lr: float | None
     augment: Any
     clip: Any
     device: Any
@@ -69,6 +67,8 @@ class FittingMixin(RoutedParamsMixin):
     net_: AdversarialNet
     classes_: np.ndarray
     input_format_: InputFormat
+    _epochs_done: int
+    _statistics: tuple[Tensor, Tensor]
 
     def _train(
         self,
@@ -91,40 +91,40 @@ class FittingMixin(RoutedParamsMixin):
         selector = None
         if self.selector is not None:
             selector = make_part("selector", self.selector, SELECTORS, self._routed("selector"), base=BaseSelector)
-        samples, labels, weight, rows = self._read(X, y, sample_weight, classes, reset=not continues)
-        data = make_data(samples, labels, self.input_format_, self.clip_, device)
-        self.attack_ = self._make_attack(objective)
+        given = self.attack if self.attack is not None else objective.attack
+        attack = make_part("attack", given or "pgd", ATTACKS, self._routed("attack"), base=Attack)
 
-        seeds = spawn_seeds(self.random_state, epochs_done=len(self.net_.history) if continues else 0)
-        n_select = coreset_size(len(data), schedule.coreset_frac, self.select_by, self.batch_size)
-        selection = CoresetSelection(
-            schedule, selector, self.select_by, n_select, np.random.RandomState(seeds.selection)
-        )
-        batches = Batches(
-            data,
-            self.batch_size,
-            generator=torch.Generator().manual_seed(seeds.batches),
-            sample_weight=weight,
-            augment=AUGMENTS[self.augment] if isinstance(self.augment, str) else self.augment,
-            augment_generator=torch.Generator(device=device).manual_seed(seeds.augment),
-            **self._routed("iterator_train"),
-        )
-        n_steps = schedule.full_epochs * len(batches) + schedule.coreset_epochs * ceil(n_select / self.batch_size)
-        follow = LR_SCHEDULES[lr_schedule] if isinstance(lr_schedule, str) else lr_schedule
-        lr = None if one_pass else LrFactor(follow, n_steps)
+        self._epochs_done = self._epochs_done + schedule.n_epochs if continues else 0
+        seeds = spawn_seeds(self.random_state, self._epochs_done)
         with local_randomness(seeds.model, device):
-            net = self._make_net(objective, selection, lr, schedule.n_epochs, device)
-            selection.prepare(net.module_, next(iter(data.fetch([torch.arange(min(len(data), 8))])))[0])
+            samples, labels, weight, rows = self._read(X, y, sample_weight, classes, reset=not continues)
+            data = make_data(samples, labels, self.input_format_, self.clip_, device)
+            by_name = not isinstance(given, Attack) and "attack__eps" not in vars(self)
+            self.attack_ = settle_attack(attack, by_name, self.input_format_, self._statistics[1], objective)
+            n_select = coreset_size(len(data), schedule.coreset_frac, self.select_by, self.batch_size)
+            selection = CoresetSelection(
+                schedule, selector, self.select_by, n_select, np.random.RandomState(seeds.selection)
+            )
+            batches = self._make_batches(data, weight, seeds, device)
+            n_steps = schedule.full_epochs * len(batches) + schedule.coreset_epochs * ceil(n_select / self.batch_size)
+            follow = LR_SCHEDULES[lr_schedule] if isinstance(lr_schedule, str) else lr_schedule
+            lr_factor = None if one_pass else LrFactor(follow, n_steps)
+            net = self._make_net(objective, selection, lr_factor, schedule.n_epochs, device)
+            example, _ = next(iter(data.fetch([torch.arange(min(len(data), 8))])))
+            selection.prepare(net.module_, example, len(self.classes_))
             if continues:
                 net.module_.load_state_dict(self.net_.module_.state_dict())
             if continues and one_pass:
                 net.resume_optimizer(self.net_)
-            self.net_, self.history_, self.cost_ = net, net.history, meter.cost
+
+            self.net_, self.history_, self.cost_, self.schedule_ = net, net.history, meter.cost, schedule
             self._evaluation_seed = seeds.evaluation
             progress = Progress(schedule, len(data), n_select, selection.needs_gradients, bool(self.verbose))
-            net.train(Run(batches, torch.Generator(device=device).manual_seed(seeds.attack), meter, progress))
-        coreset = selection.coreset_
-        self.coreset_ = coreset and replace(coreset, indices=rows[coreset.indices])
+            try:
+                net.train(Run(batches, torch.Generator(device=device).manual_seed(seeds.attack), meter, progress))
+            finally:
+                coreset = selection.coreset_
+                self.coreset_ = coreset and replace(coreset, indices=rows[coreset.indices])
         return self
 
     def _read(
@@ -157,23 +157,23 @@ class FittingMixin(RoutedParamsMixin):
             self._statistics = statistics(self.input_format_.to_model(example))
         return samples, encode_labels(labels, self.classes_), torch.from_numpy(weight / weight.mean()), rows
 
-    def _make_attack(self, objective: Objective) -> Attack:
-        """The attack trained against: the classifier's own, the objective's, or PGD with a radius for the data."""
-        given = self.attack if self.attack is not None else objective.attack
-        options = self._routed("attack")
-        attack = make_part("attack", "pgd" if given is None else given, ATTACKS, options, base=Attack)
-        params = attack.get_params()
-        if given is None and self.input_format_.is_table and "eps" not in options and params["norm"] == "linf":
-            attack.set_params(eps=TABLE_EPS * self._statistics[1].numpy())
-        if params.get("init") == "auto":
-            attack.set_params(init=objective.attack_init)
-        return attack
+    def _make_batches(self, data: Any, weight: Tensor, seeds: Seeds, device: torch.device) -> Batches:
+        """Batches of the data, each kind of draw with a generator of its own."""
+        return Batches(
+            data,
+            self.batch_size,
+            generator=torch.Generator().manual_seed(seeds.batches),
+            sample_weight=weight,
+            augment=AUGMENTS[self.augment] if isinstance(self.augment, str) else self.augment,
+            augment_generator=torch.Generator(device=device).manual_seed(seeds.augment),
+            **self._routed("iterator_train"),
+        )
 
     def _make_net(
         self,
         objective: Objective,
         selection: CoresetSelection,
-        lr: LrFactor | None,
+        lr_factor: LrFactor | None,
         n_epochs: int,
         device: torch.device,
     ) -> AdversarialNet:
@@ -188,12 +188,17 @@ class FittingMixin(RoutedParamsMixin):
             scale=scale,
             **self._routed("module"),
         )
-        optimizer, defaults = OPTIMIZERS[self.optimizer] if isinstance(self.optimizer, str) else (self.optimizer, {})
-        options = {f"optimizer__{key}": value for key, value in {**defaults, **self._routed("optimizer")}.items()}
+        optimizer, lr, options = self.optimizer, self.lr, self._routed("optimizer")
+        if isinstance(self.optimizer, str):
+            optimizer, default_lr, defaults = OPTIMIZERS[self.optimizer]
+            lr, options = default_lr if lr is None else lr, {**defaults, **options}
+        elif lr is None:
+            raise ValueError(f"lr=None has no default for optimizer={self.optimizer!r}; give a number")
+        options = {f"optimizer__{key}": value for key, value in options.items()}
         options |= {f"callbacks__{key}": value for key, value in self._routed("callbacks").items()}
         callbacks: list = [("coreset_selection", selection)]
-        if lr is not None:
-            follow = LRScheduler(policy=LambdaLR, lr_lambda=lr, step_every="batch", event_name=None)
+        if lr_factor is not None:
+            follow = LRScheduler(policy=LambdaLR, lr_lambda=lr_factor, step_every="batch", event_name=None)
             callbacks.append(("lr_schedule", follow))
         return AdversarialNet(
             module,
@@ -201,7 +206,7 @@ class FittingMixin(RoutedParamsMixin):
             attack=self.attack_,
             clip=self.clip_,
             optimizer=optimizer,
-            lr=self.lr,
+            lr=lr,
             max_epochs=n_epochs,
             batch_size=self.batch_size,
             callbacks=[*callbacks, *(self.callbacks or [])],

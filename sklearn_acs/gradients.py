@@ -264,5 +264,5 @@ def batch_factors(
     with torch.enable_grad():
         total = loss(leaves, y).sum()
     gradients = torch.autograd.grad(total, list(leaves.values()), materialize_grads=True)
-    ones = torch.ones(len(y), 1, device=y.device)
+    ones = torch.ones(len(y), 0 if layer.bias is None else 1, device=y.device)
     return [(g, torch.cat([h.float(), ones], dim=1)) for g, h in zip(gradients, features, strict=True)]

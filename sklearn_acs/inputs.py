@@ -2,6 +2,8 @@
 
 from collections.abc import Sized
 from dataclasses import dataclass
+from functools import partial
+from math import isfinite
 from typing import Any, cast
 
 import numpy as np
@@ -12,7 +14,7 @@ from sklearn.utils import assert_all_finite, check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from sklearn_acs.attacks.base import Clip
 from sklearn_acs.training.batches import ArrayData, StreamedData
@@ -80,6 +82,7 @@ class InputFormat:
     def encode_one(self, x: Any) -> Tensor:
         """One sample of a Dataset -> one sample for the model."""
         sample = plain_tensor(x)
+        sample = sample.float() if self.is_table else sample
         self.check(tuple(sample.shape))
         return self.to_model(sample[None])[0]
 
@@ -89,7 +92,9 @@ def image_tensor(X: ArrayLike | Tensor) -> Tensor:
     if not isinstance(X, Tensor):
         X = check_array(cast(Any, X), allow_nd=True, ensure_2d=False, dtype=None, input_name="X")
         X = torch.tensor(X)  # a copy: memory maps may be read-only
-    elif X.is_floating_point() and not X.isfinite().all():
+    if len(X) == 0:
+        raise ValueError(f"Found 0 sample(s) (shape={tuple(X.shape)}) while a minimum of 1 is required.")
+    if X.is_floating_point() and not X.isfinite().all():
         raise ValueError("Input X contains NaN or infinity.")
     if not (X.dtype == torch.uint8 or X.is_floating_point()):
         raise ValueError(f"images must be uint8 or float; got {X.dtype}")
@@ -112,10 +117,14 @@ def find_clip(clip: str | Clip, is_table: bool) -> Clip:
 
 
 def check_range(x: Tensor, clip: Clip) -> None:
-    """Refuse inputs outside the clip range (uint8 images are in [0, 1] by definition)."""
-    if clip is None or x.dtype == torch.uint8:
+    """Refuse inputs that are not finite or outside the clip range (uint8 images are in [0, 1] by definition)."""
+    if x.dtype == torch.uint8:
         return
     low, high = x.min().item(), x.max().item()
+    if not (isfinite(low) and isfinite(high)):
+        raise ValueError("Input X contains NaN or infinity.")
+    if clip is None:
+        return
     tolerance = 1e-6 * (clip[1] - clip[0])
     if low < clip[0] - tolerance or high > clip[1] + tolerance:
         raise ValueError(
@@ -150,7 +159,7 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
         axes = [axis for axis in range(x.ndim) if axis != 1]
         mean, deviation = x.double().mean(axes), x.double().std(axes, correction=0)
     deviation = torch.where(deviation > 1e-6 * mean.abs(), deviation, 1.0)
-    return mean.float(), deviation.float()
+    return mean.float().cpu(), deviation.float().cpu()
 
 
 def encode_labels(y: np.ndarray, classes: np.ndarray) -> Tensor:
@@ -179,6 +188,8 @@ def read_samples(estimator: BaseEstimator, X: Any, *, reset: bool) -> Samples:
     Tables go through scikit-learn's validation, which sets (`reset`) or checks `n_features_in_` of the estimator.
     """
     if isinstance(X, Dataset):
+        if not hasattr(X, "__len__"):
+            raise TypeError(f"a Dataset must have a length and be read by index; got {type(X).__name__}")
         return X
     if n_axes(X) > 2:
         return image_tensor(X)
@@ -196,7 +207,7 @@ def make_data(
 ) -> ArrayData | StreamedData:
     """Samples as given and encoded labels -> what batches are cut from, after a check of shape and range."""
     if isinstance(samples, Dataset):
-        return StreamedData(samples, y, device, form.encode_one)
+        return StreamedData(samples, y, device, form.encode_one, partial(check_range, clip=clip))
     form.check(tuple(samples.shape[1:]))
     check_range(samples, clip)
     return ArrayData(form.to_model(samples), y, device)
@@ -204,8 +215,10 @@ def make_data(
 
 def dataset_labels(dataset: Dataset) -> np.ndarray:
     """Labels of a Dataset of (x, y): its `targets` or `labels`, as torchvision's have them, or one pass over it."""
+    if isinstance(dataset, Subset):
+        return dataset_labels(dataset.dataset)[list(dataset.indices)]
     for name in ("targets", "labels"):
-        if hasattr(dataset, name):
+        if hasattr(dataset, name) and getattr(dataset, "target_transform", None) is None:
             return np.asarray(getattr(dataset, name))
     return np.asarray([dataset[i][1] for i in range(len(cast(Sized, dataset)))])
 
@@ -214,4 +227,5 @@ def dataset_sample(dataset: Dataset) -> Tensor:
     """A batch of evenly spaced samples of a Dataset, as given."""
     n = len(cast(Sized, dataset))
     rows = np.linspace(0, n - 1, min(n, SAMPLES_FOR_STATISTICS)).astype(int)
-    return torch.stack([plain_tensor(dataset[i][0]) for i in rows])
+    samples = torch.stack([plain_tensor(dataset[i][0]) for i in rows])
+    return samples.float() if samples.ndim == 2 else samples  # uint8 means pixels in images alone

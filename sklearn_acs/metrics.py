@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from sklearn.pipeline import Pipeline
 from torch import Tensor, nn
 
 from sklearn_acs.attacks import ATTACKS, Attack
@@ -53,7 +54,8 @@ def robust_accuracy(
     Parameters
     ----------
     model : RobustClassifier or nn.Module
-        A fitted classifier (which knows its own clip range and labels), or any module from inputs to logits.
+        A fitted classifier (which knows its own labels, clip range and seed: the last three parameters are for
+        modules), or any module from inputs to logits.
     X : array-like
         Table (n, features) or images (n, H, W), (n, C, H, W) or (n, H, W, C), uint8 or floats in `clip`. A module
         gets images channels first, as floats.
@@ -109,7 +111,13 @@ class RobustScorer:
         self.attack = attack
 
     def __call__(self, estimator: RobustModel, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Robust accuracy of a fitted estimator."""
+        """Robust accuracy of a fitted estimator, of a search's best one, or of the last step of a pipeline."""
+        estimator = getattr(estimator, "best_estimator_", estimator)
+        if isinstance(estimator, Pipeline):
+            X = estimator[:-1].transform(X) if len(estimator) > 1 else X
+            estimator = estimator[-1]
+        if not hasattr(estimator, "robust_score"):
+            raise TypeError(f"robust_scorer needs an estimator with robust_score, got {type(estimator).__name__}")
         return estimator.robust_score(X, y, attack=self.attack, sample_weight=sample_weight)
 
     def __repr__(self) -> str:
@@ -123,7 +131,8 @@ def robust_scorer(attack: Attack | str | None = None) -> RobustScorer:
     ----------
     attack : Attack, str or None, default=None
         The attack; None is the one each candidate was trained against. Candidates that are trained against
-        different attacks compare only under one and the same, so name it.
+        different attacks compare only under one and the same, so name it. At the end of a Pipeline it moves what the
+        last step gets, in those units.
 
     Returns
     -------

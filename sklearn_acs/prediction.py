@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from sklearn_acs.attacks import ATTACKS, Attack
+from sklearn_acs.attacks import ATTACKS, PGD, Attack
 from sklearn_acs.attacks.base import Clip, frozen
 from sklearn_acs.inputs import (
     InputFormat,
@@ -23,11 +23,36 @@ from sklearn_acs.inputs import (
     read_samples,
 )
 from sklearn_acs.metrics import robust_correct
+from sklearn_acs.objectives import Objective
 from sklearn_acs.parts import make_part
 from sklearn_acs.training.net import AdversarialNet
 
 PREDICT_BATCH = 512
 """Samples that go through the model together outside training."""
+
+TABLE_EPS = 0.1
+"""Linf radius for tables of an attack given by name, in standard deviations of each feature."""
+
+
+def settle_attack(
+    attack: Attack, by_name: bool, form: InputFormat, scale: Tensor, objective: Objective | None = None
+) -> Attack:
+    """Fit an attack to the data, and to the objective that it trains: radius, start, and whether they can work."""
+    params = attack.get_params()
+    if by_name and form.is_table and params.get("norm") == "linf":
+        attack.set_params(eps=TABLE_EPS * scale.numpy())
+    shape = np.shape(getattr(attack, "eps", 0))
+    if shape and shape != form.model_shape:
+        raise ValueError(f"eps must be a number or of the shape of one sample, {form.model_shape}; got shape {shape}")
+    if objective is not None and params.get("init") == "auto":
+        attack.set_params(init=objective.attack_init)
+    if objective is not None and objective.attack_init == "normal" and isinstance(attack, PGD):
+        if attack.start() == "zero":
+            raise ValueError(
+                f"attack={attack!r} starts at the sample itself, where what {type(objective).__name__} maximises has "
+                "no gradient; use FGSM(random_start=True) or PGD(init='normal')"
+            )
+    return attack
 
 
 class PredictionMixin(ClassifierMixin):
@@ -39,6 +64,7 @@ class PredictionMixin(ClassifierMixin):
     clip_: Clip
     input_format_: InputFormat
     _evaluation_seed: int
+    _statistics: tuple[Tensor, Tensor]
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict a label for each sample.
@@ -104,7 +130,8 @@ class PredictionMixin(ClassifierMixin):
         float
             Share of samples predicted rightly.
         """
-        return super().score(X, dataset_labels(X) if y is None and isinstance(X, Dataset) else y, sample_weight)
+        labels = dataset_labels(X) if y is None and isinstance(X, Dataset) else y
+        return super().score(X, labels.cpu() if isinstance(labels, Tensor) else labels, sample_weight)
 
     def robust_score(
         self,
@@ -154,7 +181,7 @@ class PredictionMixin(ClassifierMixin):
         module, batches, made, clip, generator = self._attacked(X, y, attack)
         parts = [made.perturb(module, x, y, clip=clip, generator=generator) for x, y in batches]
         x_adv = self.input_format_.to_given(torch.cat(parts))
-        return x_adv if isinstance(X, Tensor) else x_adv.cpu().numpy()
+        return x_adv.to(X.device) if isinstance(X, Tensor) else x_adv.cpu().numpy()
 
     def _logits(self, X: Any) -> Tensor:
         """Logits of every sample in eval mode, on the CPU."""
@@ -176,7 +203,10 @@ class PredictionMixin(ClassifierMixin):
     ) -> tuple[nn.Module, Iterator[tuple[Tensor, Tensor]], Attack, Clip, torch.Generator]:
         """Everything that an attack on this classifier needs, in the order in which `robust_correct` takes it."""
         check_is_fitted(self)
-        made = self.attack_ if attack is None else make_part("attack", attack, ATTACKS, base=Attack)
+        made = self.attack_
+        if attack is not None:
+            made = make_part("attack", attack, ATTACKS, base=Attack)
+            made = settle_attack(made, isinstance(attack, str), self.input_format_, self._statistics[1])
         labels = check_labels(dataset_labels(X) if y is None and isinstance(X, Dataset) else y, len(X))
         generator = torch.Generator(device=self.net_.device).manual_seed(self._evaluation_seed)
         batches = self._in_order(X, encode_labels(labels, self.classes_))

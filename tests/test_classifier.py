@@ -11,7 +11,7 @@ from skorch.callbacks import Callback
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
-from sklearn_acs import PGD, TRADES, CoresetSchedule, RobustClassifier
+from sklearn_acs import PGD, TRADES, CoresetSchedule, Natural, RobustClassifier
 from sklearn_acs.objectives import Objective
 
 
@@ -149,7 +149,9 @@ def test_colour_images_and_named_models_train():
     y = np.arange(40) % 2
     X = (rng.random((40, 12, 12, 3)) * 0.5 + 0.5 * y[:, None, None, None]).astype(np.float32)
     for name in ("resnet18", "preact_resnet18"):
-        clf = quick(module=name, max_epochs=12, batch_size=10, attack=PGD(steps=1), augment="crop-flip", lr=0.01).fit(X, y)
+        clf = quick(module=name, max_epochs=12, batch_size=10, attack=PGD(steps=1), augment="crop-flip", lr=0.01).fit(
+            X, y
+        )
         assert clf.score(X, y) > 0.9
         assert clf.input_format_.model_shape == (3, 12, 12)
 
@@ -168,6 +170,45 @@ def test_a_module_or_a_factory_of_ones_own_is_used_as_it_is(digits):
     assert torch.equal(module[1].weight, before)  # the user's module is copied
     assert [type(m) for m in clf.net_.module_] == [type(m) for m in module]
     assert quick(module=factory, module__width=3).fit(X, y).net_.module_[1].out_features == 3
+
+
+@pytest.mark.parametrize("params", [{"attack": "pgd"}, {"attack": "fgsm"}, {"objective": Natural(attack="pgd")}])
+def test_an_attack_by_name_has_the_radius_of_a_table(params):
+    X, y = load_iris(return_X_y=True)
+    clf = RobustClassifier(max_epochs=2, random_state=0, **params).fit(X, y)
+    np.testing.assert_allclose(clf.attack_.eps, 0.1 * X.std(0), rtol=1e-5)
+    assert clf.robust_score(X, y, "pgd") == clf.robust_score(X, y, PGD(eps=0.1 * X.std(0)))
+
+
+def test_uint8_rows_of_a_dataset_are_numbers_and_not_pixels():
+    X, y = load_iris(return_X_y=True)
+    X = (10 * X).astype(np.uint8)
+    streamed = quick(attack=None).fit(TensorDataset(torch.from_numpy(X), torch.from_numpy(y)))
+    np.testing.assert_allclose(
+        streamed.decision_function(X), quick(attack=None).fit(X, y).decision_function(X), atol=1e-4
+    )
+
+
+def test_labels_of_a_subset_come_from_the_data_set_it_is_part_of(digits):
+    X, y = digits
+
+    class Labelled(TensorDataset):
+        targets = torch.from_numpy(y)
+
+        def __getitem__(self, i):
+            return super().__getitem__(i)[0], None  # the label is in `targets` alone
+
+    whole = Labelled(torch.from_numpy(X), torch.from_numpy(y))
+    clf = quick(max_epochs=2).fit(torch.utils.data.Subset(whole, range(0, 200, 2)))
+    np.testing.assert_array_equal(
+        clf.decision_function(X), quick(max_epochs=2).fit(X[:200:2], y[:200:2]).decision_function(X)
+    )
+
+
+def test_adam_has_a_learning_rate_of_its_own(digits):
+    clf = quick(optimizer="adam", max_epochs=16).fit(*digits)
+    assert clf.score(*digits) > 0.9
+    assert clf.net_.lr == 2e-3
 
 
 def test_a_table_is_attacked_in_standard_deviations_of_each_feature():
@@ -245,6 +286,14 @@ def test_warm_start_begins_where_the_last_fit_ended(digits):
     assert clf.history_[0, "train_loss"] < 2 * first < quick().fit(X, y).history_[0, "train_loss"]
 
 
+def test_every_warm_start_draws_afresh(digits):
+    clf = quick(warm_start=True, selector="random", max_epochs=2)
+    drawn = [tuple(clf.fit(*digits).coreset_.indices) for _ in range(4)]
+    assert len(set(drawn)) == 4
+    again = quick(warm_start=True, selector="random", max_epochs=2)
+    assert [tuple(again.fit(*digits).coreset_.indices) for _ in range(4)] == drawn
+
+
 def test_samples_of_weight_zero_are_left_out(digits):
     X, y = digits
     weight = (np.arange(len(X)) % 3 > 0).astype(float)
@@ -267,7 +316,7 @@ def test_sample_weight_changes_what_is_learned_and_its_scale_does_not(digits):
 def test_cost_counts_every_pass_and_every_second(digits):
     X, y = digits
     n = len(X)
-    clf = quick(max_epochs=8, select_every=2, attack=PGD(eps=0.15, steps=4)).fit(X, y)
+    clf = quick(max_epochs=8, select_every=2, select_by="class", attack=PGD(eps=0.15, steps=4)).fit(X, y)
     schedule = CoresetSchedule(8, 0.5, 2, 0.5)
     k = round(0.5 * n)
     cost = clf.cost_
@@ -303,7 +352,7 @@ def test_adaptive_random_draws_afresh_and_costs_no_attack(digits):
 
 
 def test_history_has_one_row_per_epoch(digits):
-    clf = quick().fit(*digits)
+    clf = quick(select_by="class").fit(*digits)
     rows = clf.history_[:, ("epoch", "phase", "train_loss", "coreset_size", "approximation_error", "seconds", "lr")]
     assert [row[1] for row in rows] == ["full"] * 2 + ["coreset"] * 4
     assert [row[3] for row in rows] == [len(digits[0])] * 2 + [round(len(digits[0]) / 2)] * 4

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import IterableDataset, TensorDataset
 
 from sklearn_acs import PGD, TRADES, RobustClassifier
 
@@ -39,6 +39,10 @@ def no_work(monkeypatch):
         ({"attack": PGD(steps=0)}, ["steps", "0"]),
         ({"attack": PGD(norm="l3")}, ["norm", "'l3'", "linf", "l2", "l1"]),
         ({"attack": PGD(eps=[0.1, 0.2], norm="l2")}, ["eps", "linf"]),
+        ({"objective": "trades", "attack": "fgsm"}, ["FGSM()", "TRADES", "no gradient", "random_start=True"]),
+        ({"objective": TRADES(attack=PGD(init="zero"))}, ["init='zero'", "no gradient"]),
+        ({"attack": PGD(eps=[0.1, 0.2])}, ["eps", "(1, 8, 8)", "(2,)"]),
+        ({"optimizer": torch.optim.RMSprop}, ["lr", "RMSprop"]),
         ({"objective": "trades", "objective__attack__eps": 0.1}, ["objective__attack__eps", "0.1", "attack=None"]),
         ({"objective": TRADES(beta=-1)}, ["beta", "-1"]),
         ({"objective": TRADES(attack="pdg")}, ["attack", "'pdg'", "pgd"]),
@@ -80,6 +84,8 @@ BAD_IMAGES[3, 2, 1] = np.nan
         (X[:, None, None], y, r"images \(n, H, W\)"),
         ((X * 9).astype(np.int32), y, "uint8 or float"),
         (TensorDataset(torch.from_numpy(X * 16), torch.from_numpy(y)), None, "outside clip"),
+        (TensorDataset(torch.from_numpy(BAD_IMAGES), torch.from_numpy(y)), None, "NaN"),
+        (X[:0], y[:0], "0 sample"),
     ],
 )
 def test_bad_data_is_refused(no_work, data, labels, match):
@@ -126,6 +132,23 @@ def test_a_module_without_a_final_linear_layer_is_told_what_to_do(no_work, modul
         RobustClassifier(module=module).fit(X, y)
 
 
+@pytest.mark.parametrize("n_logits", [1, 5])
+@pytest.mark.parametrize("selector", ["gradmatch", None])
+def test_a_module_with_another_number_of_logits_is_refused(no_work, n_logits, selector):
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, n_logits))
+    with pytest.raises(ValueError, match=rf"logits of shape .*\(8, 3\); it gave \(8, {n_logits}\)"):
+        RobustClassifier(module=module, selector=selector).fit(X, y)
+
+
+def test_a_dataset_without_a_length_is_refused():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            yield from zip(X, y, strict=True)
+
+    with pytest.raises(TypeError, match="must have a length"):
+        RobustClassifier().fit(Stream())
+
+
 @pytest.mark.parametrize("selector", ["random", None])
 def test_a_module_without_a_final_linear_layer_trains_where_no_gradient_is_looked_at(selector):
     RobustClassifier(module=NoLinear(), selector=selector, max_epochs=2, attack__steps=1).fit(X, y)
@@ -138,3 +161,5 @@ def test_a_diverging_loss_stops_the_fit_and_keeps_the_last_finite_weights():
     assert np.isfinite(np.concatenate([p.detach().numpy().ravel() for p in clf.net_.module_.parameters()])).all()
     assert clf.predict(X).shape == y.shape
     assert 1 <= len(clf.history_) < 20
+    clf.set_params(lr=1e-3).partial_fit(X, y)  # neither weights nor momentum are beyond repair
+    assert np.isfinite(clf.history_[-1, "train_loss"])

@@ -156,6 +156,9 @@ def test_images_are_read_from_arrays_tensors_and_lists(kind):
 
 def test_dataset_is_not_read():
     class Unreadable(Dataset):
+        def __len__(self):
+            return 3
+
         def __getitem__(self, index):
             raise AssertionError("was read")
 

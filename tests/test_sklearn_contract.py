@@ -154,6 +154,22 @@ def test_cross_validate_with_the_robust_scorer_equals_robust_score_by_hand(iris)
     assert scores["test_score"][0] == by_hand
 
 
+def test_the_robust_scorer_attacks_the_last_step_of_a_pipeline_and_the_best_of_a_search(iris):
+    X, y = iris
+    scorer = robust_scorer(PGD(eps=0.05, steps=3))
+    model = make_pipeline(MinMaxScaler(), quick(max_epochs=12)).fit(X, y)
+    assert scorer(model, X, y) == model[-1].robust_score(model[0].transform(X), y, PGD(eps=0.05, steps=3))
+    scores = cross_validate(model, X, y, scoring=scorer, cv=2, error_score="raise")["test_score"]
+    assert ((scores > 0) & (scores < 1)).all()
+    search = GridSearchCV(quick(), {"coreset_frac": [0.5]}, scoring=scorer, cv=2).fit(X, y)
+    assert scorer(search, X, y) == scorer(search.best_estimator_, X, y)
+
+
+def test_the_robust_scorer_says_what_it_needs(iris):
+    with pytest.raises(TypeError, match=r"needs an estimator with robust_score, got MinMaxScaler"):
+        robust_scorer()(MinMaxScaler(), *iris)
+
+
 def test_html_repr_shows_the_parameters():
     html = quick(objective=TRADES(beta=2.5), selector=GradMatch(ridge=0.7))._repr_html_()
     assert "RobustClassifier" in html

@@ -205,7 +205,7 @@ def main() -> None:
         "`RobustClassifier.fit` and of a loop written by hand, in turns, after one of each to warm up: median (least "
         "to largest) ratio of neighbouring epochs, medians of the seconds, and the last epoch's losses. A pass is one "
         "sample once forwards or once backwards through the network. The set-up happens once in a fit.\n"
-        f"Made by `examples/benchmarks/loop_overhead.py`.\n\n{hardware()}\n\n{text}\n"
+        f"Made by `examples/benchmarks/loop_overhead.py`.\n\n{hardware('cpu')}\n\n{text}\n"
     )
 
 

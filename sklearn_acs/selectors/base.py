@@ -100,7 +100,8 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 chosen = part.take(found.indices).sum(torch.from_numpy(found.weights))
                 approximation = approximation.to(part.device) + chosen
                 solved.append(replace(found, indices=rows[found.indices]))
-        self.coreset_ = replace(_join(solved), error=relative_error(approximation, target))
+        left_out = int((budgets == 0).sum())
+        self.coreset_ = replace(_join(solved, left_out), error=relative_error(approximation, target))
 
         support = np.zeros(n, dtype=bool)
         support[self.coreset_.indices] = True
@@ -222,17 +223,20 @@ def _share_out(k: int, sizes: list[int]) -> np.ndarray:
     return shares
 
 
-def _join(parts: list[Coreset]) -> Coreset:
-    """One coreset out of those of the classes."""
+def _join(parts: list[Coreset], left_out: int) -> Coreset:
+    """One coreset out of those of the classes, of which the budget left some out."""
     reasons = [part.stop_reason for part in parts]
     counts = {reason: reasons.count(reason) for reason in reasons}
+    reason = reasons[0]
+    if len(counts) > 1:
+        reason = "; ".join(f"{reason} ({count} of {len(parts)} classes)" for reason, count in counts.items())
+    if left_out:
+        reason += f"; the budget leaves {left_out} classes without a row"
     return Coreset(
         indices=np.concatenate([part.indices for part in parts]),
         weights=np.concatenate([part.weights for part in parts]),
         n_matched=sum(part.n_matched for part in parts),
-        stop_reason=reasons[0]
-        if len(counts) == 1
-        else "; ".join(f"{reason} ({count} of {len(parts)} classes)" for reason, count in counts.items()),
+        stop_reason=reason,
     )
 
 

@@ -43,8 +43,15 @@ class ArrayData(Dataset):
 class StreamedData(Dataset):
     """A Dataset that is read batch by batch and never held in memory, with its labels encoded as 0 to C-1."""
 
-    def __init__(self, dataset: Dataset, y: Tensor, device: torch.device, encode: Callable[[Any], Tensor]) -> None:
-        self.dataset, self.y, self.device, self.encode = dataset, y, device, encode
+    def __init__(
+        self,
+        dataset: Dataset,
+        y: Tensor,
+        device: torch.device,
+        encode: Callable[[Any], Tensor],
+        check: Callable[[Tensor], None],
+    ) -> None:
+        self.dataset, self.y, self.device, self.encode, self.check = dataset, y, device, encode, check
 
     def __len__(self) -> int:
         return len(self.y)
@@ -55,10 +62,11 @@ class StreamedData(Dataset):
     def fetch(self, batches: list[Tensor], **loader_options: Any) -> Iterator[tuple[Tensor, Tensor]]:
         """Samples of each batch of indices, read by a DataLoader with the given options."""
         sampler = [index.tolist() for index in batches]
-        # The loader seeds its workers from a generator; without one of its own it would draw from the global one.
+        # The loader seeds its workers from a generator; without one given it would draw from the global one.
         options = {"generator": torch.Generator().manual_seed(0), **loader_options}
         loader = DataLoader(self, batch_sampler=sampler, pin_memory=self.device.type == "cuda", **options)
         for index, x in zip(batches, loader, strict=True):
+            self.check(x)
             yield to_float(x.to(self.device, non_blocking=True)), self.y[index].to(self.device)
 
 
@@ -96,7 +104,9 @@ class Batches:
     ) -> None:
         self.data, self.batch_size, self.generator = data, batch_size, generator
         self.augment, self.augment_generator = augment, augment_generator or generator
-        self.loader_options = loader_options
+        # One generator for all epochs, so that workers that draw do not draw the same in each.
+        loader_generator = torch.Generator().manual_seed(generator.initial_seed())
+        self.loader_options = {"generator": loader_generator, **loader_options}
         self.sample_weight = torch.ones(len(data)) if sample_weight is None else sample_weight
         self.use_all()
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import clone
+from sklearn.utils import check_random_state
 from skorch.callbacks import Callback
 from torch import Tensor, nn
 
@@ -19,6 +20,9 @@ from sklearn_acs.training.net import AdversarialNet
 from sklearn_acs.training.schedule import CoresetSchedule
 
 SELECT_BY = ("sample", "class", "batch")
+
+MIN_GROUPS = 64
+"""Batches to choose from at least, so that a small data set is not all or nothing; they are then smaller."""
 
 
 class CoresetSelection(Callback):
@@ -62,14 +66,22 @@ class CoresetSelection(Callback):
         """Whether a selection has to attack every sample and look at its gradient."""
         return self.selector is not None and self.selector.uses_gradients
 
-    def prepare(self, module: nn.Module, example: Tensor) -> None:
-        """Find the layer whose gradients are matched, or say before any work why there is none."""
+    def prepare(self, module: nn.Module, example: Tensor, n_classes: int) -> None:
+        """Find the layer whose gradients are matched, or say before any work what is wrong with the module."""
+        with frozen(module), torch.no_grad():
+            shape = tuple(module(example).shape)
+        if shape != (len(example), n_classes):
+            raise ValueError(
+                f"module must give logits of shape (batch, n_classes) = {(len(example), n_classes)}; it gave {shape}"
+            )
         needed = self.needs_gradients and self.schedule.n_selections
         self.layer_ = last_linear(module, example) if needed else None
 
     def on_train_begin(self, net: AdversarialNet, **kwargs: Any) -> None:
-        """Begin the schedule."""
+        """Begin the schedule; a selector with a `random_state` of its own goes on drawing from that."""
         self.epoch_ = 0
+        own = getattr(self.selector, "random_state", None)
+        self.random_state_ = self.random_state if own is None else check_random_state(own)
         self.coreset_: Coreset | None = None
 
     def on_epoch_begin(self, net: AdversarialNet, **kwargs: Any) -> None:
@@ -97,6 +109,10 @@ class CoresetSelection(Callback):
         meter, batches = net.run_.meter, net.run_.batches
         meter.enter("selection")
         gradients = None if self.layer_ is None else last_layer_gradients(net, self.layer_)
+        if gradients is not None and not gradients.isfinite():
+            raise FloatingPointError(
+                f"training diverged before epoch {len(net.history)}: gradients are not finite. A smaller lr may help"
+            )
         meter.enter("solver")
         return choose(
             self.selector,
@@ -105,7 +121,7 @@ class CoresetSelection(Callback):
             self.select_by,
             self.n_select,
             batches.batch_size,
-            self.random_state,
+            self.random_state_,
         )
 
 
@@ -133,9 +149,15 @@ def last_layer_gradients(net: AdversarialNet, layer: nn.Linear) -> LastLayerGrad
 def coreset_size(n_samples: int, coreset_frac: float, select_by: str, batch_size: int) -> int:
     """Samples in a coreset: the fraction asked for, in whole batches where batches are chosen."""
     if select_by == "batch":
-        n_groups = ceil(n_samples / batch_size)
+        n_groups = group_count(n_samples, batch_size)
         return round(max(1, round(coreset_frac * n_groups)) * n_samples / n_groups)
     return max(1, round(coreset_frac * n_samples))
+
+
+def group_count(n_samples: int, batch_size: int) -> int:
+    """Random batches that ``select_by="batch"`` chooses among."""
+    size = max(1, min(batch_size, n_samples // MIN_GROUPS))
+    return ceil(n_samples / size)
 
 
 def choose(
@@ -155,13 +177,15 @@ def choose(
     known = gradients is not None
     gradients = gradients or DenseGradients(torch.zeros(n, 1))
     selector = clone(selector)
-    if "random_state" in selector.get_params() and selector.random_state is None:
+    if "random_state" in selector.get_params():
         selector.set_params(random_state=random_state.randint(np.iinfo(np.int32).max))
     if select_by == "batch":
-        n_groups = ceil(n / batch_size)
+        n_groups = group_count(n, batch_size)
         groups = random_state.permutation(n) % n_groups  # as equal in size as can be
         selector.set_params(n_select=max(1, round(n_select * n_groups / n)), per_class=False)
-        coreset = expand(selector.fit(gradients.mean_by(groups)).coreset_, groups, gradients)
+        # Sums and not means: the batches' sizes differ by one, and what is matched is the sum over all samples.
+        sums = gradients.mean_by(groups) * torch.from_numpy(np.bincount(groups)).to(gradients.device)[:, None]
+        coreset = expand(selector.fit(sums).coreset_, groups, gradients)
     else:
         selector.set_params(n_select=n_select, per_class=select_by == "class")
         coreset = selector.fit(gradients, y.cpu().numpy()).coreset_

@@ -53,7 +53,7 @@ class AdversarialNet(NeuralNet):
     history_: Any  # skorch's History
 
     def __init__(self, module: Any, criterion: Any, *, attack: Attack, clip: Clip, **kwargs: Any) -> None:
-        super().__init__(module, criterion, train_split=None, predict_nonlinearity=softmax, **kwargs)
+        super().__init__(module, criterion, **{"train_split": None, "predict_nonlinearity": softmax, **kwargs})
         self.attack = attack
         self.clip = clip
         self.run_: Any = None  # a Run during training
@@ -80,6 +80,8 @@ class AdversarialNet(NeuralNet):
             with run.meter.watching(self.module_):
                 self.partial_fit(run.batches.data)
         finally:
+            if len(self.history) and "train_loss" not in self.history[-1]:
+                self.history.pop()  # of an epoch that was cut short
             run.progress.close()
             self.run_ = None
 
@@ -146,6 +148,7 @@ class AdversarialNet(NeuralNet):
         self.history.record("lr", lr)
         if not isfinite(mean) or not all_finite(self.module_):
             self.module_.load_state_dict(last_finite)
+            self.optimizer_.state.clear()
             raise FloatingPointError(
                 f"training diverged in epoch {len(self.history)}: the loss is {mean} at lr={lr:g}. "
                 f"The weights from before that epoch are kept; a smaller lr may help"
@@ -158,8 +161,8 @@ def softmax(logits: Tensor) -> Tensor:
 
 
 def all_finite(module: nn.Module) -> bool:
-    """Whether every weight of the module is finite."""
-    return bool(torch.stack([weight.isfinite().all() for weight in module.parameters()]).all())
+    """Whether every weight and every running statistic of the module is finite."""
+    return bool(torch.stack([value.isfinite().all() for value in module.state_dict().values()]).all())
 
 
 def find_device(device: str | torch.device) -> torch.device:

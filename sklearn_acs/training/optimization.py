@@ -10,12 +10,12 @@ from typing import Any
 
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-OPTIMIZERS: dict[str, tuple[type[Optimizer], dict[str, Any]]] = {
-    "sgd": (SGD, {"momentum": 0.9, "weight_decay": 5e-4}),
-    "adam": (Adam, {}),
-    "adamw": (AdamW, {}),
+OPTIMIZERS: dict[str, tuple[type[Optimizer], float, dict[str, Any]]] = {
+    "sgd": (SGD, 0.1, {"momentum": 0.9, "weight_decay": 5e-4}),
+    "adam": (Adam, 2e-3, {}),
+    "adamw": (AdamW, 2e-3, {}),
 }
-"""Each name with the options it has unless ``optimizer__...`` parameters say otherwise."""
+"""Each name with its learning rate, and its options unless ``optimizer__...`` parameters say otherwise."""
 
 LrSchedule = Callable[[float], float]
 """``schedule(progress) -> factor``: progress runs from 0 to 1 over the fit."""

@@ -35,7 +35,7 @@ def array_data(n=N, dtype=torch.uint8):
 
 
 def streamed_data(n=N, dtype=torch.uint8):
-    return StreamedData(Images(images(n, dtype)), labels(n), CPU, lambda x: x)
+    return StreamedData(Images(images(n, dtype)), labels(n), CPU, lambda x: x, lambda batch: None)
 
 
 @pytest.fixture(params=[array_data, streamed_data], ids=["array", "streamed"])

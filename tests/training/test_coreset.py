@@ -9,7 +9,7 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 from sklearn_acs import CRAIG, PGD, GradMatch, RandomSelector, RobustClassifier
-from sklearn_acs.gradients import DenseGradients
+from sklearn_acs.gradients import DenseGradients, LastLayerGradients, batch_factors
 from sklearn_acs.training.batches import Batches
 from sklearn_acs.training.coreset import choose, coreset_size, last_layer_gradients
 
@@ -71,10 +71,10 @@ def test_by_sample_and_by_class_are_the_selector_itself():
 
 
 def test_by_batch_takes_whole_batches_with_one_weight_each_and_an_honest_error():
-    gradients, labels = make_gradients(), torch.zeros(60)
-    found = choose(GradMatch(), gradients, labels, "batch", 20, 10, np.random.RandomState(0))
-    groups = np.random.RandomState(0).permutation(60) % 6
-    assert len(found.indices) == 20
+    gradients, labels = make_gradients(640), torch.zeros(640)
+    found = choose(GradMatch(), gradients, labels, "batch", 200, 10, np.random.RandomState(0))
+    groups = np.random.RandomState(0).permutation(640) % 64
+    assert len(found.indices) == 200
     for group in np.unique(groups[found.indices]):
         assert len(np.unique(found.weights[groups[found.indices] == group])) == 1
     dense = np.asarray(gradients)
@@ -103,6 +103,7 @@ def test_a_random_selector_draws_from_the_state_given_and_leaves_its_own_unset()
 def test_batch_wise_weights_change_the_update(monkeypatch):
     """Regression: scaled within each mini-batch, weights that a whole batch shares cancel."""
     settings = {"select_by": "batch", "max_epochs": 4, "batch_size": 15, "attack__steps": 1, "random_state": 0}
+    settings["selector__ridge"] = 1e-3
     weighted = RobustClassifier(**settings).fit(X, y)
     weights = weighted.coreset_.weights
     assert weights.std() > 0.1 * weights.mean()
@@ -115,6 +116,48 @@ def test_batch_wise_weights_change_the_update(monkeypatch):
 
 
 def test_the_coreset_covers_every_class_in_proportion_when_chosen_by_class():
-    clf = RobustClassifier(max_epochs=2, attack__steps=1, random_state=0).fit(X, y)
+    clf = RobustClassifier(select_by="class", max_epochs=2, attack__steps=1, random_state=0).fit(X, y)
     chosen = np.bincount(y[clf.coreset_.indices])
     np.testing.assert_allclose(chosen, np.bincount(y) / 2, atol=1)
+
+
+def test_a_small_data_set_is_not_all_or_nothing_by_batch():
+    clf = RobustClassifier(max_epochs=2, attack__steps=1, batch_size=128, random_state=0).fit(X, y)
+    assert abs(len(clf.coreset_.indices) - len(X) / 2) <= 2
+
+
+@pytest.mark.parametrize("own", [None, 3, np.random.RandomState(3)])
+def test_every_selection_of_a_random_selector_is_fresh(own):
+    drawn = []
+
+    class Watch(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            drawn.append(tuple(sorted(net.run_.batches.indices.tolist())))
+
+    RobustClassifier(
+        objective="natural",
+        selector=RandomSelector(random_state=own),
+        select_every=1,
+        warmup_frac=0.0,
+        max_epochs=4,
+        callbacks=[Watch()],
+        random_state=0,
+    ).fit(X, y)
+    assert len(set(drawn)) == 4
+
+
+def test_coreset_indices_point_into_x_also_where_samples_of_weight_zero_are_left_out():
+    weight = (y != 1).astype(float)
+    clf = RobustClassifier(max_epochs=2, attack__steps=1, random_state=0).fit(X, y, sample_weight=weight)
+    assert set(y[clf.coreset_.indices]) == {0, 2}
+
+
+def test_a_last_layer_without_bias_has_no_column_for_it():
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 3, bias=False))
+    factors = batch_factors(
+        module, module[1], lambda z, y: nn.functional.cross_entropy(z["clean"], y, reduction="none"),
+        {"clean": torch.from_numpy(X)}, torch.from_numpy(y),
+    )  # fmt: skip
+    gradient = LastLayerGradients(factors).sum().reshape(3, 64)
+    loss = nn.functional.cross_entropy(module(torch.from_numpy(X)), torch.from_numpy(y), reduction="sum")
+    torch.testing.assert_close(gradient, torch.autograd.grad(loss, module[1].weight)[0], rtol=1e-4, atol=1e-5)

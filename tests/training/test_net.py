@@ -95,3 +95,15 @@ def test_keyboard_interrupt_leaves_a_usable_classifier():
     clf = RobustClassifier(max_epochs=10, attack__steps=1, callbacks=[Stop()], random_state=0).fit(X, y)
     assert len(clf.history_) == 1
     assert clf.predict(X).shape == y.shape
+
+
+def test_an_epoch_cut_short_leaves_no_half_row_and_training_can_go_on():
+    class Stop(Callback):
+        def on_batch_end(self, net, **kwargs):
+            if len(net.history) == 2:
+                raise KeyboardInterrupt
+
+    clf = RobustClassifier(max_epochs=10, attack__steps=1, callbacks=[Stop()], random_state=0).fit(X, y)
+    assert len(clf.history_[:, "train_loss"]) == 1
+    clf.set_params(callbacks=None).partial_fit(X, y)
+    assert len(clf.history_[:, "train_loss"]) == 2

@@ -71,12 +71,12 @@ def test_factor_is_what_torch_multiplies_the_rate_by():
 
 
 def test_sgd_has_momentum_and_weight_decay():
-    kind, options = OPTIMIZERS["sgd"]
+    kind, lr, options = OPTIMIZERS["sgd"]
     assert kind is torch.optim.SGD
-    assert options == {"momentum": 0.9, "weight_decay": 5e-4}
+    assert (lr, options) == (0.1, {"momentum": 0.9, "weight_decay": 5e-4})
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_names_build_optimisers_with_their_options(name):
-    kind, options = OPTIMIZERS[name]
+    kind, _, options = OPTIMIZERS[name]
     kind([torch.nn.Parameter(torch.zeros(1))], lr=0.1, **options)
