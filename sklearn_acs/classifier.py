@@ -58,7 +58,7 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
     warmup_frac : float, default=0.5
         Share of `max_epochs` that the epochs on all data stand for, in [0, 1); see `CoresetSchedule`.
     select_by : {"sample", "class", "batch"}, default="batch"
-        Choose among all samples, within each class, or among random batches by their mean gradients: batches of
+        Choose among all samples, within each class, or among random batches by their summed gradients: batches of
         `batch_size`, smaller where that makes fewer than 64.
     max_epochs : int, default=30
         Length in epochs of the ordinary training that is sped up.
@@ -123,8 +123,9 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
 
     Notes
     -----
-    1. Coreset weights are scaled once per selection, by k/n. Published code scales them within each mini-batch,
-       which cancels them wherever a batch shares one weight.
+    1. Coreset weights are scaled once per selection, by k/n, so that the mean over the coreset has the gradient that
+       the mean over all samples had. Published code scales them within each mini-batch, which cancels them wherever
+       a batch shares one weight.
     2. Attacks and selections run in eval mode: BatchNorm's statistics come from training alone, and a sample's
        gradient does not depend on the others in its batch.
     3. KeyboardInterrupt ends a fit early, as in skorch, and leaves a usable classifier.

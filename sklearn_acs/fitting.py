@@ -123,7 +123,7 @@ class FittingMixin(RoutedParamsMixin):
             try:
                 net.train(Run(batches, torch.Generator(device=device).manual_seed(seeds.attack), meter, progress))
             finally:
-                coreset = selection.coreset_
+                coreset, selection.layer_ = selection.coreset_, None
                 self.coreset_ = coreset and replace(coreset, indices=rows[coreset.indices])
         return self
 

@@ -35,7 +35,7 @@ class CoresetSelection(Callback):
     selector : BaseSelector or None
         What chooses; None only where the schedule never selects.
     select_by : {"sample", "class", "batch"}
-        Choose among all samples, within each class, or among random batches by their mean gradients.
+        Choose among all samples, within each class, or among random batches by their summed gradients.
     n_select : int
         Samples in a coreset; see `coreset_size`.
     random_state : numpy.random.RandomState
