@@ -21,7 +21,7 @@ def main() -> None:
     add_data_arguments(parser)
     parser.add_argument("--module", default="auto", help="a name RobustClassifier knows")
     parser.add_argument("--objective", default="adversarial", choices=["adversarial", "trades", "natural"])
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=18)
     parser.add_argument("--eps", type=float, help="linf radius (default: 0.1 for fashion_mnist, 8/255 for cifar10)")
     parser.add_argument("--steps", type=int, default=10, help="attack steps in training")
     parser.add_argument("--coreset-frac", type=float, default=0.5)
