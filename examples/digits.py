@@ -17,7 +17,7 @@ from sklearn_acs import PGD
 
 def main() -> None:
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--eps", type=float, default=0.1, help="linf radius, in pixels from 0 to 1")
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
