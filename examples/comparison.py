@@ -103,8 +103,8 @@ def table(rows: list[Row]) -> str:
     """A Markdown table, one line per method: means and standard deviations over the seeds, ratios within a seed."""
     base = {row["seed"]: row for row in rows if row["method"] == FULL}
     lines = [
-        "| method | clean % | robust % | seconds | speed-up | expected | selection s | solver s | coreset error |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| method | clean % | robust % | seconds | speed-up | in passes | expected | selection s | solver s | error |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in dict.fromkeys(row["method"] for row in rows):
         mine = [row for row in rows if row["method"] == name]
@@ -116,6 +116,7 @@ def table(rows: list[Row]) -> str:
             spread([100 * row["robust"] for row in mine]),
             f"{mean(row['seconds'] for row in mine):.1f}",
             spread([base[row["seed"]]["seconds"] / row["seconds"] for row in mine], digits=2),
+            f"{mean(base[row['seed']]['passes'] / row['passes'] for row in mine):.2f}",
             f"{expected:.2f}",
             f"{mean(row['selection'] for row in mine):.2f}",
             f"{mean(row['solver'] for row in mine):.2f}",
@@ -148,11 +149,11 @@ def report(rows: list[Row], name: str, setting: str, made_by: str) -> None:
     print(f"\n{text}\n\n{hardware()}")
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{name}.md").write_text(
-        f"# {name}\n\n{text}\n\nMean ± standard deviation over the seeds; speed-up is within a seed, over full "
-        "training. Expected is `schedule_.expected_speedup()`: a selection costs 1 epoch, and 0 for random, which "
-        f"attacks nothing. Robust accuracy is under PGD-20. All fits of a seed "
-        f"train in turns, an epoch each, and so under the same conditions.\n\nMade by `{made_by}`. {hardware()}\n\n"
-        f"![]({name}.png)\n"
+        f"# {name}\n\n{text}\n\nMean ± standard deviation over the seeds. Speed-up is within a seed, over full "
+        "training, in seconds and in passes of samples through the network; expected is `schedule_.expected_speedup()`: a "
+        "selection costs 1 epoch, and 0 for random, which attacks nothing. Robust accuracy is under PGD-20. Error is "
+        "the coreset's relative error of the summed gradients. All fits of a seed train in turns, an epoch each, and "
+        f"so under the same conditions.\n\nMade by `{made_by}`. {hardware()}\n\n![]({name}.png)\n"
     )
     draw(rows, name, RESULTS / f"{name}.png")
     print(f"written: docs/results/{name}.md and {name}.png")
