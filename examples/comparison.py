@@ -150,7 +150,7 @@ def report(rows: list[Row], name: str, setting: str, made_by: str) -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{name}.md").write_text(
         f"# {name}\n\n{text}\n\nMean ± standard deviation over the seeds. Speed-up is within a seed, over full "
-        "training, in seconds and in passes of samples through the network; expected is `schedule_.expected_speedup()`: "
+        "training, in seconds and in samples through the network; expected is `schedule_.expected_speedup()`: "
         "a selection costs 1 epoch, and 0 for random, which attacks nothing. Robust accuracy is under PGD-20. Error is "
         "the coreset's relative error of the summed gradients. All fits of a seed train in turns, an epoch "
         f"each, and so under the same conditions.\n\nMade by `{made_by}`. {hardware()}\n\n![]({name}.png)\n"
