@@ -1,7 +1,8 @@
 """Per-sample gradients of the last layer, kept as the two factors of their outer products."""
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 __all__ = ["DenseGradients", "LastLayerGradients", "as_gradients"]
+
+_BLOCK_BYTES = 2**25  # that one block of rows may take in float64
 
 
 class LastLayerGradients:
@@ -25,8 +28,9 @@ class LastLayerGradients:
     Parameters
     ----------
     branches : list of (Tensor of shape (n, C), Tensor of shape (n, D + 1))
-        One pair ``(g, h1)`` per forward pass. ``h1`` has its column of ones already. Factors may be stored in
-        half precision; arithmetic on them is then done in float32.
+        One pair ``(g, h1)`` per forward pass. ``h1`` has its column of ones already. Arrays and memory maps are
+        taken too, and not copied. Factors may be stored in half precision; arithmetic on them is then done in
+        float32.
 
     See Also
     --------
@@ -62,7 +66,7 @@ class LastLayerGradients:
                 "branches must be pairs of matrices (n, C) and (n, D + 1), alike in every branch, "
                 f"got the shapes {shapes}."
             )
-        self.branches = [(g, h) for g, h in branches]
+        self.branches = [(as_tensor(g), as_tensor(h)) for g, h in branches]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -90,7 +94,16 @@ class LastLayerGradients:
 
     def isfinite(self) -> bool:
         """Whether no factor holds a NaN or an infinity."""
-        return all(bool(factor.isfinite().all()) for pair in self.branches for factor in pair)
+        return all(bool(factor.isfinite().all()) for part in self.blocks() for pair in part.branches for factor in pair)
+
+    def blocks(self, dtype: torch.dtype | None = None) -> Iterator["LastLayerGradients"]:
+        """Consecutive rows, 32 MB of factors at a time, converted to `dtype`: nothing else is copied."""
+        numbers = sum(factor.shape[1] for pair in self.branches for factor in pair)
+        size = max(1, _BLOCK_BYTES // (8 * numbers))
+        for start in range(0, len(self), size):
+            yield LastLayerGradients(
+                [(g[start : start + size].to(dtype), h[start : start + size].to(dtype)) for g, h in self.branches]
+            )
 
     def to(self, *args: Any, **kwargs: Any) -> "LastLayerGradients":
         """Move or convert the factors, as :meth:`torch.Tensor.to` does."""
@@ -211,11 +224,28 @@ def as_gradients(G: Any) -> LastLayerGradients:
     """
     if isinstance(G, LastLayerGradients):
         return G
-    if not isinstance(G, Tensor):
-        array = np.asarray(G)
-        # torch has no read-only tensors and warns of them: a read-only memory map is copied.
-        G = torch.from_numpy(array if array.flags.writeable else array.copy())
-    return DenseGradients(G.detach() if G.is_floating_point() else G.double())
+    G = as_tensor(G)
+    return DenseGradients(G if G.is_floating_point() else G.double())
+
+
+def exact_sum(gradients: LastLayerGradients, weights: Tensor | None = None) -> Tensor:
+    """Add up all rows in float64, each times its weight, a block at a time."""
+    weights = torch.ones(len(gradients)) if weights is None else weights
+    total = torch.zeros(gradients.shape[1], dtype=torch.float64, device=gradients.device)
+    start = 0
+    for part in gradients.blocks(torch.float64):
+        total += part.sum(weights[start : start + len(part)])
+        start += len(part)
+    return total
+
+
+def as_tensor(array: Any) -> Tensor:
+    """A tensor on the memory of `array`, that of a read-only memory map too: nothing here writes to it."""
+    if isinstance(array, Tensor):
+        return array.detach()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
+        return torch.from_numpy(np.asarray(array))
 
 
 def _total(terms: Iterable[Tensor]) -> Tensor:

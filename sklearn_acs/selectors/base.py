@@ -1,11 +1,13 @@
 """What all coreset selectors share: one template method, and the result it leaves."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
+from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
 from sklearn.utils import Tags, _safe_indexing, check_consistent_length, check_random_state
 from sklearn.utils._param_validation import Interval, RealNotInt
@@ -13,7 +15,20 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import Tensor
 
-from sklearn_acs.gradients import LastLayerGradients, as_gradients
+from sklearn_acs.gradients import LastLayerGradients, as_gradients, exact_sum
+from sklearn_acs.tables import Table
+
+
+class Part(NamedTuple):
+    """What was chosen of one class, or of the whole set."""
+
+    label: Any  # None for the whole set
+    n_samples: int
+    n_selected: int
+    n_matched: int
+    weight: float  # the sum of the weights
+    error: float
+    stop_reason: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +48,8 @@ class Coreset:
     error : float
         ``||sum_j w_j G_j - sum_i G_i|| / ||sum_i G_i||``; a solver leaves it to `BaseSelector.fit`, which
         measures it for all in the same way.
+    parts : tuple of Part
+        The same, class by class where classes were chosen from one by one, each with the error of its own sum.
     """
 
     indices: np.ndarray
@@ -40,28 +57,44 @@ class Coreset:
     n_matched: int
     stop_reason: str
     error: float = np.nan
+    parts: tuple[Part, ...] = ()
+
+    def report(self) -> Table:
+        """Tell what was chosen: a row for each part, and one for all of them where there are several."""
+        rows = list(self.parts)
+        if len(rows) != 1:
+            n = sum(part.n_samples for part in rows)
+            total = float(self.weights.sum())
+            rows.append(Part("all", n, len(self.indices), self.n_matched, total, self.error, self.stop_reason))
+        columns = ["class", "samples", "selected", "matched", "weight", "error", "why it stopped"]
+        return Table(columns, [("all" if part.label is None else str(part.label), *part[1:]) for part in rows])
+
+
+NOTHING = Coreset(np.empty(0, dtype=np.int64), np.empty(0), 0, "the budget leaves it without a row")
 
 
 class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Base class of the coreset selectors.
 
-    A subclass has parameters `n_select` and `per_class`, perhaps `random_state`, and implements
-    ``_solve(gradients, k, rng) -> Coreset``.
+    A subclass has parameters `n_select`, `per_class` and `n_jobs`, perhaps `random_state`, and implements
+    ``_solve(gradients, k, rng, rows) -> Coreset``.
     """
 
     _parameter_constraints: dict = {
         "n_select": [Interval(Integral, 1, None, closed="left"), Interval(RealNotInt, 0, 1, closed="right")],
         "per_class": ["boolean"],
+        "n_jobs": [Integral, None],
     }
 
-    uses_gradients = True
-    """Whether the choice depends on the gradients, or on their number alone."""
+    fit_inputs: tuple[str, ...] = ("gradients",)
+    """What the choice depends on beside the number of samples: "gradients", or other arguments of `fit` by name."""
 
     n_select: int | float
     per_class: bool
+    n_jobs: int | None
 
-    def _solve(self, gradients: LastLayerGradients, k: int, rng: np.random.RandomState) -> Coreset:
-        """Choose k rows of the gradients, which come in float64."""
+    def _solve(self, gradients: LastLayerGradients, k: int, rng: np.random.RandomState, rows: np.ndarray) -> Coreset:
+        """Choose k of the gradients, which are those of the samples `rows`, in float32 or float64."""
         raise NotImplementedError
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -80,28 +113,38 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self : object
             The fitted selector.
         """
+        return self._fit(G, y, self._solve)
+
+    def _fit(self, G: Any, y: Any, solve: Callable[..., Coreset]) -> Self:
+        """Choose with `solve`, which has the signature of `_solve`, in the whole set or in each class."""
         gradients = self._validate_gradients(G, reset=True)
         n = len(gradients)
         k = _resolve_n_select(self.n_select, n)
-        parts = [np.arange(n)]
+        labels, members = [None], [np.arange(n)]
         if self.per_class:
-            parts = self._split_by_class(y, n)
-        budgets = _share_out(k, [len(part) for part in parts])
+            labels, members = self._split_by_class(y, n)
+        budgets = _share_out(k, [len(rows) for rows in members])
 
         rng = _own_random_state(getattr(self, "random_state", None))
-        target = approximation = torch.zeros(1, dtype=torch.float64)
-        solved = []
-        for rows, budget in zip(parts, budgets, strict=True):
-            # float64 throughout: inner products of near copies cancel
-            part = _in_float64(gradients.take(rows) if self.per_class else gradients)
-            target = target.to(part.device) + part.sum()
-            if budget:
-                found = self._solve(part, budget, rng)
-                chosen = part.take(found.indices).sum(torch.from_numpy(found.weights))
-                approximation = approximation.to(part.device) + chosen
-                solved.append(replace(found, indices=rows[found.indices]))
-        left_out = int((budgets == 0).sum())
-        self.coreset_ = replace(_join(solved, left_out), error=relative_error(approximation, target))
+        classes = [
+            (gradients, rows, int(budget), np.random.RandomState(rng.randint(np.iinfo(np.int32).max)))
+            for rows, budget in zip(members, budgets, strict=True)
+        ]
+        solved = self._solve_classes(classes, solve)
+        target, approximation = (sum(sums) for sums in zip(*(both for _, both in solved), strict=True))
+        parts = [
+            Part(
+                label,
+                len(rows),
+                len(found.indices),
+                found.n_matched,
+                float(found.weights.sum()),
+                relative_error(of_chosen, of_all),
+                found.stop_reason,
+            )
+            for label, rows, (found, (of_all, of_chosen)) in zip(labels, members, solved, strict=True)
+        ]
+        self.coreset_ = _join([found for found, _ in solved], parts, relative_error(approximation, target))
 
         support = np.zeros(n, dtype=bool)
         support[self.coreset_.indices] = True
@@ -114,6 +157,28 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.stop_reason_ = self.coreset_.stop_reason
         self.gradients_ = gradients.take(self.coreset_.indices)
         return self
+
+    def _solve_classes(self, classes: list[tuple], solve: Callable[..., Coreset]) -> list[tuple]:
+        """Solve for each (gradients of all, rows, budget, rng): the coreset, and both sums of gradients.
+
+        Several classes are spread over `n_jobs` threads.
+        """
+        n_jobs = torch.get_num_threads() if self.n_jobs is None else effective_n_jobs(self.n_jobs)
+        if len(classes) == 1 or n_jobs == 1 or classes[0][0].device.type != "cpu":
+            return [_solve_class(solve, *task) for task in classes]
+        jobs = (delayed(_single_threaded)(_solve_class, solve, *task) for task in classes)
+        return Parallel(n_jobs=n_jobs, prefer="threads", batch_size=1)(jobs)
+
+    def selection_report(self) -> Table:
+        """Tell what was chosen, with how much weight and error, and why the algorithm stopped.
+
+        Returns
+        -------
+        table : Table
+            A row for each class with ``per_class=True``, and one for all; prints well, and has `to_frame`.
+        """
+        check_is_fitted(self)
+        return self.coreset_.report()
 
     def transform(self, G: Any) -> Any:
         """Inner products of each row's gradient with the gradient of each coreset member.
@@ -169,7 +234,7 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def _validate_gradients(self, G: Any, *, reset: bool) -> LastLayerGradients:
         if not isinstance(G, Tensor | LastLayerGradients):
-            return as_gradients(validate_data(self, G, reset=reset, dtype=[np.float64, np.float32]))
+            return as_gradients(validate_data(self, G, reset=reset, dtype=[np.float64, np.float32, np.float16]))
         gradients = as_gradients(G)
         n, width = gradients.shape
         if n == 0:
@@ -185,8 +250,8 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             )
         return gradients
 
-    def _split_by_class(self, y: Any, n: int) -> list[np.ndarray]:
-        """Split range(n) by label, in the labels' sorted order."""
+    def _split_by_class(self, y: Any, n: int) -> tuple[list, list[np.ndarray]]:
+        """The labels in sorted order, and the rows of each."""
         if y is None:
             raise ValueError(
                 f"{type(self).__name__}(per_class=True) requires y to be passed, but the target y is None."
@@ -195,8 +260,8 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         if len(labels) != n:
             raise ValueError(f"y must have one label for each of the {n} gradients, got {len(labels)}.")
         check_classification_targets(labels)
-        classes, codes = np.unique(labels, return_inverse=True)
-        return [np.flatnonzero(codes == code) for code in range(len(classes))]
+        classes, codes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+        return list(classes), np.split(np.argsort(codes, kind="stable"), np.cumsum(sizes)[:-1])
 
 
 def _resolve_n_select(n_select: int | float, n: int) -> int:
@@ -223,20 +288,43 @@ def _share_out(k: int, sizes: list[int]) -> np.ndarray:
     return shares
 
 
-def _join(parts: list[Coreset], left_out: int) -> Coreset:
-    """One coreset out of those of the classes, of which the budget left some out."""
-    reasons = [part.stop_reason for part in parts]
+def _solve_class(
+    solve: Callable[..., Coreset], gradients: LastLayerGradients, rows: np.ndarray, k: int, rng: np.random.RandomState
+) -> tuple[Coreset, tuple[Tensor, Tensor]]:
+    """Choose k of `rows`: the coreset in the numbers of the whole set, and the sums of all and of the chosen."""
+    part = gradients if len(rows) == len(gradients) else gradients.take(rows)
+    part = part.to("cpu" if part.device.type == "mps" else part.device, part.dtype)  # MPS has no float64
+    found = NOTHING if k == 0 else solve(part, k, rng, rows)
+    chosen = exact_sum(part.take(found.indices), torch.from_numpy(found.weights))
+    return replace(found, indices=rows[found.indices]), (exact_sum(part), chosen)
+
+
+def _single_threaded(function: Callable, *args: Any) -> Any:
+    """Call with one thread for torch's own parallelism: the classes are spread over threads already."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # of the calling thread
+    try:
+        return function(*args)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _join(solved: list[Coreset], parts: list[Part], error: float) -> Coreset:
+    """One coreset out of those of the classes, some of which the budget may leave without a row."""
+    reasons = [part.stop_reason for part in parts if part.n_selected]
     counts = {reason: reasons.count(reason) for reason in reasons}
     reason = reasons[0]
     if len(counts) > 1:
-        reason = "; ".join(f"{reason} ({count} of {len(parts)} classes)" for reason, count in counts.items())
-    if left_out:
-        reason += f"; the budget leaves {left_out} classes without a row"
+        reason = "; ".join(f"{reason} ({count} of {len(reasons)} classes)" for reason, count in counts.items())
+    if len(reasons) < len(parts):
+        reason += f"; the budget leaves {len(parts) - len(reasons)} classes without a row"
     return Coreset(
-        indices=np.concatenate([part.indices for part in parts]),
-        weights=np.concatenate([part.weights for part in parts]),
-        n_matched=sum(part.n_matched for part in parts),
+        indices=np.concatenate([found.indices for found in solved]),
+        weights=np.concatenate([found.weights for found in solved]),
+        n_matched=sum(found.n_matched for found in solved),
         stop_reason=reason,
+        error=error,
+        parts=tuple(parts),
     )
 
 
@@ -251,11 +339,6 @@ def relative_error(approximation: Tensor, target: Tensor) -> float:
 def _own_random_state(random_state: Any) -> np.random.RandomState:
     """As check_random_state, but None means fresh entropy instead of NumPy's global generator."""
     return np.random.RandomState() if random_state is None else check_random_state(random_state)
-
-
-def _in_float64(gradients: LastLayerGradients) -> LastLayerGradients:
-    on_cpu = gradients.device.type == "mps"  # which has no float64
-    return (gradients.to("cpu") if on_cpu else gradients).to(torch.float64)
 
 
 def _returned_as(like: LastLayerGradients | None, values: np.ndarray) -> Any:

@@ -29,6 +29,9 @@ class CRAIG(BaseSelector):
     per_class : bool, default=False
         Whether to choose in every class of y on its own, in proportion to its size, as the paper does.
 
+    n_jobs : int or None, default=None
+        Threads that classes are spread over. None is as many as torch uses, -1 one for each core.
+
     Attributes
     ----------
     indices_ : ndarray or Tensor of shape (n_select,)
@@ -82,13 +85,21 @@ class CRAIG(BaseSelector):
         "metric": [StrOptions({"euclidean", "sqeuclidean"})],
     }
 
-    def __init__(self, *, n_select: int | float = 0.1, metric: str = "euclidean", per_class: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        n_select: int | float = 0.1,
+        metric: str = "euclidean",
+        per_class: bool = False,
+        n_jobs: int | None = None,
+    ) -> None:
         self.n_select = n_select
         self.metric = metric
         self.per_class = per_class
+        self.n_jobs = n_jobs
 
-    def _solve(self, gradients: LastLayerGradients, k: int, rng: np.random.RandomState) -> Coreset:
-        n = len(gradients)
+    def _solve(self, gradients: LastLayerGradients, k: int, rng: np.random.RandomState, rows: np.ndarray) -> Coreset:
+        n, gradients = len(gradients), gradients.to(torch.float64)
         squares = gradients.norms() ** 2
 
         def distances(i: Tensor) -> Tensor:
@@ -98,8 +109,8 @@ class CRAIG(BaseSelector):
             d[torch.arange(len(i), device=i.device), i] = 0
             return d.sqrt() if self.metric == "euclidean" else d
 
-        rows: Callable[[Tensor], Tensor] = distances
+        look_up: Callable[[Tensor], Tensor] = distances
         if 4 * n * n <= DISTANCE_BYTES:
-            rows = torch.cat([distances(part).float() for part in torch.arange(n).split(1024)]).__getitem__
-        picks, sizes = facility_location(rows, n, k)
+            look_up = torch.cat([distances(part).float() for part in torch.arange(n).split(1024)]).__getitem__
+        picks, sizes = facility_location(look_up, n, k)
         return Coreset(picks, sizes.astype(np.float64), k, "all of the budget is used")

@@ -3,6 +3,7 @@
 from numbers import Integral, Real
 
 import numpy as np
+import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from sklearn_acs.gradients import LastLayerGradients
@@ -34,6 +35,9 @@ class GradMatch(BaseSelector):
         large, 20 a step 0.25 times for 1.10 to 1.43.
     per_class : bool, default=False
         Whether to choose in every class of y on its own, in proportion to its size.
+
+    n_jobs : int or None, default=None
+        Threads that classes are spread over. None is as many as torch uses, -1 one for each core.
 
     Attributes
     ----------
@@ -111,6 +115,7 @@ class GradMatch(BaseSelector):
         tolerance: float = 1e-6,
         atoms_per_step: int = 1,
         per_class: bool = False,
+        n_jobs: int | None = None,
     ) -> None:
         self.n_select = n_select
         self.ridge = ridge
@@ -118,10 +123,11 @@ class GradMatch(BaseSelector):
         self.tolerance = tolerance
         self.atoms_per_step = atoms_per_step
         self.per_class = per_class
+        self.n_jobs = n_jobs
 
-    def _solve(self, gradients: LastLayerGradients, k: int, rng: np.random.RandomState) -> Coreset:
+    def _solve(self, gradients: LastLayerGradients, k: int, rng: np.random.RandomState, rows: np.ndarray) -> Coreset:
         found = orthogonal_matching_pursuit(
-            gradients,
+            gradients.to(torch.float64),
             k,
             ridge=self.ridge,
             center=len(gradients) / k if self.ridge_center == "uniform" else 0.0,

@@ -19,6 +19,9 @@ class RandomSelector(BaseSelector):
     per_class : bool, default=False
         Whether to draw in every class of y on its own, in proportion to its size.
 
+    n_jobs : int or None, default=None
+        Threads that classes are spread over. None is as many as torch uses, -1 one for each core.
+
     Attributes
     ----------
     indices_ : ndarray or Tensor of shape (n_select,)
@@ -65,7 +68,7 @@ class RandomSelector(BaseSelector):
     array([4., 4.])
     """
 
-    uses_gradients = False
+    fit_inputs = ()
 
     _parameter_constraints: dict = {**BaseSelector._parameter_constraints, "random_state": ["random_state"]}
 
@@ -75,11 +78,13 @@ class RandomSelector(BaseSelector):
         n_select: int | float = 0.1,
         random_state: int | np.random.RandomState | None = None,
         per_class: bool = False,
+        n_jobs: int | None = None,
     ) -> None:
         self.n_select = n_select
         self.random_state = random_state
         self.per_class = per_class
+        self.n_jobs = n_jobs
 
-    def _solve(self, gradients: LastLayerGradients, k: int, rng: np.random.RandomState) -> Coreset:
+    def _solve(self, gradients: LastLayerGradients, k: int, rng: np.random.RandomState, rows: np.ndarray) -> Coreset:
         n = len(gradients)
         return Coreset(rng.permutation(n)[:k], np.full(k, n / k), k, "all of the budget is drawn")

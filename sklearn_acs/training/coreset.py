@@ -64,7 +64,7 @@ class CoresetSelection(Callback):
     @property
     def needs_gradients(self) -> bool:
         """Whether a selection has to attack every sample and look at its gradient."""
-        return self.selector is not None and self.selector.uses_gradients
+        return self.selector is not None and "gradients" in self.selector.fit_inputs
 
     def prepare(self, module: nn.Module, example: Tensor, n_classes: int) -> None:
         """Find the layer whose gradients are matched, or say before any work what is wrong with the module."""

@@ -1,0 +1,73 @@
+"""A small table that prints well, shows in notebooks and becomes a DataFrame."""
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+__all__ = ["Table"]
+
+
+class Table:
+    """Rows under named columns.
+
+    Parameters
+    ----------
+    columns : sequence of str
+        Names of the columns.
+    rows : sequence of sequences
+        One value for each column; None shows as a dash.
+
+    Examples
+    --------
+    >>> from sklearn_acs.tables import Table
+    >>> print(Table(["class", "error"], [["cat", 0.01234], ["dog", None]]))
+    class   error
+    cat    0.0123
+    dog         -
+    """
+
+    def __init__(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        self.columns = list(columns)
+        self.rows = [list(row) for row in rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, column: str) -> list[Any]:
+        """All values of one column."""
+        position = self.columns.index(column)
+        return [row[position] for row in self.rows]
+
+    def to_frame(self) -> Any:
+        """Turn it into a pandas DataFrame."""
+        import pandas
+
+        return pandas.DataFrame(self.rows, columns=self.columns)
+
+    def __str__(self) -> str:
+        cells = [self.columns, *([_shown(value) for value in row] for row in self.rows)]
+        widths = [max(len(row[i]) for row in cells) for i in range(len(self.columns))]
+        to_left = [any(isinstance(row[i], str) for row in self.rows) for i in range(len(self.columns))]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if left else cell.rjust(width)
+                for cell, width, left in zip(row, widths, to_left, strict=True)
+            ).rstrip()
+            for row in cells
+        ]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{escape(name)}</th>" for name in self.columns)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{escape(_shown(value))}</td>" for value in row) + "</tr>" for row in self.rows
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
