@@ -5,7 +5,7 @@ from sklearn_acs.classifier import RobustClassifier
 from sklearn_acs.gradients import LastLayerGradients
 from sklearn_acs.metrics import robust_accuracy, robust_scorer
 from sklearn_acs.objectives import TRADES, Adversarial, Natural, Objective
-from sklearn_acs.selectors import CRAIG, GradMatch, RandomSelector
+from sklearn_acs.selectors import CRAIG, GradMatch, RandomSelector, ScoreSelector
 from sklearn_acs.training.schedule import CoresetSchedule
 
 __version__ = "0.1.0"
@@ -24,6 +24,7 @@ __all__ = [
     "Objective",
     "RandomSelector",
     "RobustClassifier",
+    "ScoreSelector",
     "robust_accuracy",
     "robust_scorer",
 ]

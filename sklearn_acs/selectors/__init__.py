@@ -4,7 +4,13 @@ from sklearn_acs.selectors.base import BaseSelector, Coreset
 from sklearn_acs.selectors.craig import CRAIG
 from sklearn_acs.selectors.gradmatch import GradMatch
 from sklearn_acs.selectors.random import RandomSelector
+from sklearn_acs.selectors.score import ScoreSelector
 
-SELECTORS: dict[str, type[BaseSelector]] = {"random": RandomSelector, "craig": CRAIG, "gradmatch": GradMatch}
+SELECTORS: dict[str, type[BaseSelector]] = {
+    "random": RandomSelector,
+    "craig": CRAIG,
+    "gradmatch": GradMatch,
+    "score": ScoreSelector,
+}
 
-__all__ = ["CRAIG", "SELECTORS", "BaseSelector", "Coreset", "GradMatch", "RandomSelector"]
+__all__ = ["CRAIG", "SELECTORS", "BaseSelector", "Coreset", "GradMatch", "RandomSelector", "ScoreSelector"]

@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sklearn_acs.gradients import LastLayerGradients
-from sklearn_acs.selectors import CRAIG, SELECTORS, GradMatch, RandomSelector
+from sklearn_acs.selectors import CRAIG, SELECTORS, GradMatch, RandomSelector, ScoreSelector
 from sklearn_acs.selectors.base import _share_out
 
 INSTANCES = [
@@ -21,6 +21,8 @@ INSTANCES = [
     CRAIG(metric="sqeuclidean", per_class=True),
     RandomSelector(),
     RandomSelector(random_state=0, per_class=True),
+    ScoreSelector(),
+    ScoreSelector(order="lowest", per_class=True),
 ]
 
 

@@ -1,0 +1,213 @@
+"""Selection by scores: the samples with the largest gradients, the highest losses, the smallest margins."""
+
+from functools import partial
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from sklearn.base import _fit_context
+from sklearn.utils import assert_all_finite
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.validation import _num_samples
+from torch import Tensor
+
+from sklearn_acs.gradients import LastLayerGradients
+from sklearn_acs.selectors.base import BaseSelector, Coreset
+
+
+class ScoreSelector(BaseSelector):
+    """Coreset of the samples with the highest or the lowest scores, which no solver has to be asked for.
+
+    Keeps the `n_select` samples at one end of the ranking; of equal scores those with the lowest index.
+
+    Parameters
+    ----------
+    n_select : int or float, default=0.1
+        Size of the coreset: a count, or a fraction of the samples in (0, 1].
+    scores : {"gradient_norm", "loss", "margin"} or array-like of shape (n_samples,), default="gradient_norm"
+        What samples are ranked by: the length of their gradient; their loss; the probability of their label minus
+        that of the best other class, from -1 (surely wrong) to 1; or numbers of one's own, one for each sample, such
+        as ``StabilityTracker.scores_``.
+    order : {"highest", "lowest"}, default="highest"
+        Which end of the ranking is kept. The hardest samples have the highest losses and the lowest margins.
+    per_class : bool, default=False
+        Whether to choose in every class of y on its own, in proportion to its size.
+    n_jobs : int or None, default=None
+        Threads that classes are spread over. None is as many as torch uses, -1 one for each core.
+
+    Attributes
+    ----------
+    indices_ : ndarray or Tensor of shape (n_select,)
+        The chosen rows, distinct, the most extreme first.
+    weights_ : ndarray or Tensor of shape (n_select,)
+        ``n_samples / n_select`` each, with `per_class` the ratio of the class: all count alike in training.
+    support_ : ndarray or Tensor of shape (n_samples,)
+        Boolean mask of the chosen rows.
+    approximation_error_ : float
+        ``||sum_j w_j G_j - sum_i G_i|| / ||sum_i G_i||`` over the whole set.
+    n_matched_ : int
+        The size of the coreset.
+    stop_reason_ : str
+        Why it stopped: the budget is used up.
+    coreset_ : Coreset
+        All of this in one object.
+    gradients_ : LastLayerGradients
+        The gradients of the coreset.
+    n_features_in_ : int
+        Length of one gradient.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Only when G has string feature names.
+
+    See Also
+    --------
+    GradMatch : Matches the sum of the gradients, which the extreme samples by themselves do not.
+    StabilityTracker : Learning stability, a score for ``order="lowest"``.
+
+    Notes
+    -----
+    Takes ``O(n (C + D))`` operations for gradient norms, and ``O(n log n)`` for the ranking.
+
+    Selection by scores defines no weights and approximates no sum of gradients: `approximation_error_` says by how
+    much the chosen, weighted alike, miss it.
+
+    In a classifier, "loss" is the objective's loss of each sample as it stands, without its sample weight, and
+    "margin" that of the objective's last branch, both at the current adversarial examples; an array is aligned with
+    the X of its `fit` and costs no pass through the network. With ``select_by="batch"`` a batch scores what its
+    samples do on average, so that random batches differ little: ``select_by="class"`` or "sample" says more.
+
+    Standing alone, "loss" and "margin" follow from the gradients of a single branch of cross-entropy, which are
+    ``softmax - onehot`` at the logits: exactly as long as these are not weighted, and up to the precision of these
+    numbers. Everything else is passed as ``fit(G, scores=...)``.
+
+    References
+    ----------
+    .. [1] M. Paul, S. Ganguli, G. K. Dziugaite. "Deep Learning on a Data Diet: Finding Important Examples Early in
+       Training", NeurIPS 2021. Gradient norms (GraNd).
+    .. [2] C. Dong, L. Liu, J. Shang. "Data Quality Matters For Adversarial Training: An Empirical Study", 2021,
+       arXiv:2102.07437. Learning stability.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_acs.selectors import ScoreSelector
+    >>> G = np.array([[1.0, 0.0], [3.0, 4.0], [0.0, 2.0], [0.0, -6.0]])
+    >>> ScoreSelector(n_select=2).fit(G).indices_
+    array([3, 1])
+    >>> ScoreSelector(n_select=2, scores=[0.3, 0.1, 0.4, 0.1], order="lowest").fit(G).indices_
+    array([1, 3])
+    """
+
+    _parameter_constraints: dict = {
+        **BaseSelector._parameter_constraints,
+        "scores": [StrOptions({"gradient_norm", "loss", "margin"}), "array-like"],
+        "order": [StrOptions({"highest", "lowest"})],
+    }
+
+    def __init__(
+        self,
+        *,
+        n_select: int | float = 0.1,
+        scores: str | ArrayLike = "gradient_norm",
+        order: str = "highest",
+        per_class: bool = False,
+        n_jobs: int | None = None,
+    ) -> None:
+        self.n_select = n_select
+        self.scores = scores
+        self.order = order
+        self.per_class = per_class
+        self.n_jobs = n_jobs
+
+    @property
+    def fit_inputs(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The gradients, the scores of each sample, or nothing where these are given already."""
+        if not isinstance(self.scores, str):
+            return ()
+        return ("gradients",) if self.scores == "gradient_norm" else ("scores",)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, G: Any, y: Any = None, scores: Any = None) -> Self:
+        """Choose the coreset.
+
+        Parameters
+        ----------
+        G : array-like or Tensor of shape (n_samples, n_features), or LastLayerGradients
+            One gradient per sample.
+        y : array-like of shape (n_samples,), default=None
+            Class labels; used, and needed, with ``per_class=True``.
+        scores : array-like or Tensor of shape (n_samples,), default=None
+            What to rank the samples by, in place of the parameter `scores`.
+
+        Returns
+        -------
+        self : object
+            The fitted selector.
+
+        Raises
+        ------
+        ValueError
+            Scores are not finite or not one for each sample, or do not follow from G.
+        """
+        if scores is None and not isinstance(self.scores, str):
+            scores = self.scores
+        if scores is not None:
+            scores = check_scores(scores, _num_samples(G))
+        return self._fit(G, y, partial(self._solve, scores=scores))
+
+    def _solve(
+        self,
+        gradients: LastLayerGradients,
+        k: int,
+        rng: np.random.RandomState,
+        rows: np.ndarray,
+        scores: np.ndarray | None = None,
+    ) -> Coreset:
+        values = scores_of(gradients, str(self.scores)) if scores is None else scores[rows]
+        picks = np.argsort(-values if self.order == "highest" else values, kind="stable")[:k]
+        return Coreset(picks, np.full(k, len(values) / k), k, f"the {self.order} scores use all of the budget")
+
+
+def check_scores(scores: Any, n_samples: int) -> np.ndarray:
+    """Scores in float64, finite and one for each sample."""
+    values = np.asarray(scores.cpu() if isinstance(scores, Tensor) else scores, dtype=np.float64)
+    if values.shape != (n_samples,):
+        raise ValueError(f"scores must have one value for each of the {n_samples} samples, got shape {values.shape}.")
+    assert_all_finite(values, input_name="scores")
+    return values
+
+
+def scores_of(gradients: LastLayerGradients, score: str) -> np.ndarray:
+    """The `score` of each sample as its gradient tells it, in float64, a block of gradients at a time."""
+    of_block = LastLayerGradients.norms if score == "gradient_norm" else partial(_undo_cross_entropy, score=score)
+    return torch.cat([of_block(block) for block in gradients.blocks(torch.float64)]).cpu().numpy()
+
+
+def margins(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Probability of the label minus that of the best other class, shape (n,)."""
+    label = labels[:, None]
+    return probabilities.gather(1, label)[:, 0] - probabilities.scatter(1, label, -torch.inf).amax(1)
+
+
+def _undo_cross_entropy(gradients: LastLayerGradients, score: str) -> Tensor:
+    """Loss or margin of each sample out of gradients at the logits that are ``softmax - onehot``."""
+    g = gradients.branches[0][0]  # (n, C)
+    labels = g.argmin(1)
+    at_label = g.gather(1, labels[:, None])[:, 0]
+    slack = 1e-4 - 1e-2 * at_label  # what half precision may have rounded away
+    right = (
+        len(gradients.branches) == 1
+        and g.shape[1] > 1
+        and bool((at_label >= -1 - slack).all())
+        and bool((g.scatter(1, labels[:, None], 0).amin(1) >= -slack).all())
+        and bool((g.sum(1).abs() <= slack).all())
+    )
+    if not right:
+        raise ValueError(
+            f"scores={score!r} does not follow from G, which is not the single-branch LastLayerGradients of an "
+            f"unweighted cross-entropy: pass the {score} of each sample as fit(G, scores=...)."
+        )
+    probabilities = g.scatter_add(1, labels[:, None], torch.ones_like(g[:, :1]))
+    if score == "margin":
+        return margins(probabilities, labels)
+    return -(1 + at_label).clamp(min=torch.finfo(torch.float32).eps).log()
