@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.utils.validation import _check_sample_weight
+from sklearn.utils.validation import _check_sample_weight, _num_samples
 from skorch.callbacks import LRScheduler
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
@@ -35,6 +35,7 @@ from sklearn_acs.parts import RoutedParamsMixin, make_part
 from sklearn_acs.prediction import settle_attack
 from sklearn_acs.selectors import SELECTORS
 from sklearn_acs.selectors.base import BaseSelector
+from sklearn_acs.selectors.score import ScoreSelector
 from sklearn_acs.training.augment import AUGMENTS
 from sklearn_acs.training.batches import Batches
 from sklearn_acs.training.coreset import CoresetSelection, coreset_size
@@ -98,6 +99,9 @@ class FittingMixin(RoutedParamsMixin):
         seeds = spawn_seeds(self.random_state, self._epochs_done)
         with local_randomness(seeds.model, device):
             samples, labels, weight, rows = self._read(X, y, sample_weight, classes, reset=not continues)
+            n_given = _num_samples(X)
+            if isinstance(selector, ScoreSelector) and schedule.n_selections:
+                selector.keep_rows(rows, n_given)
             data = make_data(samples, labels, self.input_format_, self.clip_, device)
             by_name = not isinstance(given, Attack) and "attack__eps" not in vars(self)
             self.attack_ = settle_attack(attack, by_name, self.input_format_, self._statistics[1], objective)
@@ -119,9 +123,10 @@ class FittingMixin(RoutedParamsMixin):
 
             self.net_, self.history_, self.cost_, self.schedule_ = net, net.history, meter.cost, schedule
             self._evaluation_seed = seeds.evaluation
-            progress = Progress(schedule, len(data), n_select, selection.needs_gradients, bool(self.verbose))
+            progress = Progress(schedule, len(data), n_select, selection.attacks, bool(self.verbose))
+            generator = torch.Generator(device=device).manual_seed(seeds.attack)
             try:
-                net.train(Run(batches, torch.Generator(device=device).manual_seed(seeds.attack), meter, progress))
+                net.train(Run(batches, rows, n_given, generator, meter, progress))
             finally:
                 coreset, selection.layer_ = selection.coreset_, None
                 self.coreset_ = coreset and replace(coreset, indices=rows[coreset.indices])

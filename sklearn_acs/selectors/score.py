@@ -149,11 +149,44 @@ class ScoreSelector(BaseSelector):
         ValueError
             Scores are not finite or not one for each sample, or do not follow from G.
         """
+        return self._fit(G, y, partial(self._solve, scores=self._given_scores(G, scores)))
+
+    def sample_scores(self, G: LastLayerGradients, scores: Any = None) -> np.ndarray:
+        """What `fit` ranks the samples by.
+
+        Parameters
+        ----------
+        G : LastLayerGradients
+            One gradient per sample.
+        scores : array-like or Tensor of shape (n_samples,), default=None
+            As in `fit`.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,)
+            In float64.
+        """
+        given = self._given_scores(G, scores)
+        return scores_of(G, str(self.scores)) if given is None else given
+
+    def keep_rows(self, rows: np.ndarray, n_samples: int) -> None:
+        """Cut an array `scores` of `n_samples` samples to the samples `rows`; a name stays what it is.
+
+        Parameters
+        ----------
+        rows : ndarray of int
+            The samples left.
+        n_samples : int
+            How many there were.
+        """
+        if not isinstance(self.scores, str):
+            self.scores = check_scores(self.scores, n_samples)[rows]
+
+    def _given_scores(self, G: Any, scores: Any) -> np.ndarray | None:
+        """Numbers given to `fit` or as the parameter; None where they have to follow from the gradients."""
         if scores is None and not isinstance(self.scores, str):
             scores = self.scores
-        if scores is not None:
-            scores = check_scores(scores, _num_samples(G))
-        return self._fit(G, y, partial(self._solve, scores=scores))
+        return None if scores is None else check_scores(scores, _num_samples(G))
 
     def _solve(
         self,

@@ -16,8 +16,10 @@ from sklearn_acs.attacks.base import frozen
 from sklearn_acs.gradients import DenseGradients, LastLayerGradients, batch_factors
 from sklearn_acs.models import last_linear
 from sklearn_acs.selectors.base import BaseSelector, Coreset, relative_error
+from sklearn_acs.selectors.score import ScoreSelector
 from sklearn_acs.training.net import AdversarialNet
 from sklearn_acs.training.schedule import CoresetSchedule
+from sklearn_acs.training.scores import sample_scores
 
 SELECT_BY = ("sample", "class", "batch")
 
@@ -63,8 +65,13 @@ class CoresetSelection(Callback):
 
     @property
     def needs_gradients(self) -> bool:
-        """Whether a selection has to attack every sample and look at its gradient."""
+        """Whether a selection has to look at the gradient of every sample."""
         return self.selector is not None and "gradients" in self.selector.fit_inputs
+
+    @property
+    def attacks(self) -> bool:
+        """Whether a selection has to attack every sample: for gradients or for anything else of the model's."""
+        return self.selector is not None and bool(self.selector.fit_inputs)
 
     def prepare(self, module: nn.Module, example: Tensor, n_classes: int) -> None:
         """Find the layer whose gradients are matched, or say before any work what is wrong with the module."""
@@ -109,9 +116,14 @@ class CoresetSelection(Callback):
         meter, batches = net.run_.meter, net.run_.batches
         meter.enter("selection")
         gradients = None if self.layer_ is None else last_layer_gradients(net, self.layer_)
-        if gradients is not None and not gradients.isfinite():
+        given: dict[str, Any] = {}
+        if isinstance(self.selector, ScoreSelector) and "scores" in self.selector.fit_inputs:
+            given["scores"] = sample_scores(net, str(self.selector.scores))
+        found = [values.isfinite() for values in (gradients, *given.values()) if values is not None]
+        if not all(torch.as_tensor(finite).all() for finite in found):
             raise FloatingPointError(
-                f"training diverged before epoch {len(net.history)}: gradients are not finite. A smaller lr may help"
+                f"training diverged before epoch {len(net.history)}: gradients or losses are not finite. "
+                "A smaller lr may help"
             )
         meter.enter("solver")
         return choose(
@@ -122,6 +134,7 @@ class CoresetSelection(Callback):
             self.n_select,
             batches.batch_size,
             self.random_state_,
+            **given,
         )
 
 
@@ -168,10 +181,12 @@ def choose(
     n_select: int,
     batch_size: int,
     random_state: np.random.RandomState,
+    **given: Any,
 ) -> Coreset:
     """Choose about `n_select` samples: among all, within each class, or as whole random batches.
 
-    Without `gradients` the selector goes by the number of samples alone, and the error is not known (NaN).
+    Without `gradients` the selector goes by what else is `given`, arguments of its `fit`, or by the number of samples
+    alone, and the error is not known (NaN).
     """
     n = len(y)
     known = gradients is not None
@@ -185,10 +200,13 @@ def choose(
         selector.set_params(n_select=max(1, round(n_select * n_groups / n)), per_class=False)
         # Sums and not means: the batches' sizes differ by one, and what is matched is the sum over all samples.
         sums = gradients.mean_by(groups) * torch.from_numpy(np.bincount(groups)).to(gradients.device)[:, None]
-        coreset = expand(selector.fit(sums).coreset_, groups, gradients)
+        if isinstance(selector, ScoreSelector):  # a batch scores what its samples do on average
+            scores = selector.sample_scores(gradients, given.get("scores"))
+            given["scores"] = np.bincount(groups, scores) / np.bincount(groups)
+        coreset = expand(selector.fit(sums, **given).coreset_, groups, gradients)
     else:
         selector.set_params(n_select=n_select, per_class=select_by == "class")
-        coreset = selector.fit(gradients, y.cpu().numpy()).coreset_
+        coreset = selector.fit(gradients, y.cpu().numpy(), **given).coreset_
     return coreset if known else replace(coreset, error=float("nan"))
 
 

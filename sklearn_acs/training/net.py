@@ -24,6 +24,8 @@ class Run:
     """What belongs to one fit and is gone after it: the data, the attacks' randomness, meter and progress bar."""
 
     batches: Batches
+    rows: np.ndarray  # where in X the samples of `batches` come from
+    n_given: int  # samples in X
     generator: torch.Generator
     meter: CostMeter
     progress: Progress
@@ -136,7 +138,7 @@ class AdversarialNet(NeuralNet):
             losses.append(step["loss"])
             sizes.append(len(batch.y))
             self.history.record_batch(f"{prefix}_batch_size", sizes[-1])
-            self.notify("on_batch_end", batch=pair, training=training, **step)
+            self.notify("on_batch_end", batch=pair, rows=batch.rows, training=training, **step)
             self.run_.progress.advance(sizes[-1])
 
         values = torch.stack(losses).tolist()
