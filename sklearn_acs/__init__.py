@@ -5,8 +5,9 @@ from sklearn_acs.classifier import RobustClassifier
 from sklearn_acs.gradients import LastLayerGradients
 from sklearn_acs.metrics import robust_accuracy, robust_scorer
 from sklearn_acs.objectives import TRADES, Adversarial, Natural, Objective
-from sklearn_acs.selectors import CRAIG, GradMatch, RandomSelector, ScoreSelector
+from sklearn_acs.selectors import CRAIG, Glister, GradMatch, RandomSelector, ScoreSelector
 from sklearn_acs.training.schedule import CoresetSchedule
+from sklearn_acs.training.stability import StabilityTracker
 
 __version__ = "0.1.0"
 
@@ -18,6 +19,7 @@ __all__ = [
     "Adversarial",
     "Attack",
     "CoresetSchedule",
+    "Glister",
     "GradMatch",
     "LastLayerGradients",
     "Natural",
@@ -25,6 +27,7 @@ __all__ = [
     "RandomSelector",
     "RobustClassifier",
     "ScoreSelector",
+    "StabilityTracker",
     "robust_accuracy",
     "robust_scorer",
 ]
