@@ -2,6 +2,7 @@
 
 from sklearn_acs.selectors.base import BaseSelector, Coreset
 from sklearn_acs.selectors.craig import CRAIG
+from sklearn_acs.selectors.glister import Glister
 from sklearn_acs.selectors.gradmatch import GradMatch
 from sklearn_acs.selectors.random import RandomSelector
 from sklearn_acs.selectors.score import ScoreSelector
@@ -10,7 +11,8 @@ SELECTORS: dict[str, type[BaseSelector]] = {
     "random": RandomSelector,
     "craig": CRAIG,
     "gradmatch": GradMatch,
+    "glister": Glister,
     "score": ScoreSelector,
 }
 
-__all__ = ["CRAIG", "SELECTORS", "BaseSelector", "Coreset", "GradMatch", "RandomSelector", "ScoreSelector"]
+__all__ = ["CRAIG", "SELECTORS", "BaseSelector", "Coreset", "Glister", "GradMatch", "RandomSelector", "ScoreSelector"]

@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sklearn_acs.gradients import LastLayerGradients
-from sklearn_acs.selectors import CRAIG, SELECTORS, GradMatch, RandomSelector, ScoreSelector
+from sklearn_acs.selectors import CRAIG, SELECTORS, Glister, GradMatch, RandomSelector, ScoreSelector
 from sklearn_acs.selectors.base import _share_out
 
 INSTANCES = [
@@ -21,6 +21,8 @@ INSTANCES = [
     CRAIG(metric="sqeuclidean", per_class=True),
     RandomSelector(),
     RandomSelector(random_state=0, per_class=True),
+    Glister(),
+    Glister(method="r-greedy", step="sum", rounds=3, per_class=True),
     ScoreSelector(),
     ScoreSelector(order="lowest", per_class=True),
 ]
@@ -49,7 +51,7 @@ def make_factors(dtype=torch.float64):
 def selector(request):
     """One of each name, drawing the same twice."""
     cls = SELECTORS[request.param]
-    return cls(n_select=K, random_state=0) if request.param == "random" else cls(n_select=K)
+    return cls(n_select=K, random_state=0) if "random_state" in cls().get_params() else cls(n_select=K)
 
 
 def assert_same_coreset(a, b, rtol=1e-7):
@@ -108,11 +110,12 @@ def test_per_class_shares_the_budget_by_class_size(selector):
 
 
 def test_per_class_solves_each_class_on_its_own(selector):
-    chosen = selector.set_params(per_class=True).fit(G, Y).indices_
+    given = {"validation": G} if "validation" in selector.fit_inputs else {}  # the same for every class
+    chosen = selector.set_params(per_class=True).fit(G, Y, **given).indices_
     if isinstance(selector, RandomSelector):
         return  # whose one generator goes on from class to class
     for label, k in {"a": 6, "b": 4, "c": 2}.items():
-        alone = clone(selector).set_params(per_class=False, n_select=k).fit(G[label == Y])
+        alone = clone(selector).set_params(per_class=False, n_select=k).fit(G[label == Y], **given)
         np.testing.assert_array_equal(chosen[Y[chosen] == label], np.flatnonzero(label == Y)[alone.indices_])
 
 

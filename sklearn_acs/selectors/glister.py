@@ -1,0 +1,233 @@
+"""GLISTER: the coreset whose gradient step lowers the loss of held-out samples most."""
+
+from functools import partial
+from math import ceil, log
+from numbers import Integral, Real
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import _fit_context
+from sklearn.utils._param_validation import Interval, StrOptions
+from torch import Tensor
+
+from sklearn_acs.gradients import DenseGradients, LastLayerGradients, as_gradients
+from sklearn_acs.selectors._taylor_greedy import CrossEntropy, largest, taylor_greedy
+from sklearn_acs.selectors.base import BaseSelector, Coreset, _resolve_n_select
+
+METHODS = ("stochastic", "naive", "r-greedy")
+
+TAYLOR = "all of the budget is used"
+FIXED = "all of the budget is used, with the validation gradient fixed: how it moves is not known"
+
+
+class Glister(BaseSelector):
+    """Coreset by generalisation: a step along its gradients helps on validation samples.
+
+    Greedily minimises the validation loss ``L_V(W - eta / k * sum_{j in S} G_j)`` over all S of k rows, W being the
+    last layer. The gain of row e is ``<G_e, grad L_V(W_S)>``; after each pick the layer moves to W_S, and with it the
+    logits of the validation samples and the gradient of their loss.
+
+    Parameters
+    ----------
+    n_select : int or float, default=0.1
+        Size of the coreset: a count, or a fraction of the samples in (0, 1].
+    method : {"stochastic", "naive", "r-greedy"}, default="stochastic"
+        What a pick looks at. "naive": all rows that are left. "stochastic": a random
+        ``n / k * log(1 / subsample_eps)`` of them. "r-greedy": all of them, but only `rounds` times; each round
+        takes its share of the budget at once, which overshoots where `eta` is large.
+    eta : float, default=1.0
+        Length of the step; 0 leaves the validation gradient where it is.
+    step : {"mean", "sum"}, default="mean"
+        "mean" is one step of length `eta` along the coreset's mean gradient; all classes share it with `per_class`.
+        "sum" takes a step of length `eta` for each pick, as CORDS does.
+    rounds : int, default=15
+        Rounds of "r-greedy"; more than k are k.
+    subsample_eps : float, default=0.01
+        How far, in (0, 1), "stochastic" may expect to fall short of "naive" (exactly so for submodular functions).
+    random_state : int, RandomState instance or None, default=None
+        Draws the candidates of "stochastic". None takes fresh entropy from the operating system and leaves NumPy's
+        global generator alone.
+    per_class : bool, default=False
+        Whether to choose in every class of y on its own, in proportion to its size, each for the sake of all
+        validation samples.
+    n_jobs : int or None, default=None
+        Threads that classes are spread over. None is as many as torch uses, -1 one for each core.
+
+    Attributes
+    ----------
+    indices_ : ndarray or Tensor of shape (n_select,)
+        The chosen rows, distinct, in the order chosen.
+    weights_ : ndarray or Tensor of shape (n_select,)
+        ``n_samples / n_select`` each, with `per_class` the ratio of the class: GLISTER has no weights of its own,
+        and with equal ones training takes the plain mean over the coreset.
+    support_ : ndarray or Tensor of shape (n_samples,)
+        Boolean mask of the chosen rows.
+    approximation_error_ : float
+        ``||sum_j w_j G_j - sum_i G_i|| / ||sum_i G_i||`` over the whole set, which GLISTER does not aim at.
+    n_matched_ : int
+        The size of the coreset.
+    stop_reason_ : str
+        Why it stopped, and whether the validation gradient was fixed.
+    coreset_ : Coreset
+        All of this in one object.
+    gradients_ : LastLayerGradients
+        The gradients of the coreset.
+    n_features_in_ : int
+        Length of one gradient.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Only when G has string feature names.
+
+    See Also
+    --------
+    GradMatch : Matches the sum of the training gradients instead.
+    RandomSelector : The baseline.
+
+    Notes
+    -----
+    With m validation samples, C classes and D features, "naive" takes ``O(k (n + m) C D)`` operations, "stochastic"
+    ``O((n log(1 / subsample_eps) + k m) C D)`` and "r-greedy" ``O((rounds (n + m) + k) C D)``, with
+    ``O((n + m) (C + D) + C D)`` numbers in memory: n = 5000, m = 1000, C = 10, D = 512, k = 500 took 1.3, 0.4 and
+    0.04 seconds on one core.
+
+    Differences from the published code (CORDS, DeepCore, ACS):
+
+    1. The step is along the mean of the picked gradients. Their sum with eta = lr is k times as long as SGD's step.
+    2. The rounds of "r-greedy" add up to k. ``int(k / r)`` picks each overshoot it, and never end where k < r.
+    3. In adversarial training `RobustClassifier` differentiates the validation samples' adversarial loss at first and
+       after every pick. ACS's port goes on with the clean loss after the first one; DeepCore's never moves at all.
+    4. Each class is chosen for all validation samples. CORDS takes those of the class alone, and a step that helps
+       one class is free to harm the others.
+    5. Equal gains, up to rounding, go to the lowest index.
+
+    References
+    ----------
+    .. [1] K. Killamsetty, D. Sivasubramanian, G. Ramakrishnan, R. Iyer. "GLISTER: Generalization based Data Subset
+       Selection for Efficient and Robust Learning", AAAI 2021.
+    .. [2] Y. Li, P. Zhao, X. Lin, B. Kailkhura, R. Goldhahn. "Less is More: Data Pruning for Faster Adversarial
+       Training", SafeAI 2023.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_acs.gradients import LastLayerGradients
+    >>> from sklearn_acs.selectors import Glister
+    >>> h1, labels = torch.eye(3).repeat(4, 1), torch.arange(12) % 2
+    >>> g = torch.full((12, 2), 0.5) - torch.eye(2)[labels]  # of cross-entropy, where all logits are zero
+    >>> G = LastLayerGradients([(g, h1)])
+    >>> Glister(n_select=3, method="naive").fit(G, validation=G.take([0, 4, 8])).indices_
+    tensor([0, 2, 4])
+    """
+
+    fit_inputs = ("gradients", "validation")
+
+    _parameter_constraints: dict = {
+        **BaseSelector._parameter_constraints,
+        "method": [StrOptions(set(METHODS))],
+        "eta": [Interval(Real, 0, None, closed="left")],
+        "step": [StrOptions({"mean", "sum"})],
+        "rounds": [Interval(Integral, 1, None, closed="left")],
+        "subsample_eps": [Interval(Real, 0, 1, closed="neither")],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        *,
+        n_select: int | float = 0.1,
+        method: str = "stochastic",
+        eta: float = 1.0,
+        step: str = "mean",
+        rounds: int = 15,
+        subsample_eps: float = 0.01,
+        random_state: int | np.random.RandomState | None = None,
+        per_class: bool = False,
+        n_jobs: int | None = None,
+    ) -> None:
+        self.n_select = n_select
+        self.method = method
+        self.eta = eta
+        self.step = step
+        self.rounds = rounds
+        self.subsample_eps = subsample_eps
+        self.random_state = random_state
+        self.per_class = per_class
+        self.n_jobs = n_jobs
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, G: Any, y: Any = None, validation: Any = None) -> Self:
+        """Choose the coreset.
+
+        Parameters
+        ----------
+        G : array-like or Tensor of shape (n_samples, n_features), or LastLayerGradients
+            One gradient per sample.
+        y : array-like of shape (n_samples,), default=None
+            Class labels; used, and needed, with ``per_class=True``.
+        validation : LastLayerGradients, array-like or Tensor of shape (n_validation, n_features), default=None
+            One gradient per validation sample. Factors must be those of unweighted cross-entropy, one branch with
+            ``g = softmax - onehot``: labels and logits follow from g, and with them how the gradient moves. A matrix
+            does not tell; its mean row then stays fixed, and the k largest inner products with it are chosen. None
+            stands for G itself, as factors where they are of that form.
+
+        Returns
+        -------
+        self : object
+            The fitted selector.
+        """
+        gradients = self._validate_gradients(G, reset=True)
+        k = _resolve_n_select(self.n_select, len(gradients))
+        solve = partial(
+            self._solve,
+            validation=_read_validation(validation, gradients),
+            rate=self.eta / k if self.step == "mean" else self.eta,
+        )
+        return self._fit(G, y, solve)
+
+    def _solve(
+        self,
+        gradients: LastLayerGradients,
+        k: int,
+        rng: np.random.RandomState,
+        rows: np.ndarray,
+        validation: CrossEntropy | Tensor | None = None,
+        rate: float = 1.0,
+    ) -> Coreset:
+        n = len(gradients)
+        weights = np.full(k, n / k)
+        if not isinstance(validation, CrossEntropy):
+            assert validation is not None
+            return Coreset(largest(gradients.dot(validation), k).cpu().numpy(), weights, k, FIXED)
+        rounds = min(self.rounds, k) if self.method == "r-greedy" else k
+        picks = taylor_greedy(
+            gradients,
+            validation.to(gradients.device, gradients.dtype),
+            np.diff(np.arange(rounds + 1) * k // rounds),
+            rate=rate,
+            n_candidates=ceil(n / k * log(1 / self.subsample_eps)) if self.method == "stochastic" else None,
+            rng=rng,
+        )
+        return Coreset(picks, weights, k, TAYLOR)
+
+
+def _read_validation(validation: Any, gradients: LastLayerGradients) -> CrossEntropy | Tensor:
+    """What `fit` was given, or `gradients` for None: samples with a loss that moves, or their mean gradient."""
+    given = gradients if validation is None else as_gradients(validation)
+    if len(given) == 0 or not given.isfinite():
+        raise ValueError(f"validation must be finite gradients of at least one sample, got shape {given.shape}.")
+    if given.shape[1] != gradients.shape[1] or not _same_layer(given, gradients):
+        raise ValueError(f"validation must be gradients of the same layer as G, {gradients}, got {given}.")
+    if not isinstance(given, DenseGradients):
+        try:
+            return CrossEntropy.of(given)
+        except ValueError as error:
+            if validation is not None:
+                raise ValueError(
+                    f"validation must be factors of unweighted cross-entropy gradients: {error}. Of another loss, "
+                    "give the mean gradient as an array of one row: it then stays fixed."
+                ) from error
+    return given.sum() / len(given)
+
+
+def _same_layer(*gradients: LastLayerGradients) -> bool:
+    """Whether those that are factors have the same number of classes."""
+    return len({g.branches[0][0].shape[1] for g in gradients if not isinstance(g, DenseGradients)}) <= 1
