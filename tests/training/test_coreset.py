@@ -8,10 +8,11 @@ from skorch.callbacks import Callback
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
-from sklearn_acs import CRAIG, PGD, GradMatch, RandomSelector, RobustClassifier
+from sklearn_acs import CRAIG, PGD, GradMatch, RandomSelector, RobustClassifier, ScoreSelector
 from sklearn_acs.gradients import DenseGradients, LastLayerGradients, batch_factors
 from sklearn_acs.training.batches import Batches
 from sklearn_acs.training.coreset import choose, coreset_size, last_layer_gradients
+from sklearn_acs.training.scores import sample_scores
 
 X = (load_digits(n_class=3).images / 16).astype(np.float32)[:90]
 y = load_digits(n_class=3).target[:90]
@@ -161,3 +162,115 @@ def test_a_last_layer_without_bias_has_no_column_for_it():
     gradient = LastLayerGradients(factors).sum().reshape(3, 64)
     loss = nn.functional.cross_entropy(module(torch.from_numpy(X)), torch.from_numpy(y), reduction="sum")
     torch.testing.assert_close(gradient, torch.autograd.grad(loss, module[1].weight)[0], rtol=1e-4, atol=1e-5)
+
+
+class InspectScores(Callback):
+    """Looks at the scores that a selection would see after an epoch, and at the same adversarial examples."""
+
+    def on_epoch_end(self, net, **kwargs):
+        run, self.scores = net.run_, {}
+        state = run.generator.get_state()
+        for name in ("loss", "margin"):
+            run.generator.set_state(state)
+            self.scores[name] = sample_scores(net, name)
+        run.generator.set_state(state)
+        self.seen = [(net.branch_inputs(batch), batch.y) for batch in run.batches.everything()]
+
+
+@pytest.mark.parametrize("objective", ["natural", "adversarial", "trades"])
+def test_scores_are_loss_and_margin_at_the_same_adversarial_examples(objective):
+    inspect = InspectScores()
+    clf = RobustClassifier(
+        objective=objective, selector=None, max_epochs=1, batch_size=32, callbacks=[inspect], random_state=0
+    ).fit(X, y, sample_weight=np.linspace(0.5, 1.5, len(X)))
+    module, losses, margins = clf.net_.module_.eval(), [], []
+    for inputs, labels in inspect.seen:
+        logits = {branch: module(x).detach() for branch, x in inputs.items()}
+        losses += clf.net_.criterion_.loss(logits, labels).tolist()
+        for z, label in zip(list(logits.values())[-1], labels, strict=True):
+            p = np.exp(z.double().numpy()) / np.exp(z.double().numpy()).sum()
+            margins.append(p[label] - np.delete(p, label).max())
+    np.testing.assert_allclose(inspect.scores["loss"], losses, rtol=1e-5)
+    np.testing.assert_allclose(inspect.scores["margin"], margins, atol=1e-5)
+
+
+def select_by_score(parameter, by="sample", n=60, gradients=None, k=15, order="highest", **given):
+    selector = ScoreSelector(scores=parameter, order=order)
+    return choose(selector, gradients, torch.arange(n) % 3, by, k, 10, np.random.RandomState(0), **given)
+
+
+def test_scores_choose_the_same_as_a_parameter_and_from_the_model():
+    scores = np.random.default_rng(0).normal(size=60)
+    for by in ("sample", "class", "batch"):
+        ours, given = select_by_score(scores, by), select_by_score("loss", by, scores=torch.tensor(scores))
+        np.testing.assert_array_equal(ours.indices, given.indices)
+        assert np.isnan(ours.error)
+    np.testing.assert_array_equal(select_by_score(scores).indices, np.argsort(-scores)[:15])
+
+
+@pytest.mark.parametrize("order", ["highest", "lowest"])
+def test_a_batch_scores_what_its_samples_do_on_average(order):
+    gradients, groups = make_gradients(645), np.random.RandomState(0).permutation(645) % 65
+    own = np.random.default_rng(0).normal(size=645)
+    for scores, values in ((own, own), ("gradient_norm", gradients.norms().numpy())):
+        found = select_by_score(scores, "batch", 645, gradients, 200, order)
+        means = np.array([values[groups == group].mean() for group in range(65)])
+        best = np.argsort(-means if order == "highest" else means)[:20]
+        np.testing.assert_array_equal(found.indices, np.flatnonzero(np.isin(groups, best)))
+
+
+@pytest.mark.parametrize(
+    "scores, forwards, backwards",
+    [("loss", 4, 3), ("margin", 4, 3), ("gradient_norm", 4, 3), (np.linspace(0, 1, 90), 0, 0)],
+    ids=["loss", "margin", "gradient_norm", "array"],
+)
+@pytest.mark.parametrize("by", ["sample", "batch"])
+def test_a_selection_by_scores_costs_one_attack_and_one_forward_or_nothing(scores, forwards, backwards, by):
+    clf = RobustClassifier(
+        selector="score", selector__scores=scores, select_by=by, max_epochs=2, attack=PGD(eps=0.1, steps=3)
+    ).fit(X, y)
+    cost = clf.cost_["selection"]
+    assert (cost.forwards, cost.backwards) == (forwards * len(X), backwards * len(X))
+    assert np.isnan(clf.coreset_.error) == (not isinstance(scores, str) or scores != "gradient_norm")
+
+
+def test_the_highest_losses_and_the_lowest_margins_are_much_the_same_samples():
+    settings = {"selector": "score", "select_by": "sample", "coreset_frac": 0.2, "warmup_frac": 0.9, "max_epochs": 10}
+    settings |= {"attack": PGD(eps=0.1, steps=2), "random_state": 0}
+    chosen = RobustClassifier(selector__scores="loss", **settings).fit(X, y).coreset_.indices
+    easy = RobustClassifier(selector__scores="loss", selector__order="lowest", **settings).fit(X, y)
+    assert not set(chosen) & set(easy.coreset_.indices)
+    by_margin = RobustClassifier(selector__scores="margin", selector__order="lowest", **settings).fit(X, y)
+    assert len(set(chosen) & set(by_margin.coreset_.indices)) > len(chosen) / 2
+
+
+def test_an_array_of_scores_is_cut_to_the_samples_of_positive_weight():
+    scores = np.random.default_rng(0).permutation(len(X))
+    weight = (y != 1).astype(float)
+    clf = RobustClassifier(
+        selector=ScoreSelector(scores=scores), select_by="sample", coreset_frac=0.3, max_epochs=2, attack__steps=1
+    ).fit(X, y, sample_weight=weight)
+    left = np.flatnonzero(weight)
+    np.testing.assert_array_equal(clf.coreset_.indices, left[np.argsort(-scores[left])][: len(clf.coreset_.indices)])
+    np.testing.assert_array_equal(clf.selector.scores, scores)  # the user's own is left as it is
+
+
+def test_an_array_of_scores_that_is_not_aligned_with_x_is_refused_before_any_work():
+    with pytest.raises(ValueError, match=r"scores must have one value for each of the 90 samples, got shape \(89,\)"):
+        RobustClassifier(selector="score", selector__scores=np.ones(89), module=pytest.fail).fit(X, y)
+    RobustClassifier(selector="score", selector__scores=np.ones(89), attack__steps=1).partial_fit(X, y)
+
+
+def test_losses_that_are_not_finite_are_a_divergence():
+    class BreaksInEvaluation(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(64, 3)
+
+        def forward(self, x):
+            return self.linear(x.flatten(1)) * (1 if self.training else np.nan)
+
+    with pytest.raises(FloatingPointError, match="before epoch 2: gradients or losses are not finite"):
+        RobustClassifier(
+            BreaksInEvaluation(), objective="natural", selector="score", selector__scores="loss", max_epochs=4
+        ).fit(X, y)
