@@ -48,7 +48,7 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         What training defends against. None is the objective's own attack, and where that is None too "pgd". A name
         means 10 steps (or one) in linf with radius 8/255 for images, and 0.1 standard deviations of each feature for
         tables. An object means what it says, in the units of X.
-    selector : {"gradmatch", "craig", "random"}, BaseSelector or None, default="gradmatch"
+    selector : {"gradmatch", "craig", "random", "score"}, BaseSelector or None, default="gradmatch"
         What chooses the coreset. None trains on everything. Its `n_select` and `per_class` are set from
         `coreset_frac` and `select_by`.
     coreset_frac : float, default=0.5
@@ -60,6 +60,10 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
     select_by : {"sample", "class", "batch"}, default="batch"
         Choose among all samples, within each class, or among random batches by their summed gradients: batches of
         `batch_size`, smaller where that makes fewer than 64.
+    validation_fraction : float, default=0.1
+        Share of the samples, in (0, 1), that a selector which needs validation samples (``selector="glister"``) keeps
+        to itself: stratified, neither trained on nor part of a coreset, and attacked anew at every selection.
+        `coreset_frac` is then a share of the others. Other selectors hold out nothing.
     max_epochs : int, default=30
         Length in epochs of the ordinary training that is sped up.
     batch_size : int, default=128
@@ -156,6 +160,7 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         "select_every": [Interval(Integral, 1, None, closed="left")],
         "warmup_frac": [Interval(Real, 0, 1, closed="left")],
         "select_by": [StrOptions(set(SELECT_BY))],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "optimizer": [StrOptions(set(OPTIMIZERS)), callable],
@@ -181,6 +186,7 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         select_every: int = 20,
         warmup_frac: float = 0.5,
         select_by: str = "batch",
+        validation_fraction: float = 0.1,
         max_epochs: int = 30,
         batch_size: int = 128,
         optimizer: str | type[Optimizer] = "sgd",
@@ -203,6 +209,7 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         self.select_every = select_every
         self.warmup_frac = warmup_frac
         self.select_by = select_by
+        self.validation_fraction = validation_fraction
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.optimizer = optimizer
