@@ -12,7 +12,7 @@ from sklearn.utils.validation import _check_sample_weight, _num_samples
 from skorch.callbacks import LRScheduler
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 
 from sklearn_acs.attacks import ATTACKS, Attack
 from sklearn_acs.inputs import (
@@ -28,6 +28,7 @@ from sklearn_acs.inputs import (
     n_samples,
     read_samples,
     statistics,
+    take_samples,
 )
 from sklearn_acs.models import build_model
 from sklearn_acs.objectives import OBJECTIVES, Objective
@@ -45,6 +46,7 @@ from sklearn_acs.training.optimization import LR_SCHEDULES, OPTIMIZERS, LrFactor
 from sklearn_acs.training.progress import Progress
 from sklearn_acs.training.schedule import CoresetSchedule
 from sklearn_acs.training.seeds import Seeds, local_randomness, spawn_seeds
+from sklearn_acs.training.validation import hold_out
 
 
 class FittingMixin(RoutedParamsMixin):
@@ -56,6 +58,7 @@ class FittingMixin(RoutedParamsMixin):
     attack: Any
     selector: Any
     select_by: str
+    validation_fraction: float
     batch_size: int
     optimizer: Any
     lr: float | None
@@ -102,13 +105,18 @@ class FittingMixin(RoutedParamsMixin):
             n_given = _num_samples(X)
             if isinstance(selector, ScoreSelector) and schedule.n_selections:
                 selector.keep_rows(rows, n_given)
+            selection_state, held_out = np.random.RandomState(seeds.selection), None
+            if selector is not None and "validation" in selector.fit_inputs and schedule.n_selections:
+                kept, held = hold_out(labels.numpy(), self.validation_fraction, selection_state)
+                apart = make_data(take_samples(samples, held), labels[held], self.input_format_, self.clip_, device)
+                held_out = self._make_batches(apart, None, seeds, device)
+                samples, labels, rows = take_samples(samples, kept), labels[kept], rows[kept]
+                weight = weight[kept] / weight[kept].mean()
             data = make_data(samples, labels, self.input_format_, self.clip_, device)
             by_name = not isinstance(given, Attack) and "attack__eps" not in vars(self)
             self.attack_ = settle_attack(attack, by_name, self.input_format_, self._statistics[1], objective)
             n_select = coreset_size(len(data), schedule.coreset_frac, self.select_by, self.batch_size)
-            selection = CoresetSelection(
-                schedule, selector, self.select_by, n_select, np.random.RandomState(seeds.selection)
-            )
+            selection = CoresetSelection(schedule, selector, self.select_by, n_select, selection_state)
             batches = self._make_batches(data, weight, seeds, device)
             n_steps = schedule.full_epochs * len(batches) + schedule.coreset_epochs * ceil(n_select / self.batch_size)
             follow = LR_SCHEDULES[lr_schedule] if isinstance(lr_schedule, str) else lr_schedule
@@ -123,10 +131,11 @@ class FittingMixin(RoutedParamsMixin):
 
             self.net_, self.history_, self.cost_, self.schedule_ = net, net.history, meter.cost, schedule
             self._evaluation_seed = seeds.evaluation
-            progress = Progress(schedule, len(data), n_select, selection.attacks, bool(self.verbose))
+            selection_cost = selection.attacks + (len(held_out.data) / len(data) if held_out else 0)
+            progress = Progress(schedule, len(data), n_select, selection_cost, bool(self.verbose))
             generator = torch.Generator(device=device).manual_seed(seeds.attack)
             try:
-                net.train(Run(batches, rows, n_given, generator, meter, progress))
+                net.train(Run(batches, rows, n_given, generator, meter, progress, held_out))
             finally:
                 coreset, selection.layer_ = selection.coreset_, None
                 self.coreset_ = coreset and replace(coreset, indices=rows[coreset.indices])
@@ -146,8 +155,7 @@ class FittingMixin(RoutedParamsMixin):
         weight = _check_sample_weight(sample_weight, labels, dtype=np.float32, ensure_non_negative=True)
         rows = np.flatnonzero(weight)
         if len(rows) < len(labels):
-            samples = Subset(samples, rows.tolist()) if isinstance(samples, Dataset) else samples[rows]
-            labels, weight = labels[rows], weight[rows]
+            samples, labels, weight = take_samples(samples, rows), labels[rows], weight[rows]
         if reset:
             self.classes_ = np.unique(labels if classes is None else np.asarray(classes))
             if len(self.classes_) < 2:
@@ -162,7 +170,7 @@ class FittingMixin(RoutedParamsMixin):
             self._statistics = statistics(self.input_format_.to_model(example))
         return samples, encode_labels(labels, self.classes_), torch.from_numpy(weight / weight.mean()), rows
 
-    def _make_batches(self, data: Any, weight: Tensor, seeds: Seeds, device: torch.device) -> Batches:
+    def _make_batches(self, data: Any, weight: Tensor | None, seeds: Seeds, device: torch.device) -> Batches:
         """Batches of the data, each kind of draw with a generator of its own."""
         return Batches(
             data,

@@ -182,6 +182,11 @@ def n_samples(samples: Samples) -> int:
     return len(cast(Sized, samples))
 
 
+def take_samples(samples: Samples, rows: np.ndarray) -> Samples:
+    """The samples `rows`; of a Dataset a part that is not read."""
+    return Subset(samples, rows.tolist()) if isinstance(samples, Dataset) else samples[rows]
+
+
 def read_samples(estimator: BaseEstimator, X: Any, *, reset: bool) -> Samples:
     """Samples as given -> one tensor (uint8 or float32), or the Dataset itself, which is not read.
 

@@ -1,5 +1,6 @@
 """The skorch callback that selects the coreset when the schedule says so and points the batches at it."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import ceil
 from time import perf_counter
@@ -12,14 +13,19 @@ from sklearn.utils import check_random_state
 from skorch.callbacks import Callback
 from torch import Tensor, nn
 
-from sklearn_acs.attacks.base import frozen
+from sklearn_acs.attacks.base import cross_entropy, frozen
 from sklearn_acs.gradients import DenseGradients, LastLayerGradients, batch_factors
 from sklearn_acs.models import last_linear
+from sklearn_acs.objectives import ADVERSARIAL, CLEAN
+from sklearn_acs.objectives.base import Logits
 from sklearn_acs.selectors.base import BaseSelector, Coreset, relative_error
 from sklearn_acs.selectors.score import ScoreSelector
+from sklearn_acs.training.batches import Batches
 from sklearn_acs.training.net import AdversarialNet
 from sklearn_acs.training.schedule import CoresetSchedule
 from sklearn_acs.training.scores import sample_scores
+
+BranchLoss = Callable[[Logits, Tensor], Tensor]
 
 SELECT_BY = ("sample", "class", "batch")
 
@@ -119,6 +125,8 @@ class CoresetSelection(Callback):
         given: dict[str, Any] = {}
         if isinstance(self.selector, ScoreSelector) and "scores" in self.selector.fit_inputs:
             given["scores"] = sample_scores(net, str(self.selector.scores))
+        if self.layer_ is not None and net.run_.held_out is not None:
+            given["validation"] = validation_gradients(net, self.layer_, net.run_.held_out)
         found = [values.isfinite() for values in (gradients, *given.values()) if values is not None]
         if not all(torch.as_tensor(finite).all() for finite in found):
             raise FloatingPointError(
@@ -144,11 +152,29 @@ def last_layer_gradients(net: AdversarialNet, layer: nn.Linear) -> LastLayerGrad
     Attacked, forwarded and differentiated batch by batch on the same tensors, without augmentation and in eval mode,
     so that neither the batch's other samples nor another crop has a say; only the factors are kept.
     """
+    return _gather(net, layer, net.run_.batches, net.criterion_.loss, net.criterion_.branches)
+
+
+def validation_gradients(net: AdversarialNet, layer: nn.Linear, held_out: Batches) -> LastLayerGradients:
+    """Cross-entropy gradients at the held-out samples, one branch and unweighted: those of `Glister`'s validation loss.
+
+    They are attacked as in training, and clean only for an objective that attacks none: what has to fall is the loss
+    under attack (Li et al. 2023, Eq. 5), whatever else the objective adds up.
+    """
+    branch = ADVERSARIAL if ADVERSARIAL in net.criterion_.branches else CLEAN
+    return _gather(net, layer, held_out, lambda logits, y: cross_entropy(logits[branch], y), (branch,))
+
+
+def _gather(
+    net: AdversarialNet, layer: nn.Linear, batches: Batches, loss: BranchLoss, branches: tuple[str, ...]
+) -> LastLayerGradients:
+    """Attack the batches as the objective does, and differentiate `loss`, which looks at `branches`, batch by batch."""
     parts = []
-    for batch in net.run_.batches.everything():
+    for batch in batches.everything():
         inputs = net.branch_inputs(batch)
+        inputs = {branch: inputs[branch] for branch in branches}
         with frozen(net.module_):
-            factors = batch_factors(net.module_, layer, net.criterion_.loss, inputs, batch.y)
+            factors = batch_factors(net.module_, layer, loss, inputs, batch.y)
         parts.append([(batch.weight[:, None] * g, h1) for g, h1 in factors])
         net.run_.progress.advance(len(batch.y))
     return LastLayerGradients(
@@ -198,8 +224,10 @@ def choose(
         n_groups = group_count(n, batch_size)
         groups = random_state.permutation(n) % n_groups  # as equal in size as can be
         selector.set_params(n_select=max(1, round(n_select * n_groups / n)), per_class=False)
-        # Sums and not means: the batches' sizes differ by one, and what is matched is the sum over all samples.
-        sums = gradients.mean_by(groups) * torch.from_numpy(np.bincount(groups)).to(gradients.device)[:, None]
+        # Sums and not means: the batches' sizes differ by one, and what is matched is the sum over all samples. In
+        # units of the mean size, since the step that Glister takes along them has a length.
+        sizes = torch.from_numpy(np.bincount(groups) * n_groups / n).to(gradients.device, gradients.dtype)
+        sums = gradients.mean_by(groups) * sizes[:, None]
         if isinstance(selector, ScoreSelector):  # a batch scores what its samples do on average
             scores = selector.sample_scores(gradients, given.get("scores"))
             given["scores"] = np.bincount(groups, scores) / np.bincount(groups)

@@ -29,6 +29,7 @@ class Run:
     generator: torch.Generator
     meter: CostMeter
     progress: Progress
+    held_out: Batches | None = None  # of which selectors are told too
 
 
 class AdversarialNet(NeuralNet):

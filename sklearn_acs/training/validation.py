@@ -1,0 +1,46 @@
+"""Which samples are held out for selectors that ask what helps on others."""
+
+from math import ceil
+
+import numpy as np
+
+__all__ = ["hold_out"]
+
+
+def hold_out(labels: np.ndarray, share: float, random_state: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
+    """Split the samples into those trained on and a stratified share held out.
+
+    Every class keeps one sample, and gives in proportion to what else it has.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n,)
+        Classes as numbers from 0.
+    share : float
+        How much to hold out, in (0, 1), rounded up to whole samples.
+    random_state : RandomState
+        Draws.
+
+    Returns
+    -------
+    kept, held : ndarray of int
+        Both in ascending order.
+
+    Raises
+    ------
+    ValueError
+        The classes cannot keep a sample each.
+    """
+    order = random_state.permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    first = np.diff(labels[order], prepend=-1) > 0
+    free, n_held = order[~first], ceil(share * len(labels))
+    if n_held > len(free):
+        raise ValueError(
+            f"validation_fraction={share} holds out {n_held} of {len(labels)} samples, but every class keeps at least "
+            f"one to train on, which leaves {len(free)}"
+        )
+    # Evenly spaced from a random start: sorted by class, that is stratified.
+    at = (np.arange(n_held) * len(free) + random_state.randint(len(free))) // n_held
+    held = np.sort(free[at])
+    return np.setdiff1d(np.arange(len(labels)), held), held
