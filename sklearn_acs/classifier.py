@@ -48,7 +48,7 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         What training defends against. None is the objective's own attack, and where that is None too "pgd". A name
         means 10 steps (or one) in linf with radius 8/255 for images, and 0.1 standard deviations of each feature for
         tables. An object means what it says, in the units of X.
-    selector : {"gradmatch", "craig", "random", "score"}, BaseSelector or None, default="gradmatch"
+    selector : {"gradmatch", "craig", "glister", "random", "score"}, BaseSelector or None, default="gradmatch"
         What chooses the coreset. None trains on everything. Its `n_select` and `per_class` are set from
         `coreset_frac` and `select_by`.
     coreset_frac : float, default=0.5
@@ -61,8 +61,8 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         Choose among all samples, within each class, or among random batches by their summed gradients: batches of
         `batch_size`, smaller where that makes fewer than 64.
     validation_fraction : float, default=0.1
-        Share of the samples, in (0, 1), that a selector which needs validation samples (``selector="glister"``) keeps
-        to itself: stratified, neither trained on nor part of a coreset, and attacked anew at every selection.
+        Share of the samples, in (0, 1), that a fit holds out where its selector asks for validation samples, as
+        "glister" does: stratified, neither trained on nor part of a coreset, and attacked at every selection.
         `coreset_frac` is then a share of the others. Other selectors hold out nothing.
     max_epochs : int, default=30
         Length in epochs of the ordinary training that is sped up.

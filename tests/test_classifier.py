@@ -49,7 +49,7 @@ def test_adversarial_training_on_coresets_resists_what_natural_training_does_not
     assert robust.robust_score(X[1::2], y[1::2], attack) > natural.robust_score(X[1::2], y[1::2], attack) + 0.05
 
 
-@pytest.mark.parametrize("selector", ["gradmatch", "craig", "random", "score"])
+@pytest.mark.parametrize("selector", ["gradmatch", "craig", "glister", "random", "score"])
 def test_a_users_own_objective_trains_with_every_selector(digits, selector):
     clf = quick(objective=TwoBranches(), selector=selector).fit(*digits)
     losses = clf.history_[:, "train_loss"]

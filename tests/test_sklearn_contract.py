@@ -18,7 +18,7 @@ QUICK = {"max_epochs": 8, "attack": PGD(steps=2, eps=0.1)}
 
 CLASSIFIERS = [
     RobustClassifier(),
-    *(RobustClassifier(selector=name, **QUICK) for name in ("gradmatch", "craig", "random", None)),
+    *(RobustClassifier(selector=name, **QUICK) for name in ("gradmatch", "craig", "glister", "random", None)),
     *(RobustClassifier(objective=name, **QUICK) for name in ("natural", "trades")),
     *(RobustClassifier(select_by=by, **QUICK) for by in ("sample", "batch")),
     RobustClassifier(objective=TRADES(1.0, divergence="ce", attack=PGD(norm="l2", eps=0.5, steps=2)), max_epochs=8),

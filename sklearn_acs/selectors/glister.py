@@ -36,7 +36,8 @@ class Glister(BaseSelector):
         ``n / k * log(1 / subsample_eps)`` of them. "r-greedy": all of them, but only `rounds` times; each round
         takes its share of the budget at once, which overshoots where `eta` is large.
     eta : float, default=1.0
-        Length of the step; 0 leaves the validation gradient where it is.
+        Length of the step. One that hardly moves the layer picks much the same again and again, perhaps all of one
+        class; 0 leaves the validation gradient where it is.
     step : {"mean", "sum"}, default="mean"
         "mean" is one step of length `eta` along the coreset's mean gradient; all classes share it with `per_class`.
         "sum" takes a step of length `eta` for each pick, as CORDS does.
@@ -174,7 +175,7 @@ class Glister(BaseSelector):
         self : object
             The fitted selector.
         """
-        gradients = self._validate_gradients(G, reset=True)
+        gradients = self._validate_gradients(G, reset=True)  # the whole set, of which `_solve` sees a class
         k = _resolve_n_select(self.n_select, len(gradients))
         solve = partial(
             self._solve,

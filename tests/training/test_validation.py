@@ -139,8 +139,11 @@ def test_validation_gradients_are_of_cross_entropy_at_the_adversarial_examples(o
     np.testing.assert_allclose(np.asarray(inspect.gradients), torch.cat(rows).detach().numpy(), atol=1e-5)
 
 
-def test_the_selector_gets_them_and_its_layer_moves():
-    assert fit(select_by="sample").coreset_.stop_reason == "all of the budget is used"
+@pytest.mark.parametrize("select_by", ["sample", "class", "batch"])
+def test_the_selector_gets_them_and_its_layer_moves(select_by):
+    """The gradients of TRADES could not stand for them: with those alone it would stay where it is."""
+    reason = fit(select_by=select_by, objective="trades").coreset_.stop_reason
+    assert reason.removeprefix("of batches: ") == "all of the budget is used"
 
 
 def test_the_attack_on_held_out_samples_is_counted():
