@@ -80,8 +80,8 @@ def test_the_step_changes_the_picks():
 
 def test_labels_and_logits_follow_from_the_gradients():
     loss, step = CrossEntropy.of(V), torch.randn(C, D + 1, generator=generator, dtype=torch.float64)
-    torch.testing.assert_close(loss.labels.argmax(1), VALIDATION[1])
-    torch.testing.assert_close(loss.logits.log_softmax(1), (VALIDATION[0] @ W.T).log_softmax(1))
+    torch.testing.assert_close(loss.labels.argmax(0), VALIDATION[1])
+    torch.testing.assert_close(loss.logits.log_softmax(0), (W @ VALIDATION[0].T).log_softmax(0))
     torch.testing.assert_close(loss.gradient(), validation_gradient(W).flatten())
     torch.testing.assert_close(loss.after(step.flatten()).gradient(), validation_gradient(W - step).flatten())
 
