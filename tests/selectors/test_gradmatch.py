@@ -16,14 +16,14 @@ def G():
 def test_hands_the_pursuit_its_parameters(G):
     parameters = {"ridge": 0.3, "tolerance": 1e-2, "atoms_per_step": 2}
     selector = GradMatch(n_select=20, ridge_center="zero", **parameters).fit(G)
-    expected = orthogonal_matching_pursuit(as_gradients(G), 20, **parameters)
+    (expected,) = orthogonal_matching_pursuit([as_gradients(G)], [20], **parameters)
     np.testing.assert_array_equal(selector.indices_, expected.indices)
     np.testing.assert_array_equal(selector.weights_, expected.weights)
 
 
 def test_uniform_center_is_the_weight_of_a_random_subset(G):
     selector = GradMatch(n_select=20, ridge=0.3).fit(G)
-    expected = orthogonal_matching_pursuit(as_gradients(G), 20, ridge=0.3, center=len(G) / 20, tolerance=1e-6)
+    (expected,) = orthogonal_matching_pursuit([as_gradients(G)], [20], ridge=0.3, centers=[len(G) / 20], tolerance=1e-6)
     np.testing.assert_array_equal(selector.weights_, expected.weights)
 
 

@@ -9,11 +9,14 @@ from scipy.optimize import nnls
 from sklearn.linear_model import orthogonal_mp_gram
 
 from sklearn_acs.gradients import LastLayerGradients, as_gradients
+from sklearn_acs.selectors import _gram, _omp
+from sklearn_acs.selectors._gram import GramRows
 from sklearn_acs.selectors._omp import (
     BUDGET,
     TOLERANCE,
     UNCORRELATED,
-    GrowingCholesky,
+    _Support,
+    fill_up,
     orthogonal_matching_pursuit,
 )
 
@@ -24,12 +27,18 @@ def random_matrix(seed, n=24, d=10, offset=0.3):
     return np.random.default_rng(seed).normal(size=(n, d)) + offset
 
 
-def pursue(matrix, k, **options):
-    return orthogonal_matching_pursuit(as_gradients(matrix), k, **options)
+def pursue(matrix, k, center=0.0, **options):
+    options["centers"] = [center]
+    return orthogonal_matching_pursuit([as_gradients(matrix)], [k], **options)[0]
 
 
 def matched(result):
-    return result.indices[: result.n_matched], result.weights[: result.n_matched]
+    return result.indices, result.weights
+
+
+def filled(matrix, k, result):
+    (found,) = fill_up([as_gradients(matrix)], [k], [result.indices])
+    return found
 
 
 def residual_norm(matrix, result):
@@ -72,10 +81,10 @@ def test_residual_never_grows_with_k(seed):
 @pytest.mark.parametrize("ridge", [0.0, 0.1])
 @settings(deadline=None, max_examples=20)
 @given(seed=seeds, k=st.integers(1, 24), atoms_per_step=st.integers(1, 5))
-def test_k_distinct_rows_with_weights_that_are_not_negative(seed, ridge, k, atoms_per_step):
+def test_distinct_rows_with_weights_that_are_not_negative(seed, ridge, k, atoms_per_step):
     result = pursue(random_matrix(seed, d=6, offset=0), k, ridge=ridge, atoms_per_step=atoms_per_step)
-    assert len(set(result.indices)) == len(result.indices) == len(result.weights) == k
-    assert (matched(result)[1] > 0).all() and (result.weights >= 0).all()
+    assert len(set(result.indices)) == len(result.indices) == len(result.weights) <= k
+    assert (result.weights > 0).all()
 
 
 @pytest.mark.parametrize("ridge", [0.0, 0.1, 1.0])
@@ -114,7 +123,7 @@ def test_factors_and_the_written_out_matrix_give_the_same():
     factors = LastLayerGradients(
         [tuple(torch.randn(40, m, generator=rng, dtype=torch.float64) for m in (3, 5)) for _ in range(2)]
     )
-    from_factors = orthogonal_matching_pursuit(factors, 12, ridge=0.01)
+    (from_factors,) = orthogonal_matching_pursuit([factors], [12], ridge=0.01)
     from_matrix = pursue(np.asarray(factors), 12, ridge=0.01)
     np.testing.assert_array_equal(from_factors.indices, from_matrix.indices)
     np.testing.assert_allclose(from_factors.weights, from_matrix.weights)
@@ -132,10 +141,8 @@ def test_one_row():
 
 
 def test_duplicated_rows_are_matched_once_and_stand_for_all():
-    matrix = np.repeat(np.eye(2), 3, axis=0)
-    result = pursue(matrix, 4, tolerance=1e-6)
-    assert result.n_matched == 2
-    np.testing.assert_array_equal(result.indices, [0, 3, 1, 2])
+    result = pursue(np.repeat(np.eye(2), 3, axis=0), 4, tolerance=1e-6)
+    np.testing.assert_array_equal(result.indices, [0, 3])
     np.testing.assert_allclose(result.weights, 3)
 
 
@@ -146,17 +153,16 @@ def test_zero_rows_are_never_matched():
     assert (support % 2 == 1).all()
 
 
-def test_all_zero_matrix_matches_nothing_and_fills_from_the_front_with_weight_one():
+def test_all_zero_matrix_matches_nothing():
     result = pursue(np.zeros((5, 3)), 3)
-    assert result.n_matched == 0
-    np.testing.assert_array_equal(result.indices, [0, 1, 2])
-    np.testing.assert_array_equal(result.weights, 1)
+    assert len(result.indices) == 0
+    assert result.stop_reason == TOLERANCE
 
 
 def test_constant_columns_need_a_single_atom():
     result = pursue(np.ones((7, 4)), 3, tolerance=1e-6)
-    assert result.n_matched == 1
-    np.testing.assert_allclose(result.weights[0], 7)
+    np.testing.assert_array_equal(result.indices, [0])
+    np.testing.assert_allclose(result.weights, 7)
 
 
 def test_stops_at_the_budget():
@@ -168,7 +174,7 @@ def test_stops_at_the_tolerance():
     result = pursue(matrix, 24, ridge=1e-3, tolerance=0.1)
     assert result.stop_reason == TOLERANCE
     assert residual_norm(matrix, result) <= 0.1 * np.linalg.norm(matrix.sum(0))
-    before = pursue(matrix, result.n_matched - 1, ridge=1e-3)
+    before = pursue(matrix, len(result.indices) - 1, ridge=1e-3)
     assert residual_norm(matrix, before) > 0.1 * np.linalg.norm(matrix.sum(0))
 
 
@@ -176,36 +182,51 @@ def test_stops_when_nothing_correlates():
     """The sum is (1, 0.1): the second row points away from what the first leaves."""
     result = pursue(np.array([[1.0, 0.2], [0.0, -0.1], [0.0, 0.0]]), 3, ridge=10.0)
     assert result.stop_reason == UNCORRELATED
-    assert result.n_matched == 1
-
-
-def test_dependent_row_is_not_admitted_to_the_factor():
-    """A pursuit rarely gets there: such a row's correlation is zero, and rounding alone would admit it."""
-    factor = GrowingCholesky(3)
-    assert factor.append(np.empty(0), 4.0)
-    assert not factor.append(np.array([2.0]), 1.0)
-    assert factor.size == 1
+    np.testing.assert_array_equal(result.indices, [0])
 
 
 @pytest.mark.parametrize("ridge, n_matched", [(0.0, 10), (0.01, 40)])
 def test_without_ridge_the_rank_limits_the_matching_and_with_it_the_budget_does(ridge, n_matched):
     matrix = random_matrix(3, n=200, d=10)
     result = pursue(matrix, 40, ridge=ridge, tolerance=1e-9)
-    assert result.n_matched <= n_matched
-    assert (result.n_matched > 10) == (ridge > 0)
+    assert len(result.indices) <= n_matched
+    assert (len(result.indices) > 10) == (ridge > 0)
 
 
-def test_fill_is_the_best_of_the_rest_with_the_mean_weight():
-    matrix = random_matrix(4, n=60, d=5)
-    result = pursue(matrix, 20, tolerance=1e-9)
-    support, weights = matched(result)
-    residual = matrix.sum(0) - weights @ matrix[support]
-    rest = np.setdiff1d(np.arange(60), support)
-    filler = result.indices[result.n_matched :]
-    assert result.n_matched <= 5 and len(filler) == 20 - result.n_matched
-    np.testing.assert_allclose(result.weights[result.n_matched :], weights.mean())
-    left_out = np.setdiff1d(rest, filler)
-    assert (matrix[filler] @ residual).min() >= (matrix[left_out] @ residual).max() - 1e-9
+@settings(deadline=None, max_examples=20)
+@given(seed=seeds, k=st.integers(1, 30))
+def test_fill_uses_the_whole_budget_keeps_what_was_matched_and_the_error_low(seed, k):
+    matrix = random_matrix(seed, n=30, d=5)
+    result = pursue(matrix, k, tolerance=1e-9)
+    indices, weights = filled(matrix, k, result)
+    assert len(set(indices)) == len(indices) == k
+    assert (weights > 0).all()
+    kept = np.isin(result.indices, indices)
+    np.testing.assert_array_equal(indices[: kept.sum()], result.indices[kept])
+    by_chance = np.linalg.norm(matrix.sum(0) - 30 / k * matrix[:k].sum(0))
+    assert np.linalg.norm(matrix.sum(0) - weights @ matrix[indices]) <= max(by_chance, residual_norm(matrix, result))
+
+
+def test_fill_of_the_whole_set_solves_the_ridge_problem():
+    matrix = random_matrix(6, n=12, d=5, offset=1.0)
+    indices, weights = filled(matrix, 12, pursue(matrix, 12))
+    penalty = 0.1 * np.mean(np.sum(matrix**2, axis=1)) * np.eye(12)
+    expected = np.linalg.solve(matrix @ matrix.T + penalty, matrix @ matrix.sum(0) + penalty.sum(0))
+    assert (expected > 0).all()  # else NNLS would differ
+    np.testing.assert_allclose(weights, expected[indices])
+
+
+def test_fill_of_zeros_is_uniform_from_the_front():
+    indices, weights = filled(np.zeros((6, 3)), 4, pursue(np.zeros((6, 3)), 4))
+    np.testing.assert_array_equal(indices, [0, 1, 2, 3])
+    np.testing.assert_allclose(weights, 1.5)
+
+
+def test_fill_reaches_the_budget_also_where_rows_oppose_each_other():
+    matrix = np.array([[1.0, 0.0], [-0.9, 0.0], [0.0, 0.1]])
+    indices, weights = filled(matrix, 3, pursue(matrix, 3))
+    assert set(indices) == {0, 1, 2}
+    assert (weights > 0).all()
 
 
 def test_weights_belong_to_their_indices_when_the_best_row_is_taken_already():
@@ -215,25 +236,93 @@ def test_weights_belong_to_their_indices_when_the_best_row_is_taken_already():
     assert residual_norm(matrix, result) < 1e-4 * np.linalg.norm(matrix.sum(0))
 
 
+def make_support(matrix):
+    """The support of one problem and its Gram rows, empty."""
+    gram = GramRows([as_gradients(matrix)], len(matrix), len(matrix) + 1)
+    return _Support(gram, len(matrix) + 1)
+
+
+def admit(support, matrix, row, ridge=0.0):
+    rows = torch.tensor([[row]])
+    diagonal = torch.tensor([[matrix[row] @ matrix[row] + ridge]])
+    support.make_room(1)
+    return bool(support.append(rows, torch.tensor([[True]]), diagonal, torch.zeros(1, 1, dtype=torch.float64))[0])
+
+
+def test_dependent_row_does_not_come_in():
+    """A pursuit rarely gets there: such a row's correlation is zero, and rounding alone would admit it."""
+    matrix = np.array([[2.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    support = make_support(matrix)
+    assert admit(support, matrix, 0)
+    assert not admit(support, matrix, 1)
+    assert admit(support, matrix, 2)
+    assert support.members()[0][0].tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("panel", [2, 128])
 @settings(deadline=None, max_examples=25)
 @given(seed=seeds, removed=st.lists(st.integers(0, 4), min_size=1, max_size=5))
-def test_factor_solves_as_if_built_anew_after_rows_left_it(seed, removed):
+def test_support_solves_as_if_built_anew_after_rows_left_it(seed, removed, panel):
     rng = np.random.default_rng(seed)
-    rows = rng.normal(size=(9, 6))
-    matrix = rows @ rows.T + 0.1 * np.eye(9)
-    factor, kept = GrowingCholesky(9), []
+    matrix = rng.normal(size=(9, 6))
+    gram = matrix @ matrix.T + 0.1 * np.eye(9)
+    support = make_support(matrix)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_omp, "_PANEL", panel)
+        for row in range(5):
+            assert admit(support, matrix, row, 0.1)
+        for i, position in enumerate(removed[:4]):
+            places = support.active[0].nonzero()[:, 0]
+            support.delete(places[position % len(places)][None], torch.tensor([True]))
+            assert admit(support, matrix, 5 + i, 0.1)
+        right = torch.where(support.active, torch.from_numpy(rng.normal(size=support.active.shape)), 0.0)
+        solved = support.project(right[:, None])[1][0, 0]
+    kept = support.active[0]
+    rows = support.rows[0][kept].numpy()
+    expected = np.linalg.solve(gram[np.ix_(rows, rows)], right[0][kept].numpy())
+    np.testing.assert_allclose(solved[kept], expected, rtol=1e-8, atol=1e-10)
+    assert (solved[~kept] == 0).all()
 
-    def append(i):
-        assert factor.append(matrix[kept, i], matrix[i, i])
-        kept.append(i)
 
-    for i in range(5):
-        append(i)
-    for i, position in enumerate(removed[:4]):
-        factor.delete(position % len(kept))
-        del kept[position % len(kept)]
-        append(5 + i)
-    rhs = rng.normal(size=len(kept))
-    np.testing.assert_allclose(
-        factor.solve(rhs), np.linalg.solve(matrix[np.ix_(kept, kept)], rhs), rtol=1e-8, atol=1e-10
-    )
+ways = pytest.mark.parametrize("way", ["whole in float64", "whole", "by row"])
+
+
+@pytest.fixture
+def gram_kept(monkeypatch):
+    """Make GramRows keep its matrix in one of its ways, whatever the size."""
+
+    def choose(way):
+        monkeypatch.setattr(_gram, "_DOUBLE_BYTES", 2**26 if way == "whole in float64" else 0)
+        monkeypatch.setattr(_gram, "_WHOLE_BYTES", 0 if way == "by row" else 2**27)
+
+    return choose
+
+
+@ways
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_way_to_keep_the_gram_matrix_gives_the_same(way, dtype, gram_kept, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    factors = LastLayerGradients([tuple(torch.randn(90, m, generator=generator) for m in (4, 9)) for _ in range(2)])
+    options = {"ridge": 0.05, "centers": [2.0]}
+    (expected,) = orthogonal_matching_pursuit([factors.to(torch.float64)], [45], **options)
+    gram_kept(way)
+    monkeypatch.setattr(_gram, "_BLOCK", 32)
+    monkeypatch.setattr(_gram, "_CHUNK", 5)
+    (result,) = orthogonal_matching_pursuit([factors.to(dtype)], [45], **options)
+    np.testing.assert_array_equal(result.indices, expected.indices)
+    np.testing.assert_allclose(result.weights, expected.weights, rtol=1e-6)
+
+
+@ways
+@pytest.mark.parametrize("atoms_per_step", [1, 3])
+@pytest.mark.parametrize("ridge, center", [(0.0, 0.0), (0.1, 2.0)])
+def test_a_batch_of_problems_gives_what_each_gives_alone(way, atoms_per_step, ridge, center, gram_kept):
+    gram_kept(way)
+    problems = [as_gradients(random_matrix(i, n=n, d=12, offset=0.1)) for i, n in enumerate((30, 18, 25, 1))]
+    budgets, options = [20, 3, 25, 1], {"ridge": ridge, "atoms_per_step": atoms_per_step, "tolerance": 1e-5}
+    batch = orthogonal_matching_pursuit(problems, budgets, centers=[center] * 4, **options)
+    for problem, k, result in zip(problems, budgets, batch, strict=True):
+        (alone,) = orthogonal_matching_pursuit([problem], [k], centers=[center], **options)
+        np.testing.assert_array_equal(result.indices, alone.indices)
+        np.testing.assert_allclose(result.weights, alone.weights, rtol=1e-8)
+        assert result.stop_reason == alone.stop_reason

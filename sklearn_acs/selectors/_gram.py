@@ -1,0 +1,164 @@
+"""Inner products of gradients as a matching pursuit asks for them, for a batch of problems at once."""
+
+import functools
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from sklearn_acs.gradients import LastLayerGradients
+
+_DOUBLE_BYTES = 2**26  # a Gram matrix is computed whole, in float64, up to this size
+_WHOLE_BYTES = 2**27  # and up to this size in the gradients' own precision
+_CHUNK = 4096  # columns of a factor that are converted to float64 at a time
+_BLOCK = 512  # rows of the Gram matrix that are computed at a time
+
+
+class GramRows:
+    """Rows of ``K = G G^T`` for B matrices G, those of the chosen gradients first and side by side in memory.
+
+    A small K that is going to be needed for the most part is computed whole, and a row is brought forward by exchanging
+    it with another. Of a large K each row is computed when it is asked for, from the factors.
+
+    Parameters
+    ----------
+    problems : sequence of LastLayerGradients
+        The matrices, in float32 or float64, alike in width, number of branches, type and device. Shorter ones are
+        padded with rows of zeros.
+    n_chosen : int
+        About how many rows will be asked for.
+    capacity : int
+        The largest number of places for them.
+    """
+
+    def __init__(self, problems: Sequence[LastLayerGradients], n_chosen: int, capacity: int) -> None:
+        self.n_rows = [len(problem) for problem in problems]
+        n = max(self.n_rows)
+        self.branches = [
+            (_stack([p.branches[b][0] for p in problems], n), _stack([p.branches[b][1] for p in problems], n))
+            for b in range(len(problems[0].branches))
+        ]
+        self.shape = (len(problems), n)
+        self.device = problems[0].device
+        self._every = torch.arange(len(problems), device=self.device)[:, None]
+
+        own = self.branches[0][0].dtype
+        self.dtype = torch.float64 if 8 * n * n <= _DOUBLE_BYTES else own
+        self.is_whole = n < 4 * n_chosen and self.dtype.itemsize * n * n <= _WHOLE_BYTES
+        if not self.is_whole:
+            self.dtype = own
+        places = max(n, capacity) if self.is_whole else capacity
+        self._rows = torch.empty(len(problems), places, n, dtype=self.dtype, device=self.device)
+        if self.is_whole:
+            self._compute_all()
+            self._rows[:, n:] = 0  # places that no row has, for gaps
+            self._held = torch.arange(places, device=self.device).repeat(len(problems), 1)  # which row is at a place
+            self._place = self._held.clone()  # and where each row is
+
+    def chosen(self, t: int) -> Tensor:
+        """The rows at the first t places, (B, t, n)."""
+        return self._rows[:, :t]
+
+    def bring(self, rows: Tensor, asked: Tensor, start: int) -> Tensor:
+        """Bring `rows` (B, m) to the places from `start` on, where they are `asked` for: (B, m, n)."""
+        stop = start + rows.shape[1]
+        if self.is_whole:
+            for i, place in enumerate(range(start, stop)):
+                there = self._held[:, place, None].clone()
+                self._exchange(torch.where(asked[:, i, None], rows[:, i, None], there), there, place)
+        else:
+            picked = [(g[self._every, rows], h[self._every, rows]) for g, h in self.branches]
+            self._rows[:, start:stop] = _total(
+                (g_a @ g.transpose(1, 2)) * (h_a @ h.transpose(1, 2)) for g_a, h_a in picked for g, h in self.branches
+            )
+        return self._rows[:, start:stop]
+
+    def reorder(self, order: Tensor) -> None:
+        """Bring the first places into another order (B, capacity)."""
+        n_places = order.shape[1]
+        self._rows[:, :n_places] = self._rows[self._every, order]
+        if self.is_whole:
+            self._held[:, :n_places] = self._held[self._every, order]
+            self._place.scatter_(
+                1, self._held, torch.arange(self._held.shape[1], device=self.device).expand_as(self._held)
+            )
+
+    def squares(self) -> Tensor:
+        """Squared norms of all rows in float64, (B, n)."""
+        pairs = [(left, right) for left in self.branches for right in self.branches]
+        return _total(_row_dots(g_a, g_b) * _row_dots(h_a, h_b) for (g_a, h_a), (g_b, h_b) in pairs).clamp(min=0)
+
+    def correlations(self, rows: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
+        """Inner products in float64 of all rows with the weighted sum of those at the first t places, or of all.
+
+        `rows` says which they are and has the shape (B, t) of `weights`; the result has shape (B, n).
+        """
+        if rows is None or weights is None:
+            sums = [_product(g.transpose(1, 2), h.transpose(1, 2)) for g, h in self.branches]
+        elif self.is_whole and self.dtype == torch.float64:
+            return (weights[:, None] @ self.chosen(weights.shape[1]))[:, 0]
+        else:
+            picked = [(g[self._every, rows].double(), h[self._every, rows].double()) for g, h in self.branches]
+            sums = [(g * weights[:, :, None]).transpose(1, 2) @ h for g, h in picked]
+        total = _total(sums)  # (B, C, D + 1)
+        return _total(_dots(g, h, total) for g, h in self.branches)
+
+    def _compute_all(self) -> None:
+        """Compute K block by block, of each two symmetric ones only one."""
+        n = self.shape[1]
+        pairs = [(left, right) for left in self.branches for right in self.branches]
+        for start in range(0, n, _BLOCK):
+            stop = min(start + _BLOCK, n)
+            block = _total(
+                _product(g_a[:, start:stop], g_b[:, start:], self.dtype)
+                * _product(h_a[:, start:stop], h_b[:, start:], self.dtype)
+                for (g_a, h_a), (g_b, h_b) in pairs
+            )
+            self._rows[:, start:stop, start:] = block
+            self._rows[:, start:n, start:stop] = block.transpose(1, 2)
+
+    def _exchange(self, rows: Tensor, others: Tensor, place: int) -> None:
+        """Bring `rows` (B, 1) to `place`, where `others` are, and these to where the rows were."""
+        from_place = self._place.gather(1, rows)
+        forward = self._rows[self._every, from_place]
+        self._rows[self._every, from_place] = self._rows[:, place, None].clone()
+        self._rows[:, place, None] = forward
+        self._held.scatter_(1, from_place, others)
+        self._held[:, place, None] = rows
+        self._place.scatter_(1, others, from_place)
+        self._place.scatter_(1, rows, place)
+
+
+def _stack(factors: list[Tensor], n: int) -> Tensor:
+    """One batch out of matrices of up to n rows; a single one is not copied."""
+    if len(factors) == 1:
+        return factors[0][None]
+    batch = factors[0].new_zeros(len(factors), n, factors[0].shape[1])
+    for rows, factor in zip(batch, factors, strict=True):
+        rows[: len(factor)] = factor
+    return batch
+
+
+def _product(a: Tensor, b: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+    """``a b^T`` in the precision `dtype`, to which some columns of both are converted at a time."""
+    pairs = zip(a.split(_CHUNK, dim=2), b.split(_CHUNK, dim=2), strict=True)
+    return _total(left.to(dtype) @ right.to(dtype).transpose(1, 2) for left, right in pairs)
+
+
+def _row_dots(a: Tensor, b: Tensor) -> Tensor:
+    """Inner product in float64 of each row of a with the same row of b."""
+    return torch.cat([(x.double() * y.double()).sum(2) for x, y in zip(_blocks(a), _blocks(b), strict=True)], dim=1)
+
+
+def _dots(g: Tensor, h: Tensor, total: Tensor) -> Tensor:
+    """``g_i^T total h_i`` in float64 for every row i."""
+    blocks = zip(_blocks(g), _blocks(h), strict=True)
+    return torch.cat([((y.double() @ total.transpose(1, 2)) * x.double()).sum(2) for x, y in blocks], dim=1)
+
+
+def _blocks(factor: Tensor) -> tuple[Tensor, ...]:
+    return factor.split(_BLOCK, dim=1)
+
+
+def _total(terms: Iterable[Tensor]) -> Tensor:
+    return functools.reduce(torch.add, terms)
