@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 __all__ = ["DenseGradients", "LastLayerGradients", "as_gradients"]
 
-_BLOCK_BYTES = 2**25  # that one block of rows may take in float64
+_BLOCK_BYTES = 2**23  # that one block of rows may take in float64
 
 
 class LastLayerGradients:
@@ -97,7 +97,7 @@ class LastLayerGradients:
         return all(bool(factor.isfinite().all()) for part in self.blocks() for pair in part.branches for factor in pair)
 
     def blocks(self, dtype: torch.dtype | None = None) -> Iterator["LastLayerGradients"]:
-        """Consecutive rows, 32 MB of factors at a time, converted to `dtype`: nothing else is copied."""
+        """Consecutive rows, 8 MB of factors at a time, converted to `dtype`: nothing else is copied."""
         numbers = sum(factor.shape[1] for pair in self.branches for factor in pair)
         size = max(1, _BLOCK_BYTES // (8 * numbers))
         for start in range(0, len(self), size):

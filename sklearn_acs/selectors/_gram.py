@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,7 +12,7 @@ from sklearn_acs.gradients import LastLayerGradients
 _DOUBLE_BYTES = 2**26  # a Gram matrix is computed whole, in float64, up to this size
 _WHOLE_BYTES = 2**27  # and up to this size in the gradients' own precision
 _CHUNK = 4096  # columns of a factor that are converted to float64 at a time
-_BLOCK = 512  # rows of the Gram matrix that are computed at a time
+_BLOCK = 256  # rows of the Gram matrix that are computed at a time
 
 
 class GramRows:
@@ -48,6 +49,7 @@ class GramRows:
         if not self.is_whole:
             self.dtype = own
         places = max(n, capacity) if self.is_whole else capacity
+        self.n_places = places
         self._rows = torch.empty(len(problems), places, n, dtype=self.dtype, device=self.device)
         if self.is_whole:
             self._compute_all()
@@ -72,6 +74,24 @@ class GramRows:
                 (g_a @ g.transpose(1, 2)) * (h_a @ h.transpose(1, 2)) for g_a, h_a in picked for g, h in self.branches
             )
         return self._rows[:, start:stop]
+
+    def bring_one(self, rows: list[int], start: int) -> np.ndarray:
+        """Do the same for a single problem on the CPU, (m, n)."""
+        stop = start + len(rows)
+        if not self.is_whole:
+            return self.bring(torch.tensor([rows]), torch.ones(1, len(rows), dtype=torch.bool), start)[0].numpy()
+        for row, place in zip(rows, range(start, stop), strict=True):
+            self.swap(int(self._place[0, row]), place)
+        return self._rows[0, start:stop].numpy()
+
+    def swap(self, a: int, b: int) -> None:
+        """Exchange the rows at two places of a single problem on the CPU."""
+        matrix = self._rows.numpy()[0]
+        matrix[[a, b]] = matrix[[b, a]]
+        if self.is_whole:
+            held, place = self._held.numpy()[0], self._place.numpy()[0]
+            held[[a, b]] = held[[b, a]]
+            place[held[[a, b]]] = a, b
 
     def reorder(self, order: Tensor) -> None:
         """Bring the first places into another order (B, capacity)."""

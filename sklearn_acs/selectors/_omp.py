@@ -1,29 +1,26 @@
-"""Non-negative orthogonal matching pursuit on gradients, several problems as one batch: no estimator in sight."""
+"""Non-negative orthogonal matching pursuit on gradients: no estimator in sight."""
 
-from collections.abc import Sequence
-from itertools import count
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from sklearn_acs.gradients import LastLayerGradients
 from sklearn_acs.selectors._gram import GramRows
 
-REASONS = (
-    BUDGET := "all of the budget is matched",
-    TOLERANCE := "the residual fell below the tolerance",
-    UNCORRELATED := "no gradient is left that correlates with the residual",
-    DEPENDENT := "the rank of the gradients is exhausted",
-)
+BUDGET = "all of the budget is matched"
+TOLERANCE = "the residual fell below the tolerance"
+UNCORRELATED = "no gradient is left that correlates with the residual"
+DEPENDENT = "the rank of the gradients is exhausted"
 
-_ROUNDING = 1e-12  # of float64 arithmetic on inner products: what is smaller, relatively, is no signal
-_TIES = {torch.float32: 1e-6, torch.float64: 1e-10}  # correlations closer than this, relatively, are equal
-_MAX_ADMISSIONS = 3  # of one row, which may be dropped in between
-_REFRESH_EVERY = 64  # steps after which rounding errors are taken out of weights and correlations
-_POLISHES = 2  # such refreshes before a result is final
-_PANEL = 128  # rows of the basis that are read at a time on the CPU
+ROUNDING = 1e-12  # of float64 arithmetic on inner products: what is smaller, relatively, is no signal
+TIES = {torch.float32: 1e-6, torch.float64: 1e-10}  # correlations closer than this, relatively, are equal
+MAX_ADMISSIONS = 3  # of one row, which may be dropped in between
+REFRESH_EVERY = 128  # steps after which rounding errors are taken out of weights and correlations
+POLISHES = 2  # such refreshes before a result is final
+_POOL = 384  # rows that the next ones are expected among, where there are several times as many
+_LOOKAHEAD = 16  # steps at most before that is checked
+_PANEL = 256  # rows of the basis that are read at a time
 _FILL_RIDGE = 0.1  # of the pursuit that goes on where matching had to stop, pulling towards n / k
 _FILL_ATOMS = 32  # that it admits per step
 
@@ -37,15 +34,15 @@ class Matching(NamedTuple):
 
 
 def orthogonal_matching_pursuit(
-    problems: Sequence[LastLayerGradients],
-    budgets: Sequence[int],
+    gradients: LastLayerGradients,
+    k: int,
     *,
     ridge: float = 0.0,
-    centers: Sequence[float] | None = None,
+    center: float = 0.0,
     tolerance: float = 0.0,
     atoms_per_step: int = 1,
-) -> list[Matching]:
-    """Choose k rows of each G and weights w >= 0 so that ``sum_j w_j G_j`` comes close to ``b = sum_i G_i``.
+) -> Matching:
+    """Choose k rows of G and weights w >= 0 so that ``sum_j w_j G_j`` comes close to ``b = sum_i G_i``.
 
     Approximately minimises ``||b - G^T w||^2 + lambda ||w - center||^2`` over w >= 0 with at most k weights above 0,
     where ``lambda = ridge * mean_i ||G_i||^2``: each step admits the row that correlates best with the residual
@@ -53,14 +50,14 @@ def orthogonal_matching_pursuit(
 
     Parameters
     ----------
-    problems : sequence of LastLayerGradients
-        The matrices to choose from, in float32 or float64, on one device. On a GPU, give all classes at once.
-    budgets : sequence of int
-        How many rows to choose of each, 1 to n.
+    gradients : LastLayerGradients
+        The n rows to choose from, in float32 or float64, on the CPU.
+    k : int
+        How many to choose, 1 to n.
     ridge : float
-        Penalty on the weights' distance from the center, relative to the mean squared row norm.
-    centers : sequence of float or None
-        The weights that the penalty pulls towards: 0 in the paper.
+        Penalty on the weights' distance from `center`, relative to the mean squared row norm.
+    center : float
+        The weight that the penalty pulls towards: 0 in the paper.
     tolerance : float
         Stop matching when ``||r|| <= tolerance * ||b||``.
     atoms_per_step : int
@@ -68,14 +65,14 @@ def orthogonal_matching_pursuit(
 
     Returns
     -------
-    list of Matching
+    Matching
         Fewer than k rows where matching stopped early; see `fill_up`.
 
     Notes
     -----
-    A step with t rows chosen takes ``O(n (t + C + D) + t^2)`` operations, the whole ``O(k n (k + C + D))``. Memory is
-    ``8 k^2`` bytes and a number for each pair of a chosen and any row. With a ridge, float32 gradients are precise
-    enough; without one, give float64.
+    A step with t rows chosen takes ``O(n t + t^2)`` operations, the whole ``O(n k^2)`` and as much as it takes to
+    compute k to n rows of the Gram matrix. Memory is ``4 k^2`` bytes, and a number for each pair of a chosen and any
+    row. With a ridge, float32 gradients are precise enough; without one, give float64.
 
     Differences from GRAD-MATCH's published solver:
 
@@ -84,19 +81,19 @@ def orthogonal_matching_pursuit(
        the most negative and keeps the rest, which can raise the residual.
     2. A dropped row may come back. As the objective falls with every step, no support comes twice and the
        pursuit ends; rounding cannot make it circle, for no row is admitted more than three times.
-    3. Instead of solving the normal equations anew, O(k^3), a factor of their inverse grows by a row, O(k^2): the
-       inverse of the Cholesky factor, so that all work is matrix times vector. See `_Support`.
+    3. Instead of solving the normal equations anew, O(k^3), a factor of their inverse grows by a row, O(k^2); see
+       `_Basis`.
     4. Residual correlations are updated by rows of the Gram matrix, and computed from the residual itself in
-       float64 every 64 steps and before a result is final.
+       float64 every 128 steps and before the result is final.
+    5. Of many rows, the next ones are looked for among the best few hundred for some steps. Then the correlations
+       of all rows at all of these steps are computed in one product, and the steps from the first on where another
+       row would have been better are taken back: the picks are those of a search among all.
     """
-    centers = [0.0] * len(problems) if centers is None else centers
-    return _Pursuit(problems, budgets, ridge, centers, atoms_per_step).run(tolerance)
+    return _Pursuit(gradients, k, ridge, center, atoms_per_step).run(tolerance)
 
 
-def fill_up(
-    problems: Sequence[LastLayerGradients], budgets: Sequence[int], matched: Sequence[np.ndarray]
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Choose k rows of each G, those `matched` first, where matching stopped before the budget was used up.
+def fill_up(gradients: LastLayerGradients, k: int, matched: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Choose k rows of G, those `matched` first, where matching stopped before the budget was used up.
 
     The pursuit goes on with a ridge term that pulls the weights of all rows, the matched ones too, towards n / k. That
     keeps the error low, and spreads the weight over rows which matching alone cannot tell apart. (The published code
@@ -104,298 +101,323 @@ def fill_up(
 
     Returns
     -------
-    list of (indices, weights)
-        Exactly k rows each. A matched row that the ridge drops comes last or not at all.
+    indices, weights : ndarray of shape (k,)
+        A matched row that the ridge drops comes last or not at all.
     """
-    filled: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    ridge, left = _FILL_RIDGE, list(range(len(problems)))
-    while left:
-        some, ks = [problems[i] for i in left], [budgets[i] for i in left]
-        uniform = [len(problem) / k for problem, k in zip(some, ks, strict=True)]
-        pursuit = _Pursuit(some, ks, ridge, uniform, _FILL_ATOMS, first=[matched[i] for i in left])
-        filled |= {i: found[:2] for i, found in zip(left, pursuit.run(), strict=True)}
-        # Rows whose weight would be negative stay out; a stronger pull makes every weight positive in the end.
-        ridge, left = 10 * ridge, [i for i in left if len(filled[i][0]) < budgets[i]]
-    return [filled[i] for i in range(len(problems))]
+    ridge = _FILL_RIDGE
+    while True:
+        pursuit = _Pursuit(gradients, k, ridge, len(gradients) / k, _FILL_ATOMS, first=matched.tolist())
+        indices, weights, _ = pursuit.run()
+        if len(indices) == k:
+            break
+        ridge *= 10  # Rows whose weight would be negative stay out; a stronger pull makes every weight positive.
+    order = np.argsort(~np.isin(indices, matched), kind="stable")
+    return indices[order], weights[order]
 
 
 class _Pursuit:
-    """The steps of the pursuit on B problems at once; every step reads one small tensor from the device.
+    """The state of one pursuit.
+
+    The chosen rows are `members`, in the order of their places in the Gram matrix and in the basis; `residuals` are the
+    inner products of all rows with the residual. While the pursuit looks ahead these are of the step where it began.
 
     Parameters
     ----------
-    problems, budgets, ridge, centers, atoms_per_step
+    gradients, k, ridge, center, atoms_per_step
         As in `orthogonal_matching_pursuit`.
-    first : sequence of ndarray, optional
-        Rows that each problem has to begin with; given that, rows of zeros are chosen from too.
+    first : list of int or None
+        Rows to begin with; with them, rows of zeros are chosen from too.
     """
 
     def __init__(
         self,
-        problems: Sequence[LastLayerGradients],
-        budgets: Sequence[int],
+        gradients: LastLayerGradients,
+        k: int,
         ridge: float,
-        centers: Sequence[float],
+        center: float,
         atoms_per_step: int,
-        first: Sequence[np.ndarray] | None = None,
+        first: list[int] | None = None,
     ) -> None:
-        k = max(budgets)
-        self.atoms = min(atoms_per_step, k)
-        capacity = k + self.atoms + k // 16 + 16  # dropped rows leave their place empty for a while
-        self.gram = gram = GramRows(problems, k, capacity)
-        self.support = _Support(gram, capacity)
-        self.budgets = torch.tensor(budgets, device=gram.device)
-        self.aim = gram.correlations()  # <G_i, b>, (B, n)
-        self.residuals = self.aim.clone()  # <G_i, r>
-        self.b_square = self.aim.sum(1).clamp(min=0)
-        squares = gram.squares()
-        n_rows = torch.tensor(gram.n_rows, device=gram.device)
-        size = squares.sum(1) / n_rows
-        self.penalty = ridge * torch.where(size > 0, size, 1.0)  # lambda, (B,)
-        self.center = torch.tensor(centers, dtype=torch.float64, device=gram.device)
-        self.pull = self.penalty * self.center
-        self.diagonal = squares + self.penalty[:, None]
-        self.noise = _ROUNDING * (squares * self.b_square[:, None]).sqrt()
-        choosable = torch.arange(squares.shape[1], device=gram.device) < n_rows[:, None]
-        if first is None:
-            choosable &= squares > 0
-        self.admissions = torch.where(choosable, 0, _MAX_ADMISSIONS)
-        self.barred = ~choosable  # also while chosen
-        self.urgency = None if first is None else _urgency(first, squares)
+        self.k, self.atoms = k, min(atoms_per_step, k)
+        self.gram = GramRows([gradients], k, k)
+        self.rows = self.gram.chosen(self.gram.n_places)[0].numpy()  # (places, n), those of the members first
+        self.tie = TIES[self.gram.dtype]
+        self.basis = _Basis(k)
+        self.aim = self.gram.correlations()[0].numpy()  # <G_i, b>
+        self.residuals = self.aim.copy()
+        self.b_square = max(self.aim.sum(), 0.0)
+        squares = self.gram.squares()[0].numpy()
+        self.penalty = ridge * (squares.mean() or 1.0)
+        self.center, self.pull = center, self.penalty * center
+        self.diagonal = squares + self.penalty
+        self.noise = ROUNDING * np.sqrt(squares * self.b_square)
+        self.first = first or []
+        self.admissions = np.where((squares > 0) | (first is not None), 0, MAX_ADMISSIONS)
+        self.barred = self.admissions > 0  # also while chosen
+        self.members = np.empty(k, dtype=np.int64)
+        self.times = np.empty(k, dtype=np.int64)  # when they were admitted
+        self.weights = np.empty(0)
+        self.lookahead = _LOOKAHEAD if self.atoms == 1 and len(squares) > 4 * _POOL else 0
+        self.ahead: _Lookahead | None = None
 
-    def run(self, tolerance: float | None = None) -> list[Matching]:
-        """Go on until every problem has stopped; without a tolerance, whatever the residual."""
-        goal = torch.full_like(self.b_square, -torch.inf) if tolerance is None else tolerance**2 * self.b_square
-        support = self.support
-        no = torch.zeros(len(self.budgets), dtype=torch.bool, device=self.gram.device)
-        running, blocked, dropping, exhausted = ~no, no, no, no
-        victims, reason, polished = no.long(), no.long(), no.long() + _POLISHES
-        for step in count(1):
-            rows, found = self._choose()
-            full = support.size >= self.budgets
-            close = self._residual_square() <= goal
-            waiting = running & ~blocked
-            ending = waiting & (full | close | ~found[:, 0] | exhausted)
-            why = torch.where(full, 0, torch.where(close, 1, torch.where(exhausted, 3, 2)))
-            reason = torch.where(ending, why, reason)
-            running = running & ~(ending & (polished >= _POLISHES))
-            adding = waiting & ~ending
-            state = torch.stack([running, adding, ending & running, blocked, dropping]).any(1).tolist()
-            is_running, is_adding, is_ending, is_blocked, is_dropping = state
-            if not is_running:
+    def run(self, tolerance: float | None = None) -> Matching:
+        """Go on until there is a reason to stop; without a tolerance, whatever the residual."""
+        goal = -np.inf if tolerance is None else tolerance**2 * self.b_square
+        polished, step, dependent = POLISHES, 0, False
+        while True:
+            rows, reason, step = self._best(), "", step + 1
+            if len(self.weights) == self.k:
+                reason = BUDGET
+            elif self._residual_square() <= goal:
+                reason = TOLERANCE
+            elif dependent or not rows:
+                reason = DEPENDENT if dependent else UNCORRELATED
+            if reason and polished >= POLISHES:
                 break
-            if is_dropping:
-                self._drop(victims, dropping)
-            if is_ending or step % _REFRESH_EVERY == 0:
-                self.residuals = self.aim - self.gram.correlations(support.rows, support.weights)
-                blocked, exhausted, polished = running, no, polished + 1
-                is_blocked, is_adding = True, False
-            if is_adding:
-                support.make_room(self.atoms)
-            way = (
-                support.project(self._slope()[:, None])[1][:, 0] * blocked[:, None]
-                if is_blocked
-                else torch.zeros_like(support.weights)
+            if not reason and step % REFRESH_EVERY:
+                dependent, polished = not self._admit(rows, step), 0
+            elif self._look_back():
+                self._refresh()
+                dependent, polished = False, polished + 1
+        t = len(self.weights)
+        order = np.argsort(self.times[:t], kind="stable")
+        return Matching(self.members[:t][order], self.weights[order], reason)
+
+    def _best(self) -> list[int]:
+        """The rows to admit next: best first, and the lowest index on ties."""
+        room = min(self.atoms, self.k - len(self.weights))
+        if self.first:
+            return self.first[:room]
+        if self.lookahead:
+            self.ahead = self.ahead or _Lookahead(
+                self.residuals, self.noise - self.pull, self.barred, self._chosen_rows(), self.weights
             )
-            if is_adding:
-                polished = torch.where(adding, 0, polished)
-                left = (self.budgets - support.size)[:, None] > torch.arange(self.atoms, device=self.gram.device)
-                admitted, more = self._add(rows, found & left & adding[:, None])
-                exhausted = adding & ~admitted.any(1)
-                way = nn.functional.pad(way, (0, self.atoms)) + more
-            dropping, victims = self._walk(way)
-            blocked = dropping
-        members = zip(support.members(), reason.tolist(), strict=True)
-        return [Matching(rows, weights, REASONS[why]) for (rows, weights), why in members]
+            return self.ahead.best(self.tie)
+        scores = np.where(self.barred | (self.residuals + self.pull <= self.noise), -np.inf, self.residuals)
+        best: list[int] = []
+        while len(best) < room and (row := _first_best(scores, self.tie)) is not None:
+            best.append(row)
+            scores[row] = -np.inf
+        return best
 
-    def _choose(self) -> tuple[Tensor, Tensor]:
-        """The best rows to admit next (B, m), the lowest index on ties, and whether there are so many."""
-        hopeless = self.barred | (self.residuals + self.pull[:, None] <= self.noise)
-        scores = torch.where(hopeless, -torch.inf, self.residuals)
-        if self.urgency is not None:
-            scores = torch.where(self.admissions == 0, torch.maximum(scores, self.urgency), scores)
-        rows, best, tie = [], [], _TIES[self.gram.dtype]
-        for _ in range(self.atoms):
-            best.append(scores.amax(1, keepdim=True))
-            rows.append((scores >= best[-1] - tie * best[-1].abs()).byte().argmax(1, keepdim=True))
-            scores = scores.scatter(1, rows[-1], -torch.inf)
-        return torch.cat(rows, 1), torch.cat(best, 1) > -torch.inf
+    def _chosen_rows(self) -> np.ndarray:
+        return self.rows[: len(self.weights)]
 
-    def _residual_square(self) -> Tensor:
+    def _residual_square(self) -> float:
         """``||r||^2``, given that the weights are fitted: ``K w + lambda (w - center) = G b``."""
-        w, penalty = self.support.weights, self.penalty[:, None]
-        aim = self.aim.gather(1, self.support.rows) + penalty * (w - self.center[:, None])
-        return self.b_square - (w * aim).sum(1)
+        w = self.weights
+        return self.b_square - w @ (self.aim[self.members[: len(w)]] + self.penalty * (w - self.center))
 
-    def _slope(self) -> Tensor:
-        """What the chosen rows' weights would still gain by, (B, t): zero when they are fitted."""
-        support = self.support
-        slope = self.residuals.gather(1, support.rows) - self.penalty[:, None] * support.weights + self.pull[:, None]
-        return torch.where(support.active, slope, 0.0)
+    def _admit(self, rows: list[int], step: int) -> bool:
+        """Admit rows, refit, and drop what has to go; False if the rows depend on the members."""
+        t, m = len(self.weights), len(rows)
+        columns = self.gram.bring_one(rows, t)
+        self.members[t : t + m], self.times[t : t + m] = rows, step * self.atoms + np.arange(m)
+        vectors = self.basis.append(columns[:, self.members[: t + m]], self.diagonal[rows])
+        if vectors is None:
+            return m > 1 and any([self._admit([row], step) for row in rows])
+        self.first = self.first[m:]
+        self.barred[rows] = True
+        self.admissions[rows] += 1
+        residuals = self.residuals[rows] if self.ahead is None else self.ahead.admit(columns)
+        self.weights = np.append(self.weights, np.zeros(m))
+        self._walk((vectors[:, t:] @ (residuals + self.pull)) @ vectors)
+        if self.ahead is not None and len(self.ahead.ways) >= self.lookahead:
+            self._look_back()
+        return True
 
-    def _add(self, rows: Tensor, adding: Tensor) -> tuple[Tensor, Tensor]:
-        """Admit rows: which ones were, and the way from the fitted weights to those refitted with them."""
-        slope = torch.where(adding, self.residuals.gather(1, rows) + self.pull[:, None], 0.0)
-        admitted, way = self.support.append(rows, adding, self.diagonal.gather(1, rows), slope)
-        self.barred.scatter_(1, rows, self.barred.gather(1, rows) | admitted)
-        self.admissions.scatter_add_(1, rows, admitted.long())
-        return admitted, way
+    def _walk(self, way: np.ndarray) -> None:
+        """Take the weights along `way`, which leads to the fitted ones, and drop the rows whose weight reaches zero."""
+        while True:
+            fitted = self.weights + way
+            falling = np.flatnonzero(fitted <= 0)
+            if not len(falling):
+                return self._move(way)
+            before = self.weights[falling]
+            until_zero = before / np.maximum(before - fitted[falling], np.finfo(float).tiny)
+            first = until_zero.argmin()
+            self._move(until_zero[first] * way)
+            if not self._look_back():
+                return None
+            self._drop(falling[first])
+            way = self.basis.solve(self._slope())
 
-    def _walk(self, way: Tensor) -> tuple[Tensor, Tensor]:
-        """Go `way` as far as all weights stay positive: who stops short, and at which member."""
-        support = self.support
-        weights, fitted = support.weights, support.weights + way
-        falling = support.active & (fitted <= 0)
-        until_zero = weights / (weights - fitted).clamp(min=torch.finfo(weights.dtype).tiny)
-        share, victims = torch.where(falling, until_zero, 2.0).min(1)
-        moved = way * share.clamp(max=1)[:, None]
-        support.weights = weights + moved
-        self.residuals -= (moved[:, None].to(self.gram.dtype) @ self.gram.chosen(support.used))[:, 0]
-        return share < 2, victims
+    def _move(self, way: np.ndarray) -> None:
+        self.weights = self.weights + way
+        if self.ahead is None:
+            self.residuals -= way.astype(self.rows.dtype) @ self._chosen_rows()
+        else:
+            self.ahead.move(way)
 
-    def _drop(self, victims: Tensor, dropping: Tensor) -> None:
-        """Take a member out of each of the problems `dropping`; its row may come back."""
-        rows = self.support.rows.gather(1, victims[:, None])
-        spent = self.admissions.gather(1, rows) >= _MAX_ADMISSIONS
-        barred = torch.where(dropping[:, None], spent, self.barred.gather(1, rows))
-        self.barred.scatter_(1, rows, barred)
-        self.support.delete(victims, dropping)
+    def _slope(self) -> np.ndarray:
+        """What the members' weights would still gain by: zero when they are fitted."""
+        members = self.members[: len(self.weights)]
+        return self.residuals[members] - self.penalty * self.weights + self.pull
+
+    def _drop(self, place: int) -> None:
+        """Take a member out, the last one taking its place; its row may come back."""
+        row, last = self.members[place], len(self.weights) - 1
+        self.barred[row] = self.admissions[row] >= MAX_ADMISSIONS
+        for values in (self.members, self.times, self.weights):
+            values[place] = values[last]
+        self.weights = self.weights[:last]
+        self.gram.swap(place, last)
+        self.basis.delete(place)
+
+    def _refresh(self) -> None:
+        """Compute the residuals anew from the gradients, and correct the weights accordingly."""
+        members = torch.from_numpy(self.members[None, : len(self.weights)])
+        self.residuals = self.aim - self.gram.correlations(members, torch.from_numpy(self.weights)[None])[0].numpy()
+        self._walk(self.basis.solve(self._slope()))
+
+    def _look_back(self) -> bool:
+        """End the looking ahead and take back what was wrong; whether nothing was."""
+        ahead, self.ahead = self.ahead, None
+        if ahead is None or not ahead.ways:
+            return True
+        right, self.residuals, self.weights = ahead.check(self._chosen_rows(), self.tie)
+        t = len(self.weights)
+        undone = self.members[t : t + len(ahead.ways) - right]
+        self.barred[undone] = False
+        self.admissions[undone] -= 1
+        self.basis.size = t
+        self.lookahead = min(2 * self.lookahead, _LOOKAHEAD) if not len(undone) else max(2, right)
+        return not len(undone)
 
 
-class _Support:
-    """The chosen rows of B problems, their weights, and what it takes to refit these.
+class _Lookahead:
+    """Some steps of a pursuit in which only the rows that correlate best at their beginning are looked at.
 
-    That is a basis W of weight vectors with ``W (K + lambda I) W^T = I``, K being the chosen rows' Gram matrix: the
-    inverse of its Cholesky factor while rows only come in. Then ``(K + lambda I)^-1 = W^T W``. A row that comes in adds
-    a vector to W by one step of Gram and Schmidt, and a row that leaves takes one with it after a reflection which
-    turns all others away from it. Either is two products with W. A row that left leaves its place empty: zeros, which
-    change no product. So all problems of a batch fill their places in step.
+    Parameters
+    ----------
+    residuals, floor : ndarray of shape (n,)
+        Correlations with the residual, and what they have to exceed.
+    barred : ndarray of shape (n,)
+        Which rows are not to be admitted.
+    chosen : ndarray of shape (t, n)
+        Rows of the Gram matrix, those of the members.
+    weights : ndarray of shape (t,)
+        Their weights.
     """
 
-    def __init__(self, gram: GramRows, capacity: int) -> None:
-        n_problems = gram.shape[0]
-        self.gram, self.used = gram, 0
-        self.size = torch.zeros(n_problems, dtype=torch.long, device=gram.device)
-        self._rows = torch.zeros(n_problems, capacity, dtype=torch.long, device=gram.device)
-        self._active = torch.zeros(n_problems, capacity, dtype=torch.bool, device=gram.device)
-        self._weights = torch.zeros(n_problems, capacity, dtype=torch.float64, device=gram.device)
-        self._basis = torch.zeros(n_problems, capacity, capacity, dtype=torch.float64, device=gram.device)
-        self._reach = np.arange(1, capacity + 1)  # columns of W up to which its rows are not all zero
+    def __init__(
+        self, residuals: np.ndarray, floor: np.ndarray, barred: np.ndarray, chosen: np.ndarray, weights: np.ndarray
+    ) -> None:
+        self.residuals, self.weights = residuals, weights
+        scores = np.where(barred | (residuals <= floor), -np.inf, residuals)
+        pool = np.sort(np.argsort(-scores, kind="stable")[:_POOL])
+        self.pool = pool[scores[pool] > -np.inf]
+        self.scores, self.floor = scores[self.pool], floor[self.pool]
+        self.outside = np.flatnonzero(~barred)
+        self.outside = np.setdiff1d(self.outside, self.pool, assume_unique=True)
+        self.columns = np.empty((len(weights) + _LOOKAHEAD, len(self.pool)), dtype=chosen.dtype)
+        self.columns[: len(weights)] = chosen[:, self.pool]
+        self.best_scores: list[float] = []
+        self.ways: list[np.ndarray] = []
 
-    @property
-    def rows(self) -> Tensor:
-        """Numbers of the rows, (B, t)."""
-        return self._rows[:, : self.used]
+    def best(self, tie: float) -> list[int]:
+        """The best row of the pool, if there is any."""
+        self.position = _first_best(self.scores, tie)
+        if self.position is None or self.scores[self.position] <= self.floor[self.position]:
+            return []
+        return [int(self.pool[self.position])]
 
-    @property
-    def active(self) -> Tensor:
-        """Which places are taken, (B, t)."""
-        return self._active[:, : self.used]
+    def admit(self, columns: np.ndarray) -> np.ndarray:
+        """Admit the row that `best` gave, with its row of the Gram matrix: its correlation with the residual."""
+        self.columns[len(self.weights) + len(self.ways)] = columns[0, self.pool]
+        self.best_scores.append(float(self.scores[self.position]))
+        self.scores[self.position] = -np.inf
+        return np.array(self.best_scores[-1:])
 
-    @property
-    def weights(self) -> Tensor:
-        """Their weights, zero in empty places, (B, t)."""
-        return self._weights[:, : self.used]
+    def move(self, way: np.ndarray) -> None:
+        """Take the weights along a way."""
+        self.scores -= way.astype(self.columns.dtype) @ self.columns[: len(way)]
+        self.ways.append(way)
 
-    @weights.setter
-    def weights(self, values: Tensor) -> None:
-        self._weights[:, : self.used] = values
+    def check(self, chosen: np.ndarray, tie: float) -> tuple[int, np.ndarray, np.ndarray]:
+        """How many steps were right, and the residuals and weights after these."""
+        moved = np.zeros((len(self.ways), len(chosen)))
+        for i, way in enumerate(self.ways):
+            moved[i:, : len(way)] += way
+        residuals = self.residuals - moved.astype(chosen.dtype) @ chosen
+        right = 1
+        while right < len(self.ways):
+            missed = residuals[right - 1, self.outside].max(initial=-np.inf)
+            if missed > self.best_scores[right] + tie * abs(self.best_scores[right]):
+                break
+            right += 1
+        t = len(self.weights) + right
+        weights = moved[right - 1, :t]
+        weights[: len(self.weights)] += self.weights
+        return right, residuals[right - 1], weights
 
-    @property
-    def basis(self) -> Tensor:
-        """W, (B, t, t)."""
-        return self._basis[:, : self.used, : self.used]
 
-    def project(self, right: Tensor) -> tuple[Tensor, Tensor]:
-        """``right W^T`` and ``right W^T W``, the latter solving with ``K + lambda I``, for (B, m, t)."""
-        if self.gram.device.type != "cpu" or self.used < _PANEL:
-            projected = right @ self.basis.transpose(1, 2)
-            return projected, projected @ self.basis
-        # Row by row W is triangular but for what deletions left: about half of it is zero and not worth reading.
-        # And NumPy's product of a matrix and a vector is faster than torch's.
-        projected, solved = torch.empty_like(right), torch.zeros_like(right)
-        for basis, x, y, z in zip(self._basis.numpy(), right.numpy(), projected.numpy(), solved.numpy(), strict=True):
-            for start in range(0, self.used, _PANEL):
-                stop = min(start + _PANEL, self.used)
-                reach = self._reach[start:stop].max()
-                panel = basis[start:stop, :reach]
-                y[:, start:stop] = x[:, :reach] @ panel.T
-                z[:, :reach] += y[:, start:stop] @ panel
+class _Basis:
+    """Weight vectors W with ``W (K + lambda I) W^T = I``, K being the Gram matrix of the members.
+
+    While members only come in, this is the inverse of the Cholesky factor of ``K + lambda I``, and always
+    ``(K + lambda I)^-1 = W^T W``. A member that comes in adds a vector by one step of Gram and Schmidt. A member that
+    leaves takes one with it, after a reflection that turns all others away from it. Both are products of W and a
+    vector.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.size = 0
+        self._vectors = np.zeros((capacity, capacity))  # memory is taken only as rows are written
+        self._reach = np.zeros(capacity, dtype=np.int64)  # entries of each vector up to which it is not zero
+
+    def project(self, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """``right W^T`` and ``right W^T W`` for right-hand sides (..., t)."""
+        projected, solved = np.empty_like(right), np.zeros_like(right)
+        for start in range(0, self.size, _PANEL):  # half of a triangle is zero and not worth reading
+            stop = min(start + _PANEL, self.size)
+            panel = self._vectors[start:stop, : self._reach[start:stop].max()]
+            projected[..., start:stop] = right[..., : panel.shape[1]] @ panel.T
+            solved[..., : panel.shape[1]] += projected[..., start:stop] @ panel
         return projected, solved
 
-    def append(self, rows: Tensor, adding: Tensor, diagonal: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-        """Add rows (B, m) where `adding` says so and they do not depend on the others.
+    def solve(self, right: np.ndarray) -> np.ndarray:
+        """``(K + lambda I)^-1 right``."""
+        return self.project(right)[1]
 
-        `diagonal` is their own entry of ``K + lambda I``, and `slope` that of a weight of zero. Returns which of them
-        came in, and the way from fitted weights to those that are fitted with the new rows, (B, t + m).
+    def append(self, inner: np.ndarray, diagonal: np.ndarray) -> np.ndarray | None:
+        """Add m members, given by inner products (m, t + m) with the earlier ones and themselves.
+
+        Returns the new vectors, (m, t + m), or None where a member depends on the others.
         """
-        t, m = self.used, rows.shape[1]
-        self._rows[:, t : t + m] = rows
-        inner = self.gram.bring(rows, adding, t).gather(2, self._rows[:, None, : t + m].expand(-1, m, -1)).double()
-        projected, solved = self.project(inner[:, :, :t])
-        own = inner[:, :, t:] - projected @ projected.transpose(1, 2)
-        own.diagonal(dim1=1, dim2=2).copy_(diagonal - (projected * projected).sum(2))
-        new = torch.cat([-solved, torch.eye(m, dtype=own.dtype, device=own.device).expand_as(own)], 2)
-        admitted = []
-        for i in range(m):  # Gram-Schmidt among the new vectors
-            pivot = own[:, i, i]
-            admitted.append(adding[:, i] & (pivot > _ROUNDING * diagonal[:, i]))
-            scale = torch.where(admitted[-1], pivot.clamp(min=torch.finfo(own.dtype).tiny).rsqrt(), 0.0)[:, None]
-            new[:, i] *= scale
-            if i + 1 < m:
-                row = own[:, i] * scale
-                own = own - row[:, :, None] * row[:, None]
-                new[:, i + 1 :] -= row[:, i + 1 :, None] * new[:, i, None]
-        came = torch.stack(admitted, 1)
-        self.used = t + m
-        self._basis[:, t : t + m, : t + m] = new
-        self._active[:, t : t + m] = came
-        self._weights[:, t : t + m] = 0
-        self.size = self.size + came.sum(1)
-        return came, ((new[:, :, t:] @ slope[:, :, None]).transpose(1, 2) @ new)[:, 0]
+        t, m = self.size, len(inner)
+        projected, solved = self.project(inner[:, :t].astype(float))
+        own = inner[:, t:] - projected @ projected.T
+        np.fill_diagonal(own, diagonal - (projected**2).sum(1))
+        vectors = np.hstack([-solved, np.eye(m)])
+        for i in range(m):
+            if own[i, i] <= ROUNDING * diagonal[i]:
+                return None
+            vectors[i] /= np.sqrt(own[i, i])
+            shares = own[i, i + 1 :] / np.sqrt(own[i, i])
+            own[i + 1 :, i + 1 :] -= np.outer(shares, shares)
+            vectors[i + 1 :] -= np.outer(shares, vectors[i])
+        self._vectors[t : t + m, : t + m] = vectors
+        self._reach[t : t + m] = t + m
+        self.size = t + m
+        return vectors
 
-    def delete(self, places: Tensor, leaving: Tensor) -> None:
-        """Take the rows at `places` (B,) out where `leaving` says so."""
-        basis, place = self.basis, places[:, None]
-        lost = basis.gather(2, place[:, :, None].expand(-1, self.used, 1))[:, :, 0] * leaving[:, None]
-        length = lost.norm(dim=1, keepdim=True)
-        at_place = lost.gather(1, place)
-        mirror = lost.scatter_add(1, place, torch.where(at_place < 0, -length, length))
-        twice = 2 / (mirror * mirror).sum(1, keepdim=True).clamp(min=torch.finfo(lost.dtype).tiny)
-        basis.baddbmm_((-twice * mirror)[:, :, None], mirror[:, None] @ basis)
-        self._reach[: self.used] = self.used
-        keep = (torch.arange(self.used, device=lost.device) != place) | ~leaving[:, None]
-        every = torch.arange(len(places), device=lost.device)
-        basis[every, places] *= ~leaving[:, None]
-        basis[every, :, places] *= ~leaving[:, None]
-        self._active[:, : self.used] &= keep
-        self._weights[:, : self.used] *= keep
-        self.size = self.size - leaving.long()
-
-    def make_room(self, m: int) -> None:
-        """Close the gaps if there is no place for m more."""
-        if self.used + m <= self._rows.shape[1]:
-            return
-        order = (~self._active).byte().argsort(dim=1, stable=True)  # (B, capacity)
-        every = torch.arange(len(order), device=order.device)[:, None]
-        self.used = int(self.size.max())
-        self._rows, self._active = self._rows[every, order], self._active[every, order]
-        self._weights = self._weights[every, order]
-        self.gram.reorder(order)
-        self._basis = self._basis[every[:, :, None], order[:, :, None], order[:, None]]
-        self._reach[:] = len(self._reach)
-
-    def members(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Rows and weights of each problem, in the order chosen."""
-        rows, weights, active = (x.cpu().numpy() for x in (self.rows, self.weights, self.active))
-        return [(r[a], w[a]) for r, w, a in zip(rows, weights, active, strict=True)]
+    def delete(self, place: int) -> None:
+        """Take a member out, the last one taking its place."""
+        t, last = self.size, self.size - 1
+        vectors = self._vectors[:t, :t]
+        mirror = vectors[:, place].copy()  # turned by its reflection into the unit vector of `place`
+        mirror[place] += np.copysign(np.linalg.norm(mirror), mirror[place])
+        vectors -= np.outer(2 / (mirror @ mirror) * mirror, mirror @ vectors)
+        vectors[place] = vectors[last]
+        vectors[:, place] = vectors[:, last]
+        vectors[last], vectors[:, last] = 0, 0
+        self._reach[:last] = self.size = last
 
 
-def _urgency(first: Sequence[np.ndarray], like: Tensor) -> Tensor:
-    """Scores that put the rows `first` of each problem before all others, in that order."""
-    scores = torch.full_like(like, -torch.inf)
-    for row, chosen in zip(scores, first, strict=True):
-        row[torch.from_numpy(chosen).to(like.device)] = 1e300 * (
-            2 - torch.arange(len(chosen), device=like.device, dtype=like.dtype) / max(len(chosen), 1)
-        )
-    return scores
+def _first_best(scores: np.ndarray, tie: float) -> int | None:
+    """Find the lowest index of the highest score, up to rounding; None if there is none but -inf."""
+    highest = scores.max(initial=-np.inf)
+    if highest == -np.inf:
+        return None
+    return int((scores >= highest - tie * abs(highest)).argmax())

@@ -1,5 +1,6 @@
 """What all coreset selectors share: one template method, and the result it leaves."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from numbers import Integral
@@ -13,6 +14,7 @@ from sklearn.utils import Tags, _safe_indexing, check_consistent_length, check_r
 from sklearn.utils._param_validation import Interval, RealNotInt
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from sklearn_acs.gradients import LastLayerGradients, as_gradients, exact_sum
@@ -164,10 +166,12 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         Several classes are spread over `n_jobs` threads.
         """
         n_jobs = torch.get_num_threads() if self.n_jobs is None else effective_n_jobs(self.n_jobs)
-        if len(classes) == 1 or n_jobs == 1 or classes[0][0].device.type != "cpu":
-            return [_solve_class(solve, *task) for task in classes]
-        jobs = (delayed(_single_threaded)(_solve_class, solve, *task) for task in classes)
-        return Parallel(n_jobs=n_jobs, prefer="threads", batch_size=1)(jobs)
+        # The many small products of the solvers are slower in threads: those of NumPy's BLAS go on spinning.
+        with _threadpools().limit(limits=1, user_api="blas"):
+            if len(classes) == 1 or n_jobs == 1 or classes[0][0].device.type != "cpu":
+                return [_solve_class(solve, *task) for task in classes]
+            jobs = (delayed(_single_threaded)(_solve_class, solve, *task) for task in classes)
+            return Parallel(n_jobs=n_jobs, prefer="threads", batch_size=1)(jobs)
 
     def selection_report(self) -> Table:
         """Tell what was chosen, with how much weight and error, and why the algorithm stopped.
@@ -288,13 +292,28 @@ def _share_out(k: int, sizes: list[int]) -> np.ndarray:
     return shares
 
 
+@functools.cache
+def _threadpools() -> ThreadpoolController:
+    """The thread pools of the libraries that are loaded, looked up once."""
+    return ThreadpoolController()
+
+
 def _solve_class(
     solve: Callable[..., Coreset], gradients: LastLayerGradients, rows: np.ndarray, k: int, rng: np.random.RandomState
 ) -> tuple[Coreset, tuple[Tensor, Tensor]]:
     """Choose k of `rows`: the coreset in the numbers of the whole set, and the sums of all and of the chosen."""
+    part = part_of(gradients, rows)
+    return with_sums(NOTHING if k == 0 else solve(part, k, rng, rows), part, rows)
+
+
+def part_of(gradients: LastLayerGradients, rows: np.ndarray) -> LastLayerGradients:
+    """The gradients of some rows, in the precision of their arithmetic."""
     part = gradients if len(rows) == len(gradients) else gradients.take(rows)
-    part = part.to("cpu" if part.device.type == "mps" else part.device, part.dtype)  # MPS has no float64
-    found = NOTHING if k == 0 else solve(part, k, rng, rows)
+    return part.to("cpu" if part.device.type == "mps" else part.device, part.dtype)  # MPS has no float64
+
+
+def with_sums(found: Coreset, part: LastLayerGradients, rows: np.ndarray) -> tuple[Coreset, tuple[Tensor, Tensor]]:
+    """A coreset of `part` in the numbers of the whole set, and the sums of all gradients and of the chosen."""
     chosen = exact_sum(part.take(found.indices), torch.from_numpy(found.weights))
     return replace(found, indices=rows[found.indices]), (exact_sum(part), chosen)
 

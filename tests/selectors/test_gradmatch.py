@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sklearn_acs.gradients import as_gradients
-from sklearn_acs.selectors import GradMatch, RandomSelector
+from sklearn_acs.selectors import GradMatch, RandomSelector, gradmatch
 from sklearn_acs.selectors._omp import orthogonal_matching_pursuit
 
 
@@ -16,14 +16,14 @@ def G():
 def test_hands_the_pursuit_its_parameters(G):
     parameters = {"ridge": 0.3, "tolerance": 1e-2, "atoms_per_step": 2}
     selector = GradMatch(n_select=20, ridge_center="zero", **parameters).fit(G)
-    (expected,) = orthogonal_matching_pursuit([as_gradients(G)], [20], **parameters)
+    expected = orthogonal_matching_pursuit(as_gradients(G), 20, **parameters)
     np.testing.assert_array_equal(selector.indices_, expected.indices)
     np.testing.assert_array_equal(selector.weights_, expected.weights)
 
 
 def test_uniform_center_is_the_weight_of_a_random_subset(G):
     selector = GradMatch(n_select=20, ridge=0.3).fit(G)
-    (expected,) = orthogonal_matching_pursuit([as_gradients(G)], [20], ridge=0.3, centers=[len(G) / 20], tolerance=1e-6)
+    expected = orthogonal_matching_pursuit(as_gradients(G), 20, ridge=0.3, center=len(G) / 20, tolerance=1e-6)
     np.testing.assert_array_equal(selector.weights_, expected.weights)
 
 
@@ -58,3 +58,26 @@ def test_a_bad_parameter_is_named(parameters, G):
     (name,) = parameters
     with pytest.raises(ValueError, match=f"'{name}' parameter of GradMatch"):
         GradMatch(**parameters).fit(G)
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.1])
+@pytest.mark.parametrize("n_bytes", [1, 60_000, 10**9])
+@pytest.mark.parametrize("n_select", [2, 40])
+def test_classes_as_batches_give_what_they_give_one_by_one(G, ridge, n_bytes, n_select, monkeypatch):
+    """What a GPU does, on the CPU; with a budget of 2 some classes go without a row."""
+    y = np.random.default_rng(1).integers(0, 4, size=len(G))
+    one_by_one = GradMatch(n_select=n_select, ridge=ridge, per_class=True).fit(G, y)
+    monkeypatch.setattr(gradmatch, "_is_batched", lambda gradients: True)
+    monkeypatch.setattr(gradmatch, "_free_bytes", lambda device: n_bytes)
+    batched = GradMatch(n_select=n_select, ridge=ridge, per_class=True).fit(G, y)
+    np.testing.assert_array_equal(batched.indices_, one_by_one.indices_)
+    np.testing.assert_allclose(batched.weights_, one_by_one.weights_, rtol=1e-6)
+    assert batched.stop_reason_ == one_by_one.stop_reason_
+
+
+def test_groups_fill_the_memory_given_and_leave_no_class_out():
+    gradients = as_gradients(np.ones((100, 3)))
+    classes = [(gradients, np.arange(n), n // 2, None) for n in (10, 20, 10, 10)]
+    groups = gradmatch._groups(classes, 2 * 8 * (100 + 400 + 2 * 20 * 4))
+    assert [len(group) for group in groups] == [2, 2]
+    assert [task for group in groups for task in group] == classes

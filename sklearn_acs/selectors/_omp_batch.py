@@ -1,0 +1,278 @@
+"""The matching pursuit of `_omp.py` for several problems as one batch, as a GPU likes it."""
+
+from collections.abc import Sequence
+from itertools import count
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sklearn_acs.gradients import LastLayerGradients
+from sklearn_acs.selectors._gram import GramRows
+from sklearn_acs.selectors._omp import (
+    BUDGET,
+    DEPENDENT,
+    MAX_ADMISSIONS,
+    POLISHES,
+    REFRESH_EVERY,
+    ROUNDING,
+    TIES,
+    TOLERANCE,
+    UNCORRELATED,
+    Matching,
+)
+
+_REASONS = (BUDGET, TOLERANCE, UNCORRELATED, DEPENDENT)
+
+
+def batched_matching_pursuit(
+    problems: Sequence[LastLayerGradients],
+    budgets: Sequence[int],
+    *,
+    ridge: float,
+    centers: Sequence[float],
+    tolerance: float,
+    atoms_per_step: int = 1,
+) -> list[Matching]:
+    """Do for each problem what `orthogonal_matching_pursuit` does, all of them step by step together.
+
+    Shapes do not depend on the data, and a step reads one small tensor from the device: what is still running. So a row
+    that is dropped leaves a gap of zeros, which changes no product. Parameters and results are those of
+    `orthogonal_matching_pursuit`, one for each problem.
+    """
+    return _Pursuits(problems, budgets, ridge, centers, atoms_per_step).run(tolerance) if problems else []
+
+
+class _Pursuits:
+    """The state of B pursuits; parameters as in `batched_matching_pursuit`."""
+
+    def __init__(
+        self,
+        problems: Sequence[LastLayerGradients],
+        budgets: Sequence[int],
+        ridge: float,
+        centers: Sequence[float],
+        atoms_per_step: int,
+    ) -> None:
+        k = max(budgets)
+        self.atoms = min(atoms_per_step, k)
+        capacity = k + self.atoms + k // 16 + 16  # dropped rows leave their place empty for a while
+        self.gram = gram = GramRows(problems, k, capacity)
+        self.support = _Support(gram, capacity)
+        self.budgets = torch.tensor(budgets, device=gram.device)
+        self.aim = gram.correlations()  # <G_i, b>, (B, n)
+        self.residuals = self.aim.clone()  # <G_i, r>
+        self.b_square = self.aim.sum(1).clamp(min=0)
+        squares = gram.squares()
+        n_rows = torch.tensor(gram.n_rows, device=gram.device)
+        size = squares.sum(1) / n_rows
+        self.penalty = ridge * torch.where(size > 0, size, 1.0)  # lambda, (B,)
+        self.center = torch.tensor(centers, dtype=torch.float64, device=gram.device)
+        self.pull = self.penalty * self.center
+        self.diagonal = squares + self.penalty[:, None]
+        self.noise = ROUNDING * (squares * self.b_square[:, None]).sqrt()
+        self.admissions = torch.where(squares > 0, 0, MAX_ADMISSIONS)  # none of padding either
+        self.barred = squares == 0  # also while chosen
+
+    def run(self, tolerance: float) -> list[Matching]:
+        """Go on until every problem has stopped."""
+        goal = tolerance**2 * self.b_square
+        support = self.support
+        no = torch.zeros(len(self.budgets), dtype=torch.bool, device=self.gram.device)
+        running, blocked, dropping, exhausted = ~no, no, no, no
+        victims, reason, polished = no.long(), no.long(), no.long() + POLISHES
+        for step in count(1):
+            rows, found = self._choose()
+            full = support.size >= self.budgets
+            close = self._residual_square() <= goal
+            waiting = running & ~blocked
+            ending = waiting & (full | close | ~found[:, 0] | exhausted)
+            why = torch.where(full, 0, torch.where(close, 1, torch.where(exhausted, 3, 2)))
+            reason = torch.where(ending, why, reason)
+            running = running & ~(ending & (polished >= POLISHES))
+            adding = waiting & ~ending
+            state = torch.stack([running, adding, ending & running, blocked, dropping]).any(1).tolist()
+            is_running, is_adding, is_ending, is_blocked, is_dropping = state
+            if not is_running:
+                break
+            if is_dropping:
+                self._drop(victims, dropping)
+            if is_ending or step % REFRESH_EVERY == 0:
+                self.residuals = self.aim - self.gram.correlations(support.rows, support.weights)
+                blocked, exhausted, polished = running, no, polished + 1
+                is_blocked, is_adding = True, False
+            if is_adding:
+                support.make_room(self.atoms)
+            way = (
+                support.project(self._slope()[:, None])[1][:, 0] * blocked[:, None]
+                if is_blocked
+                else torch.zeros_like(support.weights)
+            )
+            if is_adding:
+                polished = torch.where(adding, 0, polished)
+                left = (self.budgets - support.size)[:, None] > torch.arange(self.atoms, device=self.gram.device)
+                admitted, more = self._add(rows, found & left & adding[:, None])
+                exhausted = adding & ~admitted.any(1)
+                way = nn.functional.pad(way, (0, self.atoms)) + more
+            dropping, victims = self._walk(way)
+            blocked = dropping
+        members = zip(support.members(), reason.tolist(), strict=True)
+        return [Matching(rows, weights, _REASONS[why]) for (rows, weights), why in members]
+
+    def _choose(self) -> tuple[Tensor, Tensor]:
+        """The best rows to admit next (B, m), the lowest index on ties, and whether there are so many."""
+        hopeless = self.barred | (self.residuals + self.pull[:, None] <= self.noise)
+        scores = torch.where(hopeless, -torch.inf, self.residuals)
+        rows, best, tie = [], [], TIES[self.gram.dtype]
+        for _ in range(self.atoms):
+            best.append(scores.amax(1, keepdim=True))
+            rows.append((scores >= best[-1] - tie * best[-1].abs()).byte().argmax(1, keepdim=True))
+            scores = scores.scatter(1, rows[-1], -torch.inf)
+        return torch.cat(rows, 1), torch.cat(best, 1) > -torch.inf
+
+    def _residual_square(self) -> Tensor:
+        """``||r||^2``, given that the weights are fitted: ``K w + lambda (w - center) = G b``."""
+        w, penalty = self.support.weights, self.penalty[:, None]
+        aim = self.aim.gather(1, self.support.rows) + penalty * (w - self.center[:, None])
+        return self.b_square - (w * aim).sum(1)
+
+    def _slope(self) -> Tensor:
+        """What the chosen rows' weights would still gain by, (B, t): zero when they are fitted."""
+        support = self.support
+        slope = self.residuals.gather(1, support.rows) - self.penalty[:, None] * support.weights + self.pull[:, None]
+        return torch.where(support.active, slope, 0.0)
+
+    def _add(self, rows: Tensor, adding: Tensor) -> tuple[Tensor, Tensor]:
+        """Admit rows: which ones were, and the way from the fitted weights to those refitted with them."""
+        slope = torch.where(adding, self.residuals.gather(1, rows) + self.pull[:, None], 0.0)
+        admitted, way = self.support.append(rows, adding, self.diagonal.gather(1, rows), slope)
+        self.barred.scatter_(1, rows, self.barred.gather(1, rows) | admitted)
+        self.admissions.scatter_add_(1, rows, admitted.long())
+        return admitted, way
+
+    def _walk(self, way: Tensor) -> tuple[Tensor, Tensor]:
+        """Go `way` as far as all weights stay positive: who stops short, and at which member."""
+        support = self.support
+        weights, fitted = support.weights, support.weights + way
+        falling = support.active & (fitted <= 0)
+        until_zero = weights / (weights - fitted).clamp(min=torch.finfo(weights.dtype).tiny)
+        share, victims = torch.where(falling, until_zero, 2.0).min(1)
+        moved = way * share.clamp(max=1)[:, None]
+        support.weights = weights + moved
+        self.residuals -= (moved[:, None].to(self.gram.dtype) @ self.gram.chosen(support.used))[:, 0]
+        return share < 2, victims
+
+    def _drop(self, victims: Tensor, dropping: Tensor) -> None:
+        """Take a member out of each of the problems `dropping`; its row may come back."""
+        rows = self.support.rows.gather(1, victims[:, None])
+        spent = self.admissions.gather(1, rows) >= MAX_ADMISSIONS
+        barred = torch.where(dropping[:, None], spent, self.barred.gather(1, rows))
+        self.barred.scatter_(1, rows, barred)
+        self.support.delete(victims, dropping)
+
+
+class _Support:
+    """The members of B problems, their weights, and the basis W by which these are refitted: see `_omp._Basis`."""
+
+    def __init__(self, gram: GramRows, capacity: int) -> None:
+        n_problems = gram.shape[0]
+        self.gram, self.used = gram, 0
+        self.size = torch.zeros(n_problems, dtype=torch.long, device=gram.device)
+        self._rows = torch.zeros(n_problems, capacity, dtype=torch.long, device=gram.device)
+        self._active = torch.zeros(n_problems, capacity, dtype=torch.bool, device=gram.device)
+        self._weights = torch.zeros(n_problems, capacity, dtype=torch.float64, device=gram.device)
+        self._basis = torch.zeros(n_problems, capacity, capacity, dtype=torch.float64, device=gram.device)
+
+    @property
+    def rows(self) -> Tensor:
+        """Numbers of the rows, (B, t)."""
+        return self._rows[:, : self.used]
+
+    @property
+    def active(self) -> Tensor:
+        """Which places are taken, (B, t)."""
+        return self._active[:, : self.used]
+
+    @property
+    def weights(self) -> Tensor:
+        """Their weights, zero in empty places, (B, t)."""
+        return self._weights[:, : self.used]
+
+    @weights.setter
+    def weights(self, values: Tensor) -> None:
+        self._weights[:, : self.used] = values
+
+    @property
+    def basis(self) -> Tensor:
+        """W, (B, t, t)."""
+        return self._basis[:, : self.used, : self.used]
+
+    def project(self, right: Tensor) -> tuple[Tensor, Tensor]:
+        """``right W^T`` and ``right W^T W``, the latter solving with ``K + lambda I``, for (B, m, t)."""
+        projected = right @ self.basis.transpose(1, 2)
+        return projected, projected @ self.basis
+
+    def append(self, rows: Tensor, adding: Tensor, diagonal: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+        """Add rows (B, m) where `adding` says so and they do not depend on the others.
+
+        `diagonal` is their own entry of ``K + lambda I``, and `slope` that of a weight of zero. Returns which of them
+        came in, and the way from fitted weights to those that are fitted with the new rows, (B, t + m).
+        """
+        t, m = self.used, rows.shape[1]
+        self._rows[:, t : t + m] = rows
+        inner = self.gram.bring(rows, adding, t).gather(2, self._rows[:, None, : t + m].expand(-1, m, -1)).double()
+        projected, solved = self.project(inner[:, :, :t])
+        own = inner[:, :, t:] - projected @ projected.transpose(1, 2)
+        own.diagonal(dim1=1, dim2=2).copy_(diagonal - (projected * projected).sum(2))
+        new = torch.cat([-solved, torch.eye(m, dtype=own.dtype, device=own.device).expand_as(own)], 2)
+        admitted = []
+        for i in range(m):  # Gram-Schmidt among the new vectors
+            pivot = own[:, i, i]
+            admitted.append(adding[:, i] & (pivot > ROUNDING * diagonal[:, i]))
+            scale = torch.where(admitted[-1], pivot.clamp(min=torch.finfo(own.dtype).tiny).rsqrt(), 0.0)[:, None]
+            new[:, i] *= scale
+            if i + 1 < m:
+                row = own[:, i] * scale
+                own = own - row[:, :, None] * row[:, None]
+                new[:, i + 1 :] -= row[:, i + 1 :, None] * new[:, i, None]
+        came = torch.stack(admitted, 1)
+        self.used = t + m
+        self._basis[:, t : t + m, : t + m] = new
+        self._active[:, t : t + m] = came
+        self._weights[:, t : t + m] = 0
+        self.size = self.size + came.sum(1)
+        return came, ((new[:, :, t:] @ slope[:, :, None]).transpose(1, 2) @ new)[:, 0]
+
+    def delete(self, places: Tensor, leaving: Tensor) -> None:
+        """Take the rows at `places` (B,) out where `leaving` says so."""
+        basis, place = self.basis, places[:, None]
+        lost = basis.gather(2, place[:, :, None].expand(-1, self.used, 1))[:, :, 0] * leaving[:, None]
+        length = lost.norm(dim=1, keepdim=True)
+        at_place = lost.gather(1, place)
+        mirror = lost.scatter_add(1, place, torch.where(at_place < 0, -length, length))
+        twice = 2 / (mirror * mirror).sum(1, keepdim=True).clamp(min=torch.finfo(lost.dtype).tiny)
+        basis.baddbmm_((-twice * mirror)[:, :, None], mirror[:, None] @ basis)
+        keep = (torch.arange(self.used, device=lost.device) != place) | ~leaving[:, None]
+        every = torch.arange(len(places), device=lost.device)
+        basis[every, places] *= ~leaving[:, None]
+        basis[every, :, places] *= ~leaving[:, None]
+        self._active[:, : self.used] &= keep
+        self._weights[:, : self.used] *= keep
+        self.size = self.size - leaving.long()
+
+    def make_room(self, m: int) -> None:
+        """Close the gaps if there is no place for m more."""
+        if self.used + m <= self._rows.shape[1]:
+            return
+        order = (~self._active).byte().argsort(dim=1, stable=True)  # (B, capacity)
+        every = torch.arange(len(order), device=order.device)[:, None]
+        self.used = int(self.size.max())
+        self._rows, self._active = self._rows[every, order], self._active[every, order]
+        self._weights = self._weights[every, order]
+        self.gram.reorder(order)
+        self._basis = self._basis[every[:, :, None], order[:, :, None], order[:, None]]
+
+    def members(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Rows and weights of each problem, in the order chosen."""
+        rows, weights, active = (x.cpu().numpy() for x in (self.rows, self.weights, self.active))
+        return [(r[a], w[a]) for r, w, a in zip(rows, weights, active, strict=True)]
