@@ -110,8 +110,8 @@ class LastLayerGradients:
         return LastLayerGradients([(g.to(*args, **kwargs), h.to(*args, **kwargs)) for g, h in self.branches])
 
     def take(self, indices: Any) -> "LastLayerGradients":
-        """Pick the rows `indices`, in that order."""
-        index = torch.as_tensor(indices, device=self.device)
+        """Pick the rows `indices`, in that order; a slice is not copied."""
+        index = indices if isinstance(indices, slice) else torch.as_tensor(indices, device=self.device)
         return LastLayerGradients([(g[index], h[index]) for g, h in self.branches])
 
     def gram(self, rows: Any = None, cols: Any = None) -> Tensor:

@@ -1,6 +1,7 @@
 """Coreset selectors: which samples, with which weights, stand for all."""
 
-from sklearn_acs.selectors.base import BaseSelector, Coreset
+from sklearn_acs.selectors._coreset import Coreset
+from sklearn_acs.selectors.base import BaseSelector
 from sklearn_acs.selectors.craig import CRAIG
 from sklearn_acs.selectors.glister import Glister
 from sklearn_acs.selectors.gradmatch import GradMatch

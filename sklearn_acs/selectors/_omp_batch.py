@@ -40,7 +40,7 @@ def batched_matching_pursuit(
     that is dropped leaves a gap of zeros, which changes no product. Parameters and results are those of
     `orthogonal_matching_pursuit`, one for each problem.
     """
-    return _Pursuits(problems, budgets, ridge, centers, atoms_per_step).run(tolerance) if problems else []
+    return _Pursuits(problems, budgets, ridge, centers, atoms_per_step).run(tolerance)
 
 
 class _Pursuits:

@@ -1,78 +1,22 @@
 """What all coreset selectors share: one template method, and the result it leaves."""
 
-import functools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
 from sklearn.utils import Tags, _safe_indexing, check_consistent_length, check_random_state
 from sklearn.utils._param_validation import Interval, RealNotInt
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
-from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
-from sklearn_acs.gradients import LastLayerGradients, as_gradients, exact_sum
+from sklearn_acs.gradients import LastLayerGradients, as_gradients
+from sklearn_acs.selectors._classes import Solved, Task, solve_on_cpu
+from sklearn_acs.selectors._coreset import Coreset, Part
 from sklearn_acs.tables import Table
-
-
-class Part(NamedTuple):
-    """What was chosen of one class, or of the whole set."""
-
-    label: Any  # None for the whole set
-    n_samples: int
-    n_selected: int
-    n_matched: int
-    weight: float  # the sum of the weights
-    error: float
-    stop_reason: str
-
-
-@dataclass(frozen=True, eq=False)
-class Coreset:
-    """A weighted subset whose gradients stand for those of the whole set.
-
-    Attributes
-    ----------
-    indices : ndarray of shape (k,)
-        The chosen rows, distinct, in the order chosen.
-    weights : ndarray of shape (k,)
-        ``sum_j weights[j] * G[indices[j]]`` approximates ``sum_i G[i]``.
-    n_matched : int
-        How many the algorithm chose itself; the rest fills the budget.
-    stop_reason : str
-        Why it stopped there.
-    error : float
-        ``||sum_j w_j G_j - sum_i G_i|| / ||sum_i G_i||``; a solver leaves it to `BaseSelector.fit`, which
-        measures it for all in the same way.
-    parts : tuple of Part
-        The same, class by class where classes were chosen from one by one, each with the error of its own sum.
-    """
-
-    indices: np.ndarray
-    weights: np.ndarray
-    n_matched: int
-    stop_reason: str
-    error: float = np.nan
-    parts: tuple[Part, ...] = ()
-
-    def report(self) -> Table:
-        """Tell what was chosen: a row for each part, and one for all of them where there are several."""
-        rows = list(self.parts)
-        if len(rows) != 1:
-            n = sum(part.n_samples for part in rows)
-            total = float(self.weights.sum())
-            rows.append(Part("all", n, len(self.indices), self.n_matched, total, self.error, self.stop_reason))
-        columns = ["class", "samples", "selected", "matched", "weight", "error", "why it stopped"]
-        return Table(columns, [("all" if part.label is None else str(part.label), *part[1:]) for part in rows])
-
-
-NOTHING = Coreset(np.empty(0, dtype=np.int64), np.empty(0), 0, "the budget leaves it without a row")
 
 
 class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -128,25 +72,26 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         budgets = _share_out(k, [len(rows) for rows in members])
 
         rng = _own_random_state(getattr(self, "random_state", None))
-        classes = [
-            (gradients, rows, int(budget), np.random.RandomState(rng.randint(np.iinfo(np.int32).max)))
+        tasks = [
+            Task(gradients, rows, int(budget), np.random.RandomState(rng.randint(np.iinfo(np.int32).max)))
             for rows, budget in zip(members, budgets, strict=True)
         ]
-        solved = self._solve_classes(classes, solve)
-        target, approximation = (sum(sums) for sums in zip(*(both for _, both in solved), strict=True))
+        solved = self._solve_tasks(tasks, solve)
         parts = [
             Part(
                 label,
-                len(rows),
+                len(task.rows),
                 len(found.indices),
                 found.n_matched,
                 float(found.weights.sum()),
-                relative_error(of_chosen, of_all),
+                relative_error(chosen, total),
                 found.stop_reason,
             )
-            for label, rows, (found, (of_all, of_chosen)) in zip(labels, members, solved, strict=True)
+            for label, task, (found, total, chosen) in zip(labels, tasks, solved, strict=True)
         ]
-        self.coreset_ = _join([found for found, _ in solved], parts, relative_error(approximation, target))
+        chosen = torch.stack([one.chosen for one in solved]).sum(0)
+        error = relative_error(chosen, torch.stack([one.total for one in solved]).sum(0))
+        self.coreset_ = _join([one.coreset for one in solved], parts, error)
 
         support = np.zeros(n, dtype=bool)
         support[self.coreset_.indices] = True
@@ -160,18 +105,9 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.gradients_ = gradients.take(self.coreset_.indices)
         return self
 
-    def _solve_classes(self, classes: list[tuple], solve: Callable[..., Coreset]) -> list[tuple]:
-        """Solve for each (gradients of all, rows, budget, rng): the coreset, and both sums of gradients.
-
-        Several classes are spread over `n_jobs` threads.
-        """
-        n_jobs = torch.get_num_threads() if self.n_jobs is None else effective_n_jobs(self.n_jobs)
-        # The many small products of the solvers are slower in threads: those of NumPy's BLAS go on spinning.
-        with _threadpools().limit(limits=1, user_api="blas"):
-            if len(classes) == 1 or n_jobs == 1 or classes[0][0].device.type != "cpu":
-                return [_solve_class(solve, *task) for task in classes]
-            jobs = (delayed(_single_threaded)(_solve_class, solve, *task) for task in classes)
-            return Parallel(n_jobs=n_jobs, prefer="threads", batch_size=1)(jobs)
+    def _solve_tasks(self, tasks: list[Task], solve: Callable[..., Coreset]) -> list[Solved]:
+        """Solve for each class; overridden where a GPU solves several at once."""
+        return solve_on_cpu(tasks, solve, self.n_jobs)
 
     def selection_report(self) -> Table:
         """Tell what was chosen, with how much weight and error, and why the algorithm stopped.
@@ -290,42 +226,6 @@ def _share_out(k: int, sizes: list[int]) -> np.ndarray:
         shares[np.argmax(excess)] -= 1
         shares[np.argmin(shares)] += 1
     return shares
-
-
-@functools.cache
-def _threadpools() -> ThreadpoolController:
-    """The thread pools of the libraries that are loaded, looked up once."""
-    return ThreadpoolController()
-
-
-def _solve_class(
-    solve: Callable[..., Coreset], gradients: LastLayerGradients, rows: np.ndarray, k: int, rng: np.random.RandomState
-) -> tuple[Coreset, tuple[Tensor, Tensor]]:
-    """Choose k of `rows`: the coreset in the numbers of the whole set, and the sums of all and of the chosen."""
-    part = part_of(gradients, rows)
-    return with_sums(NOTHING if k == 0 else solve(part, k, rng, rows), part, rows)
-
-
-def part_of(gradients: LastLayerGradients, rows: np.ndarray) -> LastLayerGradients:
-    """The gradients of some rows, in the precision of their arithmetic."""
-    part = gradients if len(rows) == len(gradients) else gradients.take(rows)
-    return part.to("cpu" if part.device.type == "mps" else part.device, part.dtype)  # MPS has no float64
-
-
-def with_sums(found: Coreset, part: LastLayerGradients, rows: np.ndarray) -> tuple[Coreset, tuple[Tensor, Tensor]]:
-    """A coreset of `part` in the numbers of the whole set, and the sums of all gradients and of the chosen."""
-    chosen = exact_sum(part.take(found.indices), torch.from_numpy(found.weights))
-    return replace(found, indices=rows[found.indices]), (exact_sum(part), chosen)
-
-
-def _single_threaded(function: Callable, *args: Any) -> Any:
-    """Call with one thread for torch's own parallelism: the classes are spread over threads already."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # of the calling thread
-    try:
-        return function(*args)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _join(solved: list[Coreset], parts: list[Part], error: float) -> Coreset:

@@ -1,17 +1,24 @@
 """CRAIG: the coreset whose gradients cover all gradients."""
 
 from collections.abc import Callable
+from functools import partial
+from math import ceil, log
+from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
 from sklearn_acs.gradients import LastLayerGradients
-from sklearn_acs.selectors._facility_location import facility_location
-from sklearn_acs.selectors.base import BaseSelector, Coreset
+from sklearn_acs.selectors._classes import Solved, Task, n_threads, on_gpu, solve_in_batches
+from sklearn_acs.selectors._coreset import Coreset
+from sklearn_acs.selectors._facility_location import batched_facility_location, facility_location
+from sklearn_acs.selectors.base import BaseSelector
 
-DISTANCE_BYTES = 2**30  # the distance matrix is kept up to this size, and beyond it computed row by row
+_BLOCK = 256  # rows of the distances that are computed at a time
+_AT_ONCE = 64  # and at most where they are looked up while choosing
 
 
 class CRAIG(BaseSelector):
@@ -26,6 +33,17 @@ class CRAIG(BaseSelector):
         Size of the coreset: a count, or a fraction of the samples in (0, 1].
     metric : {"euclidean", "sqeuclidean"}, default="euclidean"
         The distance. The paper bounds the error by the Euclidean one; CORDS and ACS square it.
+    optimizer : {"lazy", "stochastic"}, default="lazy"
+        "lazy" looks at every row that could be the best one, and so picks what the naive greedy algorithm picks.
+        "stochastic" looks at ``(n / k) log(1 / subsample_eps)`` random rows for each pick.
+    subsample_eps : float, default=0.01
+        How much worse "stochastic" may be: it reaches at least the share ``1 - 1/e - subsample_eps`` of the optimum
+        in expectation.
+    memory_budget : int, default=2**30
+        Bytes that the distances may take, shared by all classes that are solved at the same time. Where n x n float32
+        distances fit they are kept; else rows are computed when they are needed, in blocks of this size at most.
+    random_state : int, RandomState instance or None, default=None
+        Draws the rows of "stochastic".
     per_class : bool, default=False
         Whether to choose in every class of y on its own, in proportion to its size, as the paper does.
 
@@ -62,8 +80,9 @@ class CRAIG(BaseSelector):
 
     Notes
     -----
-    Takes ``O(n^2 (C + D + log k))`` operations, and memory for the n x n float32 distances up to 1 GiB; above
-    that (n > 16384) they are computed again where needed, which is slower by the factor ``C + D``.
+    With the distances kept, ``O(n^2 (C + D))`` operations for them and about ``n`` for each look at a row; lazy greedy
+    looks at each row a few times, whatever k. Memory is ``4 n^2`` bytes, or `memory_budget`. Computed when needed,
+    every look takes ``n (C + D)`` operations. On a GPU classes are solved as one batch that looks at all rows.
 
     References
     ----------
@@ -83,6 +102,10 @@ class CRAIG(BaseSelector):
     _parameter_constraints: dict = {
         **BaseSelector._parameter_constraints,
         "metric": [StrOptions({"euclidean", "sqeuclidean"})],
+        "optimizer": [StrOptions({"lazy", "stochastic"})],
+        "subsample_eps": [Interval(Real, 0, 1, closed="neither")],
+        "memory_budget": [Interval(Integral, 1, None, closed="left")],
+        "random_state": ["random_state"],
     }
 
     def __init__(
@@ -90,27 +113,104 @@ class CRAIG(BaseSelector):
         *,
         n_select: int | float = 0.1,
         metric: str = "euclidean",
+        optimizer: str = "lazy",
+        subsample_eps: float = 0.01,
+        memory_budget: int = 2**30,
+        random_state: int | np.random.RandomState | None = None,
         per_class: bool = False,
         n_jobs: int | None = None,
     ) -> None:
         self.n_select = n_select
         self.metric = metric
+        self.optimizer = optimizer
+        self.subsample_eps = subsample_eps
+        self.memory_budget = memory_budget
+        self.random_state = random_state
         self.per_class = per_class
         self.n_jobs = n_jobs
 
-    def _solve(self, gradients: LastLayerGradients, k: int, rng: np.random.RandomState, rows: np.ndarray) -> Coreset:
-        n, gradients = len(gradients), gradients.to(torch.float64)
-        squares = gradients.norms() ** 2
+    def _solve_tasks(self, tasks: list[Task], solve: Callable[..., Coreset]) -> list[Solved]:
+        if self.optimizer == "lazy" and on_gpu(tasks[0].gradients):
+            return solve_in_batches(tasks, self._solve_batch, lambda n, k, width: 16 * n * n + 8 * n * width)
+        share = self.memory_budget // n_threads(tasks, self.n_jobs)
+        return super()._solve_tasks(tasks, partial(solve, memory=share))
 
-        def distances(i: Tensor) -> Tensor:
-            """Rows i of the distance matrix, in float64: squared norms of near copies cancel."""
-            i = i.to(gradients.device)
-            d = (squares[i, None] + squares - 2 * gradients.gram(i)).clamp(min=0)
-            d[torch.arange(len(i), device=i.device), i] = 0
-            return d.sqrt() if self.metric == "euclidean" else d
+    def _solve(
+        self,
+        gradients: LastLayerGradients,
+        k: int,
+        rng: np.random.RandomState,
+        rows: np.ndarray,
+        *,
+        memory: int | None = None,
+    ) -> Coreset:
+        n, memory = len(gradients), memory or self.memory_budget
+        distances = _Distances(gradients.to("cpu"), self.metric, memory)
+        kept = 4 * n * n <= memory
+        return _coreset(
+            *facility_location(
+                distances.matrix().numpy().__getitem__ if kept else distances.rows,
+                n,
+                k,
+                at_once=1 if kept else distances.at_once,
+                n_candidates=ceil(n / k * log(1 / self.subsample_eps)) if self.optimizer == "stochastic" else None,
+                rng=rng,
+            )
+        )
 
-        look_up: Callable[[Tensor], Tensor] = distances
-        if 4 * n * n <= DISTANCE_BYTES:
-            look_up = torch.cat([distances(part).float() for part in torch.arange(n).split(1024)]).__getitem__
-        picks, sizes = facility_location(look_up, n, k)
-        return Coreset(picks, sizes.astype(np.float64), k, "all of the budget is used")
+    def _solve_batch(self, problems: list[LastLayerGradients], budgets: list[int]) -> list[Coreset]:
+        n = max(len(gradients) for gradients in problems)
+        matrices = torch.zeros(len(problems), n, n, device=problems[0].device)
+        for matrix, gradients in zip(matrices, problems, strict=True):
+            _Distances(gradients, self.metric, self.memory_budget).matrix(matrix[: len(gradients), : len(gradients)])
+        found = batched_facility_location(matrices, [len(gradients) for gradients in problems], budgets)
+        return [_coreset(picks, sizes) for picks, sizes in found]
+
+
+class _Distances:
+    """Distances between gradients: computed in float64, since squared norms of near copies cancel, given in float32.
+
+    Parameters
+    ----------
+    gradients : LastLayerGradients
+        Of n samples.
+    metric : str
+        "euclidean" or "sqeuclidean".
+    memory : int
+        Bytes that rows computed at a time may take.
+    """
+
+    def __init__(self, gradients: LastLayerGradients, metric: str, memory: int) -> None:
+        self.gradients, self.metric = gradients.to(torch.float64), metric
+        self.squares = self.gradients.norms() ** 2
+        self.at_once = max(1, min(_AT_ONCE, memory // (32 * len(gradients))))
+
+    def matrix(self, out: Tensor | None = None) -> Tensor:
+        """All of them, (n, n)."""
+        n = len(self.squares)
+        out = torch.empty(n, n) if out is None else out
+        for start in range(0, n, _BLOCK):
+            stop = min(start + _BLOCK, n)
+            block = self._between(slice(start, stop), slice(start, n))
+            out[start:stop, start:], out[start:, start:stop] = block, block.T
+        out.fill_diagonal_(0)
+        return out
+
+    def rows(self, which: Any) -> np.ndarray:
+        """Some rows: an index, a slice or an array of indices."""
+        indices = np.atleast_1d(np.arange(len(self.squares))[which])
+        found = np.empty((len(indices), len(self.squares)), dtype=np.float32)
+        for start in range(0, len(indices), self.at_once):
+            part = indices[start : start + self.at_once]
+            found[start : start + len(part)] = self._between(torch.from_numpy(part), slice(None)).numpy()
+        found[np.arange(len(indices)), indices] = 0
+        return found[0] if np.isscalar(which) else found
+
+    def _between(self, left: Any, right: slice) -> Tensor:
+        products = self.gradients.take(left).cross_gram(self.gradients.take(right))
+        squares = products.mul_(-2).add_(self.squares[left][:, None]).add_(self.squares[right]).clamp_(min=0)
+        return (squares.sqrt_() if self.metric == "euclidean" else squares).float()
+
+
+def _coreset(picks: np.ndarray, sizes: np.ndarray) -> Coreset:
+    return Coreset(picks, sizes.astype(np.float64), len(picks), "all of the budget is used")

@@ -11,8 +11,9 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
 from sklearn_acs.gradients import DenseGradients, LastLayerGradients, as_gradients
+from sklearn_acs.selectors._coreset import Coreset
 from sklearn_acs.selectors._taylor_greedy import CrossEntropy, largest, taylor_greedy
-from sklearn_acs.selectors.base import BaseSelector, Coreset, _resolve_n_select
+from sklearn_acs.selectors.base import BaseSelector, _resolve_n_select
 
 METHODS = ("stochastic", "naive", "r-greedy")
 

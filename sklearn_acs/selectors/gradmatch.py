@@ -8,9 +8,11 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from sklearn_acs.gradients import LastLayerGradients
+from sklearn_acs.selectors._classes import Solved, Task, on_gpu, solve_in_batches
+from sklearn_acs.selectors._coreset import Coreset
 from sklearn_acs.selectors._omp import Matching, fill_up, orthogonal_matching_pursuit
 from sklearn_acs.selectors._omp_batch import batched_matching_pursuit
-from sklearn_acs.selectors.base import NOTHING, BaseSelector, Coreset, part_of, with_sums
+from sklearn_acs.selectors.base import BaseSelector
 
 _SAFE_RIDGE = 1e-3  # from here on the normal equations are so well conditioned that float32 gradients do
 
@@ -144,27 +146,22 @@ class GradMatch(BaseSelector):
         )
         return _filled(found, gradients, k)
 
-    def _solve_classes(self, classes: list[tuple], solve: Callable[..., Coreset]) -> list[tuple]:
-        """Solve all classes as one batch on a GPU, or as few batches as its memory allows."""
-        gradients = classes[0][0]
-        if not _is_batched(gradients):
-            return super()._solve_classes(classes, solve)
-        solved = []
-        for group in _groups(classes, _free_bytes(gradients.device)):
-            parts = [self._precise(part_of(gradients, rows)) for _, rows, _, _ in group]
-            budgets = [k for _, _, k, _ in group]
-            some = [i for i, k in enumerate(budgets) if k]
-            found = batched_matching_pursuit(
-                [parts[i] for i in some],
-                [budgets[i] for i in some],
-                ridge=self.ridge,
-                centers=[self._center(parts[i], budgets[i]) for i in some],
-                tolerance=self.tolerance,
-                atoms_per_step=self.atoms_per_step,
-            )
-            coresets = {i: _filled(one, parts[i], budgets[i]) for i, one in zip(some, found, strict=True)}
-            solved += [with_sums(coresets.get(i, NOTHING), parts[i], rows) for i, (_, rows, _, _) in enumerate(group)]
-        return solved
+    def _solve_tasks(self, tasks: list[Task], solve: Callable[..., Coreset]) -> list[Solved]:
+        if not on_gpu(tasks[0].gradients):
+            return super()._solve_tasks(tasks, solve)
+        return solve_in_batches(tasks, self._solve_batch, lambda n, k, width: 8 * (k * k + n * n + 2 * n * width))
+
+    def _solve_batch(self, problems: list[LastLayerGradients], budgets: list[int]) -> list[Coreset]:
+        problems = [self._precise(gradients) for gradients in problems]
+        found = batched_matching_pursuit(
+            problems,
+            budgets,
+            ridge=self.ridge,
+            centers=[self._center(gradients, k) for gradients, k in zip(problems, budgets, strict=True)],
+            tolerance=self.tolerance,
+            atoms_per_step=self.atoms_per_step,
+        )
+        return [_filled(*one) for one in zip(found, problems, budgets, strict=True)]
 
     def _precise(self, gradients: LastLayerGradients) -> LastLayerGradients:
         return gradients if self.ridge >= _SAFE_RIDGE else gradients.to(torch.float64)
@@ -180,25 +177,3 @@ def _filled(found: Matching, gradients: LastLayerGradients, k: int) -> Coreset:
     indices, weights = fill_up(gradients.to("cpu"), k, found.indices)
     n_matched = int(np.isin(found.indices, indices).sum())
     return Coreset(indices, weights, n_matched, f"{found.stop_reason}, and the ridge term fills up the rest")
-
-
-def _is_batched(gradients: LastLayerGradients) -> bool:
-    return gradients.device.type == "cuda"
-
-
-def _free_bytes(device: torch.device) -> int:
-    """Memory that a batch of classes may take: half of what is free."""
-    return torch.cuda.mem_get_info(device)[0] // 2
-
-
-def _groups(classes: list[tuple], n_bytes: int) -> list[list[tuple]]:
-    """Split classes into consecutive groups, as large as a batch of so many bytes can be."""
-    groups: list[list[tuple]] = [[]]
-    for task in classes:
-        largest = [max(sizes) for sizes in zip(*((len(rows), k) for _, rows, k, _ in [*groups[-1], task]), strict=True)]
-        width = sum(factor.shape[1] for pair in task[0].branches for factor in pair)
-        n, k = largest
-        if groups[-1] and 8 * (k * k + n * n + 2 * n * width) * (len(groups[-1]) + 1) > n_bytes:
-            groups.append([])
-        groups[-1].append(task)
-    return groups

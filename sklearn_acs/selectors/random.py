@@ -3,7 +3,8 @@
 import numpy as np
 
 from sklearn_acs.gradients import LastLayerGradients
-from sklearn_acs.selectors.base import BaseSelector, Coreset
+from sklearn_acs.selectors._coreset import Coreset
+from sklearn_acs.selectors.base import BaseSelector
 
 
 class RandomSelector(BaseSelector):

@@ -13,7 +13,8 @@ from sklearn.utils.validation import _num_samples
 from torch import Tensor
 
 from sklearn_acs.gradients import LastLayerGradients
-from sklearn_acs.selectors.base import BaseSelector, Coreset
+from sklearn_acs.selectors._coreset import Coreset
+from sklearn_acs.selectors.base import BaseSelector
 
 
 class ScoreSelector(BaseSelector):

@@ -18,7 +18,8 @@ from sklearn_acs.gradients import DenseGradients, LastLayerGradients, batch_fact
 from sklearn_acs.models import last_linear
 from sklearn_acs.objectives import ADVERSARIAL, CLEAN
 from sklearn_acs.objectives.base import Logits
-from sklearn_acs.selectors.base import BaseSelector, Coreset, relative_error
+from sklearn_acs.selectors import BaseSelector, Coreset
+from sklearn_acs.selectors.base import relative_error
 from sklearn_acs.selectors.score import ScoreSelector
 from sklearn_acs.training.batches import Batches
 from sklearn_acs.training.net import AdversarialNet

@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
+from scipy.spatial.distance import cdist
 
-from sklearn_acs.selectors import CRAIG, RandomSelector, craig
+from sklearn_acs.gradients import LastLayerGradients
+from sklearn_acs.selectors import CRAIG, RandomSelector, _classes, craig
 
 
 @pytest.fixture
@@ -57,13 +60,68 @@ def test_duplicates_are_distinct_picks_of_at_least_weight_one(n_select):
     assert selector.weights_.min() >= 1 and selector.weights_.sum() == 12
 
 
-def test_distances_computed_when_needed_give_the_same_as_the_kept_matrix(clusters, monkeypatch):
-    G, _ = clusters
-    kept = CRAIG(n_select=30).fit(G)
-    monkeypatch.setattr(craig, "DISTANCE_BYTES", 0)
-    computed = CRAIG(n_select=30).fit(G)
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean"])
+@pytest.mark.parametrize("per_class", [False, True])
+@pytest.mark.parametrize("memory_budget", [1, 20_000])
+def test_distances_computed_when_needed_give_the_same_as_the_kept_matrix(clusters, metric, per_class, memory_budget):
+    G, y = clusters
+    kept = CRAIG(n_select=30, metric=metric, per_class=per_class).fit(G, y)
+    computed = CRAIG(n_select=30, metric=metric, per_class=per_class, memory_budget=memory_budget).fit(G, y)
     np.testing.assert_array_equal(computed.indices_, kept.indices_)
     np.testing.assert_array_equal(computed.weights_, kept.weights_)
+
+
+@pytest.mark.parametrize("block", [7, 256])
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean"])
+def test_distances_are_those_of_the_written_out_gradients(metric, block, monkeypatch):
+    monkeypatch.setattr(craig, "_BLOCK", block)
+    generator = torch.Generator().manual_seed(0)
+    factors = LastLayerGradients([tuple(torch.randn(20, m, generator=generator) for m in (3, 5)) for _ in range(2)])
+    distances = craig._Distances(factors, metric, 10**6)
+    expected = cdist(np.asarray(factors), np.asarray(factors), metric)
+    np.testing.assert_allclose(distances.matrix(), expected, rtol=1e-4, atol=1e-5)
+    for which in (3, slice(2, 5), np.array([4, 1])):
+        np.testing.assert_allclose(distances.rows(which), expected[which], rtol=1e-4, atol=1e-5)
+
+
+def test_the_memory_that_is_stated_holds(clusters, monkeypatch):
+    """No block of rows is larger than the budget, and nothing n x n is ever made."""
+    G, _ = clusters
+    largest = []
+    between = craig._Distances._between
+
+    def watch(self, left, right):
+        found = between(self, left, right)
+        largest.append(found.numel())
+        return found
+
+    monkeypatch.setattr(craig._Distances, "_between", watch)
+    CRAIG(n_select=30, memory_budget=32 * 5 * len(G)).fit(G)
+    assert max(largest) == 5 * len(G)
+
+
+def test_stochastic_greedy_is_nearly_as_good_and_reproducible(clusters):
+    G, _ = clusters
+    exact = CRAIG(n_select=30).fit(G)
+    one, same, other = (CRAIG(n_select=30, optimizer="stochastic", random_state=s).fit(G) for s in (0, 0, 1))
+    np.testing.assert_array_equal(one.indices_, same.indices_)
+    assert set(one.indices_) != set(other.indices_)
+    assert one.weights_.sum() == len(G)
+    assert cost(G, exact.indices_) <= cost(G, one.indices_) <= 1.3 * cost(G, exact.indices_)
+
+
+@pytest.mark.parametrize("n_bytes", [1, 10**9])
+@pytest.mark.parametrize("n_select", [3, 30])
+def test_classes_as_batches_give_what_they_give_one_by_one(clusters, n_bytes, n_select, monkeypatch):
+    """What a GPU does, on the CPU."""
+    G, _ = clusters
+    y = np.random.default_rng(1).integers(0, 4, size=len(G))
+    one_by_one = CRAIG(n_select=n_select, per_class=True).fit(G, y)
+    monkeypatch.setattr(craig, "on_gpu", lambda gradients: True)
+    monkeypatch.setattr(_classes, "_free_bytes", lambda device: n_bytes)
+    batched = CRAIG(n_select=n_select, per_class=True).fit(G, y)
+    np.testing.assert_array_equal(batched.indices_, one_by_one.indices_)
+    np.testing.assert_array_equal(batched.weights_, one_by_one.weights_)
 
 
 def test_near_copies_far_from_the_origin_are_told_apart(clusters):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sklearn_acs.selectors import _facility_location
-from sklearn_acs.selectors._facility_location import facility_location
+from sklearn_acs.selectors._facility_location import batched_facility_location, facility_location
 
 seeds = st.integers(0, 2**16)
 sizes_and_seeds = {"seed": seeds, "n": st.integers(1, 8), "k": st.integers(1, 8)}
@@ -21,7 +21,7 @@ def random_distances(seed, n):
 
 
 def solve(distances, k):
-    return facility_location(torch.from_numpy(distances).__getitem__, len(distances), k)
+    return facility_location(distances.__getitem__, len(distances), k)
 
 
 def value(distances, chosen):
@@ -99,3 +99,49 @@ def test_blocks_of_rows_do_not_change_the_answer(monkeypatch):
 def test_float32_distances_give_the_same_picks():
     distances = random_distances(1, 80)
     np.testing.assert_array_equal(solve(distances, 30)[0], solve(distances.astype(np.float32), 30)[0])
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=seeds, k=st.integers(1, 40), at_once=st.sampled_from([1, 2, 64]))
+def test_looking_at_several_rows_at_once_changes_nothing(seed, k, at_once):
+    distances = random_distances(seed, 40)
+    got = facility_location(distances.__getitem__, 40, k, at_once=at_once)
+    for one, other in zip(got, solve(distances, k), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=seeds, k=st.integers(1, 40), n_candidates=st.integers(1, 40))
+def test_stochastic_picks_are_distinct_and_of_all_candidates_the_greedy_ones(seed, k, n_candidates):
+    distances = random_distances(seed, 40)
+    rng = np.random.RandomState(seed)
+    picks, sizes = facility_location(distances.__getitem__, 40, k, n_candidates=n_candidates, rng=rng)
+    assert len(set(picks)) == k and sizes.sum() == 40 and sizes.min() >= 1
+    if n_candidates == 40:
+        np.testing.assert_array_equal(picks, solve(distances, k)[0])
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=seeds)
+def test_a_batch_gives_what_each_problem_gives_alone(seed):
+    sizes, budgets = [12, 5, 1, 9], [4, 5, 1, 9]
+    problems = [random_distances(seed + i, n) for i, n in enumerate(sizes)]
+    padded = torch.full((4, 12, 12), torch.nan, dtype=torch.float64)
+    for matrix, distances in zip(padded, problems, strict=True):
+        matrix[: len(distances), : len(distances)] = torch.from_numpy(distances)
+    found = batched_facility_location(padded, sizes, budgets)
+    for distances, k, (picks, points) in zip(problems, budgets, found, strict=True):
+        alone = solve(distances, k)
+        np.testing.assert_array_equal(picks, alone[0])
+        np.testing.assert_array_equal(points, alone[1])
+
+
+def test_a_step_looks_only_at_points_that_could_be_the_best():
+    distances, looks = random_distances(0, 200), []
+
+    def rows(which):
+        looks.append(np.size(np.arange(200)[which]))
+        return distances[which]
+
+    facility_location(rows, 200, 100)
+    assert sum(looks) < 200 * 10  # looking at all would be 100 * 200 / 2

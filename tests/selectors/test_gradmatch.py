@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sklearn_acs.gradients import as_gradients
-from sklearn_acs.selectors import GradMatch, RandomSelector, gradmatch
+from sklearn_acs.selectors import GradMatch, RandomSelector, _classes, gradmatch
 from sklearn_acs.selectors._omp import orthogonal_matching_pursuit
 
 
@@ -67,17 +67,9 @@ def test_classes_as_batches_give_what_they_give_one_by_one(G, ridge, n_bytes, n_
     """What a GPU does, on the CPU; with a budget of 2 some classes go without a row."""
     y = np.random.default_rng(1).integers(0, 4, size=len(G))
     one_by_one = GradMatch(n_select=n_select, ridge=ridge, per_class=True).fit(G, y)
-    monkeypatch.setattr(gradmatch, "_is_batched", lambda gradients: True)
-    monkeypatch.setattr(gradmatch, "_free_bytes", lambda device: n_bytes)
+    monkeypatch.setattr(gradmatch, "on_gpu", lambda gradients: True)
+    monkeypatch.setattr(_classes, "_free_bytes", lambda device: n_bytes)
     batched = GradMatch(n_select=n_select, ridge=ridge, per_class=True).fit(G, y)
     np.testing.assert_array_equal(batched.indices_, one_by_one.indices_)
     np.testing.assert_allclose(batched.weights_, one_by_one.weights_, rtol=1e-6)
     assert batched.stop_reason_ == one_by_one.stop_reason_
-
-
-def test_groups_fill_the_memory_given_and_leave_no_class_out():
-    gradients = as_gradients(np.ones((100, 3)))
-    classes = [(gradients, np.arange(n), n // 2, None) for n in (10, 20, 10, 10)]
-    groups = gradmatch._groups(classes, 2 * 8 * (100 + 400 + 2 * 20 * 4))
-    assert [len(group) for group in groups] == [2, 2]
-    assert [task for group in groups for task in group] == classes

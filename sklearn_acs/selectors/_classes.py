@@ -1,0 +1,124 @@
+"""Choosing class by class: one after the other, spread over threads, or as batches on a GPU."""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from joblib import Parallel, delayed, effective_n_jobs
+from threadpoolctl import ThreadpoolController
+from torch import Tensor
+
+from sklearn_acs.gradients import LastLayerGradients, exact_sum
+from sklearn_acs.selectors._coreset import NOTHING, Coreset
+
+
+class Task(NamedTuple):
+    """Choose k of the rows of one class."""
+
+    gradients: LastLayerGradients  # of the whole set
+    rows: np.ndarray
+    k: int
+    rng: np.random.RandomState
+
+
+class Solved(NamedTuple):
+    """The coreset of a class in the numbers of the whole set, and the sums of all its gradients and of the chosen."""
+
+    coreset: Coreset
+    total: Tensor
+    chosen: Tensor
+
+
+def solve_on_cpu(tasks: Sequence[Task], solve: Callable[..., Coreset], n_jobs: int | None) -> list[Solved]:
+    """Call ``solve(gradients, k, rng, rows)`` for every class, several classes in as many threads as asked for."""
+    # The solvers' many small products are slower in threads of their own, and those of NumPy's BLAS go on spinning.
+    with _threadpools().limit(limits=1, user_api="blas"):
+        threads = n_threads(tasks, n_jobs)
+        if threads == 1:
+            return [_solve(task, solve) for task in tasks]
+        jobs = (delayed(_single_threaded)(_solve, task, solve) for task in tasks)
+        return Parallel(n_jobs=threads, prefer="threads", batch_size=1)(jobs)
+
+
+def n_threads(tasks: Sequence[Task], n_jobs: int | None) -> int:
+    """Threads that classes are spread over: None is as many as torch uses."""
+    asked = torch.get_num_threads() if n_jobs is None else effective_n_jobs(n_jobs)
+    return min(asked, len(tasks)) if tasks[0].gradients.device.type == "cpu" else 1
+
+
+def solve_in_batches(
+    tasks: Sequence[Task],
+    solve: Callable[[list[LastLayerGradients], list[int]], list[Coreset]],
+    bytes_needed: Callable[[int, int, int], int],
+) -> list[Solved]:
+    """Call ``solve(problems, budgets)`` for as many classes at once as the GPU's memory allows.
+
+    `bytes_needed` tells what a class of n rows takes of which k are chosen, given the width of its factors.
+    """
+    solved = []
+    for group in groups(tasks, bytes_needed, _free_bytes(tasks[0].gradients.device)):
+        parts = [part_of(task) for task in group]
+        some = [i for i, task in enumerate(group) if task.k]
+        found = solve([parts[i] for i in some], [group[i].k for i in some]) if some else []
+        coresets = dict(zip(some, found, strict=True))
+        solved += [_with_sums(coresets.get(i, NOTHING), parts[i], task) for i, task in enumerate(group)]
+    return solved
+
+
+def on_gpu(gradients: LastLayerGradients) -> bool:
+    """Whether the gradients are where batches pay."""
+    return gradients.device.type == "cuda"
+
+
+def groups(tasks: Sequence[Task], bytes_needed: Callable[[int, int, int], int], n_bytes: int) -> list[list[Task]]:
+    """Split classes into consecutive groups, each as large as fits when all are padded to its largest."""
+    width = sum(factor.shape[1] for pair in tasks[0].gradients.branches for factor in pair)
+    result: list[list[Task]] = [[]]
+    for task in tasks:
+        group = [*result[-1], task]
+        largest = bytes_needed(max(len(t.rows) for t in group), max(t.k for t in group), width)
+        if result[-1] and largest * len(group) > n_bytes:
+            result.append([])
+        result[-1].append(task)
+    return result
+
+
+def part_of(task: Task) -> LastLayerGradients:
+    """The gradients of a class, in the precision of their arithmetic."""
+    gradients = task.gradients
+    part = gradients if len(task.rows) == len(gradients) else gradients.take(task.rows)
+    return part.to("cpu" if part.device.type == "mps" else part.device, part.dtype)  # MPS has no float64
+
+
+def _solve(task: Task, solve: Callable[..., Coreset]) -> Solved:
+    part = part_of(task)
+    return _with_sums(NOTHING if task.k == 0 else solve(part, task.k, task.rng, task.rows), part, task)
+
+
+def _with_sums(found: Coreset, part: LastLayerGradients, task: Task) -> Solved:
+    chosen = exact_sum(part.take(found.indices), torch.from_numpy(found.weights))
+    return Solved(replace(found, indices=task.rows[found.indices]), exact_sum(part), chosen)
+
+
+def _single_threaded(function: Callable, *args: Any) -> Any:
+    """Call with one thread for torch's own parallelism."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # of the calling thread
+    try:
+        return function(*args)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@functools.cache
+def _threadpools() -> ThreadpoolController:
+    """The thread pools of the libraries that are loaded, looked up once."""
+    return ThreadpoolController()
+
+
+def _free_bytes(device: torch.device) -> int:
+    """Memory that a batch of classes may take: half of what is free."""
+    return torch.cuda.mem_get_info(device)[0] // 2
