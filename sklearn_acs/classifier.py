@@ -9,6 +9,7 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback
 from torch import nn
 from torch.optim import Optimizer
@@ -21,6 +22,7 @@ from sklearn_acs.objectives import OBJECTIVES, Objective
 from sklearn_acs.prediction import PredictionMixin
 from sklearn_acs.selectors import SELECTORS
 from sklearn_acs.selectors.base import BaseSelector
+from sklearn_acs.tables import Table
 from sklearn_acs.training.augment import AUGMENTS
 from sklearn_acs.training.batches import Augment
 from sklearn_acs.training.coreset import SELECT_BY
@@ -104,7 +106,10 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
     attack_ : Attack
         The attack trained against.
     coreset_ : Coreset or None
-        The last one: `indices` into the training samples, `weights`, `error`, `n_matched` and `stop_reason`.
+        The last one: `indices` into the training samples, `weights`, `error`, `n_matched` and `stop_reason`; its
+        `report()` is a table.
+    coresets_ : dict of Coreset
+        All of them, by the epoch that they were selected in, counted from 0.
     cost_ : Cost
         Samples sent forwards and backwards and seconds, for each phase of the last `fit`; prints as a table.
     schedule_ : CoresetSchedule
@@ -282,3 +287,20 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         return self._train(
             X, y, sample_weight, schedule, "constant", continues=continues, classes=classes, one_pass=True
         )
+
+    def selection_report(self) -> Table:
+        """Tell what each selection of the last fit chose, with how much error, and why its algorithm stopped.
+
+        Returns
+        -------
+        table : Table
+            A row for each selection; prints well, and has `to_frame`. ``coreset_.report()`` tells of the last one
+            class by class.
+        """
+        check_is_fitted(self)
+        rows = []
+        for epoch, coreset in self.coresets_.items():
+            n_samples = sum(part.n_samples for part in coreset.parts)
+            shape = [n_samples, len(coreset.indices), coreset.n_matched]
+            rows.append([epoch, *shape, float(coreset.weights.sum()), coreset.error, coreset.stop_reason])
+        return Table(["epoch", "samples", "selected", "matched", "weight", "error", "why it stopped"], rows)

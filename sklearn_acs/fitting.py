@@ -137,8 +137,12 @@ class FittingMixin(RoutedParamsMixin):
             try:
                 net.train(Run(batches, rows, n_given, generator, meter, progress, held_out))
             finally:
-                coreset, selection.layer_ = selection.coreset_, None
-                self.coreset_ = coreset and replace(coreset, indices=rows[coreset.indices])
+                selection.layer_ = None
+                self.coresets_ = {
+                    epoch: replace(coreset, indices=rows[coreset.indices])
+                    for epoch, coreset in selection.coresets_.items()
+                }
+                self.coreset_ = next(reversed(self.coresets_.values()), None)
         return self
 
     def _read(

@@ -406,3 +406,16 @@ def test_dropout_of_a_users_module_is_repeatable_too(digits):
     module = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Dropout(0.5), nn.ReLU(), nn.Linear(32, 4))
     first, second = (quick(module=module, max_epochs=3).fit(*digits) for _ in range(2))
     np.testing.assert_array_equal(first.decision_function(digits[0]), second.decision_function(digits[0]))
+
+
+@pytest.mark.parametrize("select_by", ["batch", "class"])
+def test_selection_report_has_a_row_for_each_selection(select_by):
+    X, y = load_digits(return_X_y=True)
+    clf = RobustClassifier(attack="fgsm", max_epochs=8, select_every=2, select_by=select_by, random_state=0)
+    clf.fit(X[:200], y[:200])
+    report = clf.selection_report()
+    assert report["epoch"] == list(clf.coresets_) == [2, 4]
+    assert report["samples"] == [200, 200]
+    assert report["selected"] == [len(clf.coreset_.indices)] * 2
+    assert report["error"][-1] == clf.coreset_.error == clf.coreset_.report()["error"][-1]
+    assert all(matched <= selected for matched, selected in zip(report["matched"], report["selected"], strict=True))

@@ -19,6 +19,7 @@ from sklearn_acs.models import last_linear
 from sklearn_acs.objectives import ADVERSARIAL, CLEAN
 from sklearn_acs.objectives.base import Logits
 from sklearn_acs.selectors import BaseSelector, Coreset
+from sklearn_acs.selectors._coreset import Part
 from sklearn_acs.selectors.base import relative_error
 from sklearn_acs.selectors.score import ScoreSelector
 from sklearn_acs.training.batches import Batches
@@ -52,8 +53,8 @@ class CoresetSelection(Callback):
 
     Attributes
     ----------
-    coreset_ : Coreset or None
-        The newest one.
+    coresets_ : dict of Coreset
+        All of them, by the epoch that they were selected in, counted from 0.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class CoresetSelection(Callback):
         self.epoch_ = 0
         own = getattr(self.selector, "random_state", None)
         self.random_state_ = self.random_state if own is None else check_random_state(own)
-        self.coreset_: Coreset | None = None
+        self.coresets_: dict[int, Coreset] = {}
 
     def on_epoch_begin(self, net: AdversarialNet, **kwargs: Any) -> None:
         """Select if it is time, and say which phase the epoch belongs to."""
@@ -104,14 +105,15 @@ class CoresetSelection(Callback):
         loss = net.history[-2, "train_loss"] if len(net.history) > 1 else None
         if self.schedule.selects(self.epoch_):
             run.progress.enter("selecting", self.epoch_, loss)
-            self.coreset_ = self._select(net)
-            run.batches.use_coreset(self.coreset_.indices, self.coreset_.weights)
+            coreset = self.coresets_[self.epoch_] = self._select(net)
+            run.batches.use_coreset(coreset.indices, coreset.weights)
         phase = self.schedule.phase(self.epoch_)
         run.progress.enter(phase, self.epoch_, loss)
         run.meter.enter(phase)
         net.history.record("phase", phase)
         net.history.record("coreset_size", len(run.batches.indices))
-        net.history.record("approximation_error", self.coreset_.error if self.coreset_ else None)
+        last = next(reversed(self.coresets_.values()), None)
+        net.history.record("approximation_error", last and last.error)
 
     def on_epoch_end(self, net: AdversarialNet, **kwargs: Any) -> None:
         """Count the epoch and its seconds, its selection included."""
@@ -236,7 +238,10 @@ def choose(
     else:
         selector.set_params(n_select=n_select, per_class=select_by == "class")
         coreset = selector.fit(gradients, y.cpu().numpy(), **given).coreset_
-    return coreset if known else replace(coreset, error=float("nan"))
+    if known:
+        return coreset
+    unknown = float("nan")
+    return replace(coreset, error=unknown, parts=tuple(part._replace(error=unknown) for part in coreset.parts))
 
 
 def expand(batches: Coreset, groups: np.ndarray, gradients: LastLayerGradients) -> Coreset:
@@ -246,4 +251,7 @@ def expand(batches: Coreset, groups: np.ndarray, gradients: LastLayerGradients) 
     indices = np.flatnonzero(np.isin(groups, batches.indices))
     weights = weight_of_group[groups]
     error = relative_error(gradients.sum(torch.from_numpy(weights)), gradients.sum())
-    return Coreset(indices, weights[indices], batches.n_matched, f"of batches: {batches.stop_reason}", error)
+    n_matched = int(np.isin(groups, batches.indices[: batches.n_matched]).sum())
+    reason = f"of batches: {batches.stop_reason}"
+    part = Part(None, len(groups), len(indices), n_matched, float(weights.sum()), error, reason)
+    return Coreset(indices, weights[indices], n_matched, reason, error, (part,))
