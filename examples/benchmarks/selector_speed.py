@@ -67,8 +67,9 @@ stops at a residual of 1e-4, as its GRAD-MATCH calls its solver for tensors (on 
 several times slower); GradMatch goes on to 1e-6, without a ridge in float64. `orthogonal_mp_gram` allows negative
 weights, and works in float64 where nothing else is said. In rows of OMP the ridge pulls towards zero, as the paper's;
 lam, 0.5 for single classes and 0 for batches in GRAD-MATCH's configurations, is added to the squared norms as it is,
-ridge times their mean. Without lam, cords stops near the rank and leaves most of a class's budget. apricot is given its kernel in float64, made before the clock starts; it compiles its code anew in each fit, about
-a second, but for the line that says "compiled once".
+ridge times their mean. Without lam, cords stops near the rank and leaves most of a class's budget. apricot is given its
+kernel in float64, made before the clock starts; it compiles its code anew in each fit, about a second, but for the line
+that says "compiled once".
 """
 Row = dict[str, Any]
 
@@ -459,7 +460,8 @@ def draw(rows: list[Row], path: Path) -> None:
         axes.title.set_fontsize(11)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
-        axes.legend(frameon=False)
+        if mine:
+            axes.legend(frameon=False)
     panels[0].set_ylabel("seconds")
     figure.savefig(path, dpi=150)
     plt.close(figure)
