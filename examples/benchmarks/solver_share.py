@@ -50,8 +50,9 @@ def main() -> None:
 
     table = Table(COLUMNS, rows)
     text = (
-        f"# The solvers' share of training\n\nMade by `examples/benchmarks/solver_share.py`: {args.dataset}, {len(X):,} "
-        f"images, convnet, {args.epochs} epochs of PGD-10, coresets of 50 %, one seed.\n\n```\n{table}\n```\n\n"
+        f"# The solvers' share of training\n\nMade by `examples/benchmarks/solver_share.py`: {args.dataset}, "
+        f"{len(X):,} images, convnet, {args.epochs} epochs of PGD-10, coresets of 50 %, one seed.\n\n"
+        f"```\n{table}\n```\n\n"
         f'"selections" attack every sample and read its gradient; "solver" is the choice itself. {hardware()}\n'
     )
     (RESULTS / "solver_share.md").write_text(text)
