@@ -54,7 +54,7 @@ CORDS, CORDS_RIDGE, SKLEARN = "cords, lam=0", "cords, lam=0.5", "orthogonal_mp_g
 SKLEARN_SINGLE, COVER = f"{SKLEARN}, float32", "facility_location, as in CRAIG"
 APRICOT, APRICOT_COMPILED = "apricot, lazy", "apricot, lazy, compiled once"
 NOTES = f"""\
-Seconds are the median of {RUNS} runs after a warm-up, or those of one run where it takes {SLOW} or more. Methods of the
+Seconds are the median of {RUNS} runs after a warm-up, or those of one run where the table says so. Methods of the
 same work take turns in one process, on the same inputs, with {THREADS} threads; ratios are to the first of them. Error
 is `||b - sum w G|| / ||b||`, b being the sum of all gradients, and F is `sum_i max_{{j in S}} (d_max - d_ij)`. To be
 faster counts as reached only where the objective is no worse. Rows matched are those that the method itself chose:
@@ -124,14 +124,14 @@ def batches(n: int, width: int) -> Tensor:
     return make_gradients(128 * n, 10, width, 0)[0].mean_by(torch.arange(128 * n) // 128)
 
 
-def race(methods: dict[str, Callable[[], Any]], device: str, cut: float = 0) -> dict[str, Row]:
+def race(methods: dict[str, Callable[[], Any]], device: str, cut: float = 0, runs: int = RUNS) -> dict[str, Row]:
     """Run all methods in turns, a warm-up and five times, slow ones once: their median seconds and what they return.
 
     With `cut`, all but the first are stopped after so many seconds.
     """
     times: dict[str, list[float]] = {name: [] for name in methods}
     found: dict[str, Row] = {}
-    for _ in range(1 + RUNS):
+    for _ in range(1 + runs):
         for name, run in methods.items():
             if max(times[name], default=0) >= SLOW:
                 continue
@@ -148,7 +148,7 @@ def race(methods: dict[str, Callable[[], Any]], device: str, cut: float = 0) -> 
             times[name].append(time.perf_counter() - begun)
             found[name] = {"result": result, "cut": result is None}
     for name, row in found.items():
-        timed = times[name] if len(times[name]) <= RUNS else times[name][1:]
+        timed = times[name] if len(times[name]) <= runs else times[name][1:]
         row |= {"seconds": median(timed), "runs": len(timed)}
         print(f"  {name:<50} {row['seconds']:9.4f} s", flush=True)
     return found
@@ -198,7 +198,7 @@ def match(work: str, make: Callable[[], Tensor], k: int, names: Sequence[str], a
         SKLEARN_SINGLE: partial(sklearns, torch.float32),
     }
     exact = X.double()
-    for name, row in race({name: methods[name] for name in names}, args.device, args.cut).items():
+    for name, row in race({name: methods[name] for name in names}, args.device, args.cut, args.runs).items():
         if (result := row.pop("result")) is not None:
             w = torch.zeros_like(exact[:, 0])
             w[torch.as_tensor(result[0])] = torch.as_tensor(result[1], dtype=w.dtype, device=w.device)
@@ -233,7 +233,7 @@ def cover(work: str, make: Callable[[], Tensor], k: int, names: Sequence[str], a
             return apricots()
 
     methods = {COVER: ours, APRICOT: apricots, APRICOT_COMPILED: compiled}
-    for name, row in race({name: methods[name] for name in names}, "cpu", args.cut).items():
+    for name, row in race({name: methods[name] for name in names}, "cpu", args.cut, args.runs).items():
         if (picks := row.pop("result")) is not None:
             row |= {"value": float(similarity[picks].max(0).sum()), "matched": len(picks)}
         yield {"work": f"{work}, n {len(X):,}, k {k:,}", "method": name, "k": k, **row}
@@ -243,11 +243,11 @@ def whole_set(work: str, spec: Row, selectors: list[BaseSelector], args: Namespa
     """Fit each selector in a process of its own."""
     for selector in selectors:
         with get_context("spawn").Pool(1) as pool:
-            row = pool.apply(fit_alone, (selector, spec, args.device))
+            row = pool.apply(fit_alone, (selector, spec, args.device, args.runs))
         yield {"work": work, "method": type(selector).__name__, **row}
 
 
-def fit_alone(selector: BaseSelector, spec: Row, device: str) -> Row:
+def fit_alone(selector: BaseSelector, spec: Row, device: str, runs: int) -> Row:
     """Make or open the inputs, then fit: seconds, and what memory that takes."""
     torch.set_num_threads(THREADS)
     n, n_validation = spec["n"], 1000 if isinstance(selector, Glister) else 0
@@ -261,7 +261,7 @@ def fit_alone(selector: BaseSelector, spec: Row, device: str) -> Row:
     gradients, validation = (LastLayerGradients([(g[part], h1[part])]) for part in (slice(n), slice(n, None)))
     run = partial(selector.fit, gradients, y[:n], **({"validation": validation} if n_validation else {}))
     with watch_memory(device) as memory:
-        (row,) = race({type(selector).__name__: run}, device).values()
+        (row,) = race({type(selector).__name__: run}, device, runs=runs).values()
     del row["result"]
     return {**row, **memory, "error": selector.approximation_error_, "matched": selector.n_matched_}
 
@@ -344,7 +344,9 @@ def benchmarks(args: Namespace) -> dict[str, Callable[[], Iterator[Row]]]:
         gradients, k = make_gradients(n3, 10, width, 0, label=3)[0].to(args.device), n3 // 2
         work = f"OMP, a class, several rows a step, {n3:,} x (10 + {width + 1}), k {k:,}"
         methods = {f"GradMatch(atoms_per_step={m})": GradMatch(n_select=k, atoms_per_step=m) for m in (1, 2, 5, 20)}
-        for name, row in race({name: partial(s.fit, gradients) for name, s in methods.items()}, args.device).items():
+        for name, row in race(
+            {name: partial(s.fit, gradients) for name, s in methods.items()}, args.device, runs=args.runs
+        ).items():
             selector = row.pop("result")
             error, matched = selector.approximation_error_, selector.n_matched_
             yield {"work": work, "method": name, "k": k, **row, "error": error, "matched": matched}
@@ -507,6 +509,7 @@ def main() -> None:
     parser.add_argument("--only", help="what to run, such as 1,4,scaling; default: all but imagenet")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where inputs lie")
     parser.add_argument("--quick", action="store_true", help=f"stop a run of the others after {CUT} seconds")
+    parser.add_argument("--runs", type=int, default=RUNS, help="timed runs after the warm-up")
     parser.add_argument("--tiny", action="store_true", help="everything small, written to a temporary folder")
     parser.add_argument("--report", action="store_true", help="only make the table and the figure again")
     parser.add_argument("--imagenet-samples", type=int, default=1_281_167)

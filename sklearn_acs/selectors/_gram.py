@@ -86,12 +86,16 @@ class GramRows:
 
     def swap(self, a: int, b: int) -> None:
         """Exchange the rows at two places of a single problem on the CPU."""
-        matrix = self._rows.numpy()[0]
-        matrix[[a, b]] = matrix[[b, a]]
+        if a == b:
+            return
+        for values in (self._rows, self._held) if self.is_whole else (self._rows,):
+            array = values[0].numpy()
+            kept = array[a].copy()
+            array[a] = array[b]
+            array[b] = kept
         if self.is_whole:
-            held, place = self._held.numpy()[0], self._place.numpy()[0]
-            held[[a, b]] = held[[b, a]]
-            place[held[[a, b]]] = a, b
+            held, place = self._held[0].numpy(), self._place[0].numpy()
+            place[held[a]], place[held[b]] = a, b
 
     def reorder(self, order: Tensor) -> None:
         """Bring the first places into another order (B, capacity)."""
@@ -125,8 +129,10 @@ class GramRows:
 
     def _compute_all(self) -> None:
         """Compute K block by block, of each two symmetric ones only one."""
-        n = self.shape[1]
-        pairs = [(left, right) for left in self.branches for right in self.branches]
+        n, branches = self.shape[1], self.branches
+        if self.dtype.itemsize * sum(factor.numel() for pair in branches for factor in pair) <= _WHOLE_BYTES:
+            branches = [(g.to(self.dtype), h.to(self.dtype)) for g, h in branches]  # once, and not for every block
+        pairs = [(left, right) for left in branches for right in branches]
         for start in range(0, n, _BLOCK):
             stop = min(start + _BLOCK, n)
             block = _total(

@@ -389,14 +389,17 @@ class _Basis:
         projected, solved = self.project(inner[:, :t].astype(float))
         own = inner[:, t:] - projected @ projected.T
         np.fill_diagonal(own, diagonal - (projected**2).sum(1))
-        vectors = np.hstack([-solved, np.eye(m)])
+        vectors = np.zeros((m, t + m))
+        vectors[:, :t] = -solved
+        vectors.flat[t :: t + m + 1] = 1
         for i in range(m):
             if own[i, i] <= ROUNDING * diagonal[i]:
                 return None
             vectors[i] /= np.sqrt(own[i, i])
-            shares = own[i, i + 1 :] / np.sqrt(own[i, i])
-            own[i + 1 :, i + 1 :] -= np.outer(shares, shares)
-            vectors[i + 1 :] -= np.outer(shares, vectors[i])
+            if i + 1 < m:
+                shares = own[i, i + 1 :] / np.sqrt(own[i, i])
+                own[i + 1 :, i + 1 :] -= np.outer(shares, shares)
+                vectors[i + 1 :] -= np.outer(shares, vectors[i])
         self._vectors[t : t + m, : t + m] = vectors
         self._reach[t : t + m] = t + m
         self.size = t + m
