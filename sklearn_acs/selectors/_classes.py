@@ -1,7 +1,7 @@
 """Choosing class by class: one after the other, spread over threads, or as batches on a GPU."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -32,15 +32,19 @@ class Solved(NamedTuple):
     chosen: Tensor
 
 
-def solve_on_cpu(tasks: Sequence[Task], solve: Callable[..., Coreset], n_jobs: int | None) -> list[Solved]:
-    """Call ``solve(gradients, k, rng, rows)`` for every class, several classes in as many threads as asked for."""
+def solve_on_cpu(tasks: Sequence[Task], solve: Callable[..., Coreset], n_jobs: int | None) -> Iterator[Solved]:
+    """Call ``solve(gradients, k, rng, rows)`` for every class, several classes in as many threads as asked for.
+
+    One result after the other, in the order of the tasks: a thousand classes' sums of gradients are too much to keep.
+    """
     # The solvers' many small products are slower in threads of their own, and those of NumPy's BLAS go on spinning.
     with _threadpools().limit(limits=1, user_api="blas"):
         threads = n_threads(tasks, n_jobs)
         if threads == 1:
-            return [_solve(task, solve) for task in tasks]
-        jobs = (delayed(_single_threaded)(_solve, task, solve) for task in tasks)
-        return Parallel(n_jobs=threads, prefer="threads", batch_size=1)(jobs)
+            yield from (_solve(task, solve) for task in tasks)
+        else:
+            jobs = (delayed(_single_threaded)(_solve, task, solve) for task in tasks)
+            yield from Parallel(n_jobs=threads, prefer="threads", batch_size=1, return_as="generator")(jobs)
 
 
 def n_threads(tasks: Sequence[Task], n_jobs: int | None) -> int:
@@ -53,19 +57,17 @@ def solve_in_batches(
     tasks: Sequence[Task],
     solve: Callable[[list[LastLayerGradients], list[int]], list[Coreset]],
     bytes_needed: Callable[[int, int, int], int],
-) -> list[Solved]:
+) -> Iterator[Solved]:
     """Call ``solve(problems, budgets)`` for as many classes at once as the GPU's memory allows.
 
     `bytes_needed` tells what a class of n rows takes of which k are chosen, given the width of its factors.
     """
-    solved = []
     for group in groups(tasks, bytes_needed, _free_bytes(tasks[0].gradients.device)):
         parts = [part_of(task) for task in group]
         some = [i for i, task in enumerate(group) if task.k]
         found = solve([parts[i] for i in some], [group[i].k for i in some]) if some else []
         coresets = dict(zip(some, found, strict=True))
-        solved += [_with_sums(coresets.get(i, NOTHING), parts[i], task) for i, task in enumerate(group)]
-    return solved
+        yield from (_with_sums(coresets.get(i, NOTHING), parts[i], task) for i, task in enumerate(group))
 
 
 def on_gpu(gradients: LastLayerGradients) -> bool:

@@ -1,6 +1,6 @@
 """What all coreset selectors share: one template method, and the result it leaves."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from numbers import Integral
 from typing import Any, Self
 
@@ -76,22 +76,15 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             Task(gradients, rows, int(budget), np.random.RandomState(rng.randint(np.iinfo(np.int32).max)))
             for rows, budget in zip(members, budgets, strict=True)
         ]
-        solved = self._solve_tasks(tasks, solve)
-        parts = [
-            Part(
-                label,
-                len(task.rows),
-                len(found.indices),
-                found.n_matched,
-                float(found.weights.sum()),
-                relative_error(chosen, total),
-                found.stop_reason,
-            )
-            for label, task, (found, total, chosen) in zip(labels, tasks, solved, strict=True)
-        ]
-        chosen = torch.stack([one.chosen for one in solved]).sum(0)
-        error = relative_error(chosen, torch.stack([one.total for one in solved]).sum(0))
-        self.coreset_ = _join([one.coreset for one in solved], parts, error)
+        target = torch.zeros(gradients.shape[1], dtype=torch.float64)
+        approximation, coresets, parts = target.clone(), [], []
+        for label, task, (found, total, chosen) in zip(labels, tasks, self._solve_tasks(tasks, solve), strict=True):
+            target, approximation = target.to(total.device) + total, approximation.to(total.device) + chosen
+            sizes = len(task.rows), len(found.indices), found.n_matched
+            weight, error = float(found.weights.sum()), relative_error(chosen, total)
+            parts.append(Part(label, *sizes, weight, error, found.stop_reason))
+            coresets.append(found)
+        self.coreset_ = _join(coresets, parts, relative_error(approximation, target))
 
         support = np.zeros(n, dtype=bool)
         support[self.coreset_.indices] = True
@@ -105,7 +98,7 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.gradients_ = gradients.take(self.coreset_.indices)
         return self
 
-    def _solve_tasks(self, tasks: list[Task], solve: Callable[..., Coreset]) -> list[Solved]:
+    def _solve_tasks(self, tasks: list[Task], solve: Callable[..., Coreset]) -> Iterator[Solved]:
         """Solve for each class; overridden where a GPU solves several at once."""
         return solve_on_cpu(tasks, solve, self.n_jobs)
 

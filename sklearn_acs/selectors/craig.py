@@ -1,6 +1,6 @@
 """CRAIG: the coreset whose gradients cover all gradients."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from math import ceil, log
 from numbers import Integral, Real
@@ -129,7 +129,7 @@ class CRAIG(BaseSelector):
         self.per_class = per_class
         self.n_jobs = n_jobs
 
-    def _solve_tasks(self, tasks: list[Task], solve: Callable[..., Coreset]) -> list[Solved]:
+    def _solve_tasks(self, tasks: list[Task], solve: Callable[..., Coreset]) -> Iterator[Solved]:
         if self.optimizer == "lazy" and on_gpu(tasks[0].gradients):
             return solve_in_batches(tasks, self._solve_batch, lambda n, k, width: 16 * n * n + 8 * n * width)
         share = self.memory_budget // n_threads(tasks, self.n_jobs)

@@ -1,6 +1,6 @@
 """GRAD-MATCH: the coreset whose weighted gradients add up to all gradients."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from numbers import Integral, Real
 
 import numpy as np
@@ -21,7 +21,8 @@ class GradMatch(BaseSelector):
     """Coreset by non-negative orthogonal matching pursuit on the gradients.
 
     Chooses k rows and weights w >= 0 that approximately minimise
-    ``||sum_j w_j G_j - sum_i G_i||^2 + lambda ||w - c||^2``.
+    ``||sum_j w_j G_j - sum_i G_i||^2 + lambda ||w - c||^2``, so that the weighted gradients of the chosen add up to
+    those of all.
 
     Parameters
     ----------
@@ -36,9 +37,9 @@ class GradMatch(BaseSelector):
     tolerance : float, default=1e-6
         Matching stops when the residual is this small relative to ``||sum_i G_i||``.
     atoms_per_step : int, default=1
-        Rows matched between two refits of all weights. More are faster and match less closely: on
-        1000 gradients, 5 a step took 0.4 times as long for an error 1.05 (n_select=0.5) to 1.13 (0.1) times as
-        large, 20 a step 0.25 times for 1.10 to 1.43.
+        Rows matched between two refits of all weights. More are faster and match less closely: of 5,000 gradients of
+        a class with k = 2,500, 5 a step took 0.44 times as long for an error 1.03 times as large, 20 a step 0.22 times
+        for 1.08 (``docs/results/selectors.md``).
     per_class : bool, default=False
         Whether to choose in every class of y on its own, in proportion to its size.
 
@@ -84,8 +85,10 @@ class GradMatch(BaseSelector):
     next, and all weights are refitted with it. `n_matched_` and `stop_reason_` say so, and `approximation_error_`
     includes it.
 
-    Time is ``O(k n (k + C + D))`` and memory ``8 k^2 + 4 k n`` bytes, for each class where classes are solved one by
-    one. The deliberate differences from the published solver are listed in ``_omp.py``.
+    Time is ``O(n k^2)``, and ``O(n k (C + D))`` to ``O(n^2 (C + D))`` for inner products; memory is ``4 k^2`` bytes and
+    4 or 8 for each pair of a chosen and any row, or of any two where most of them are needed. With `per_class` n and k
+    are those of a class, as many at a time as there are threads. The deliberate differences from the published solver
+    are listed in ``_omp.py``.
 
     References
     ----------
@@ -146,7 +149,7 @@ class GradMatch(BaseSelector):
         )
         return _filled(found, gradients, k)
 
-    def _solve_tasks(self, tasks: list[Task], solve: Callable[..., Coreset]) -> list[Solved]:
+    def _solve_tasks(self, tasks: list[Task], solve: Callable[..., Coreset]) -> Iterator[Solved]:
         if not on_gpu(tasks[0].gradients):
             return super()._solve_tasks(tasks, solve)
         return solve_in_batches(tasks, self._solve_batch, lambda n, k, width: 8 * (k * k + n * n + 2 * n * width))

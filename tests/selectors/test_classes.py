@@ -37,7 +37,7 @@ def test_threads_give_the_same_in_the_same_order_and_leave_the_number_of_torchs_
         return Coreset(np.arange(k), np.full(k, 2.0), k, "as asked")
 
     tasks, before = make_tasks([4, 6, 2]), torch.get_num_threads()
-    for one, task in zip(solve_on_cpu(tasks, solve, 2), tasks, strict=True):
+    for one, task in zip(list(solve_on_cpu(tasks, solve, 2)), tasks, strict=True):
         np.testing.assert_array_equal(one.coreset.indices, task.rows[: task.k])
         np.testing.assert_allclose(one.total, len(task.rows))
         np.testing.assert_allclose(one.chosen, 2 * task.k)
