@@ -80,7 +80,8 @@ class LastLayerGradients:
     @property
     def dtype(self) -> torch.dtype:
         """The type that results have: that of the factors, float32 where these are in half precision."""
-        return torch.promote_types(self.branches[0][0].dtype, torch.float32)
+        types = [factor.dtype for pair in self.branches for factor in pair]
+        return functools.reduce(torch.promote_types, types, torch.float32)
 
     @property
     def device(self) -> torch.device:
@@ -101,18 +102,18 @@ class LastLayerGradients:
         numbers = sum(factor.shape[1] for pair in self.branches for factor in pair)
         size = max(1, _BLOCK_BYTES // (8 * numbers))
         for start in range(0, len(self), size):
-            yield LastLayerGradients(
+            yield self._alike(
                 [(g[start : start + size].to(dtype), h[start : start + size].to(dtype)) for g, h in self.branches]
             )
 
     def to(self, *args: Any, **kwargs: Any) -> "LastLayerGradients":
         """Move or convert the factors, as :meth:`torch.Tensor.to` does."""
-        return LastLayerGradients([(g.to(*args, **kwargs), h.to(*args, **kwargs)) for g, h in self.branches])
+        return self._alike([(g.to(*args, **kwargs), h.to(*args, **kwargs)) for g, h in self.branches])
 
     def take(self, indices: Any) -> "LastLayerGradients":
         """Pick the rows `indices`, in that order; a slice is not copied."""
         index = indices if isinstance(indices, slice) else torch.as_tensor(indices, device=self.device)
-        return LastLayerGradients([(g[index], h[index]) for g, h in self.branches])
+        return self._alike([(g[index], h[index]) for g, h in self.branches])
 
     def gram(self, rows: Any = None, cols: Any = None) -> Tensor:
         """Inner products ``<G_i, G_j>`` for i in `rows` and j in `cols`; None stands for all of them."""
@@ -171,6 +172,9 @@ class LastLayerGradients:
     def __repr__(self) -> str:
         return f"{type(self).__name__}(shape={self.shape}, branches={len(self.branches)}, dtype={self.dtype})"
 
+    def _alike(self, branches: list[tuple[Tensor, Tensor]]) -> "LastLayerGradients":
+        return LastLayerGradients(branches)
+
     def _factors(self) -> list[tuple[Tensor, Tensor]]:
         """Both factors of every branch in the arithmetic's precision."""
         return [(g.to(self.dtype), h.to(self.dtype)) for g, h in self.branches]
@@ -198,10 +202,14 @@ class DenseGradients(LastLayerGradients):
     tensor([1., 1., 1.])
     """
 
-    def __init__(self, matrix: Tensor) -> None:
+    def __init__(self, matrix: Any) -> None:
+        matrix = as_tensor(matrix)
         if matrix.ndim != 2:
             raise ValueError(f"matrix must have shape (n, d), got {tuple(matrix.shape)}.")
         super().__init__([(matrix.new_ones(len(matrix), 1), matrix)])
+
+    def _alike(self, branches: list[tuple[Tensor, Tensor]]) -> "DenseGradients":
+        return DenseGradients(branches[0][1])
 
 
 def as_gradients(G: Any) -> LastLayerGradients:
@@ -243,9 +251,14 @@ def as_tensor(array: Any) -> Tensor:
     """A tensor on the memory of `array`, that of a read-only memory map too: nothing here writes to it."""
     if isinstance(array, Tensor):
         return array.detach()
+    array = np.asarray(array)
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if any(stride < 0 for stride in array.strides):
+        array = array.copy()  # which torch cannot take either
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
-        return torch.from_numpy(np.asarray(array))
+        return torch.from_numpy(array)
 
 
 def _total(terms: Iterable[Tensor]) -> Tensor:

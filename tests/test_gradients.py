@@ -162,3 +162,20 @@ def test_branches_that_do_not_fit_are_refused(branches):
 def test_dense_gradients_must_be_a_matrix():
     with pytest.raises(ValueError, match="shape"):
         DenseGradients(torch.ones(3))
+
+
+@pytest.mark.parametrize("change", [lambda a: a[::-1], lambda a: a.astype(">f4"), lambda a: a[:, ::-1]])
+def test_arrays_of_any_layout_are_taken(change):
+    array = change(np.arange(12.0).reshape(4, 3))
+    np.testing.assert_array_equal(np.asarray(as_gradients(array)), array)
+    np.testing.assert_array_equal(np.asarray(LastLayerGradients([(array[:, :1], array)])), array[:, :1] * array)
+
+
+def test_rows_of_a_matrix_are_a_matrix():
+    matrix = DenseGradients(np.eye(4))
+    for part in (matrix.take([1, 2]), matrix.to(torch.float32), next(matrix.blocks())):
+        assert isinstance(part, DenseGradients)
+
+
+def test_arithmetic_is_in_the_widest_type_of_the_factors():
+    assert LastLayerGradients([(torch.ones(2, 1), torch.ones(2, 3, dtype=torch.float64))]).dtype == torch.float64

@@ -1,8 +1,10 @@
 """Choosing class by class: one after the other, spread over threads, or as batches on a GPU."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,19 +34,23 @@ class Solved(NamedTuple):
     chosen: Tensor
 
 
-def solve_on_cpu(tasks: Sequence[Task], solve: Callable[..., Coreset], n_jobs: int | None) -> Iterator[Solved]:
+def solve_on_cpu(tasks: Sequence[Task], solve: Callable[..., Coreset], n_jobs: int | None) -> Generator[Solved]:
     """Call ``solve(gradients, k, rng, rows)`` for every class, several classes in as many threads as asked for.
 
     One result after the other, in the order of the tasks: a thousand classes' sums of gradients are too much to keep.
     """
     # The solvers' many small products are slower in threads of their own, and those of NumPy's BLAS go on spinning.
-    with _threadpools().limit(limits=1, user_api="blas"):
+    with _BLAS.limited():
         threads = n_threads(tasks, n_jobs)
         if threads == 1:
             yield from (_solve(task, solve) for task in tasks)
-        else:
+            return
+        torchs = torch.get_num_threads()
+        try:
             jobs = (delayed(_single_threaded)(_solve, task, solve) for task in tasks)
             yield from Parallel(n_jobs=threads, prefer="threads", batch_size=1, return_as="generator")(jobs)
+        finally:
+            torch.set_num_threads(torchs)  # which is also what later threads begin with
 
 
 def n_threads(tasks: Sequence[Task], n_jobs: int | None) -> int:
@@ -57,7 +63,7 @@ def solve_in_batches(
     tasks: Sequence[Task],
     solve: Callable[[list[LastLayerGradients], list[int]], list[Coreset]],
     bytes_needed: Callable[[int, int, int], int],
-) -> Iterator[Solved]:
+) -> Generator[Solved]:
     """Call ``solve(problems, budgets)`` for as many classes at once as the GPU's memory allows.
 
     `bytes_needed` tells what a class of n rows takes of which k are chosen, given the width of its factors.
@@ -115,10 +121,39 @@ def _single_threaded(function: Callable, *args: Any) -> Any:
         torch.set_num_threads(threads)
 
 
+class _OneThread:
+    """Keeps NumPy's BLAS to one thread as long as any solver runs, whichever of several ends first."""
+
+    def __init__(self) -> None:
+        self._lock, self._users = Lock(), 0
+
+    @contextmanager
+    def limited(self) -> Iterator[None]:
+        with self._lock:
+            if not self._users:
+                self._limiter = _threadpools().limit(limits=1, user_api="blas")
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if not self._users:
+                    self._limiter.restore_original_limits()
+
+
+_BLAS = _OneThread()
+
+
 @functools.cache
 def _threadpools() -> ThreadpoolController:
     """The thread pools of the libraries that are loaded, looked up once."""
     return ThreadpoolController()
+
+
+def fits(n_bytes: int, gradients: LastLayerGradients) -> bool:
+    """Whether a batch may take so many bytes on the device of the gradients."""
+    return n_bytes <= _free_bytes(gradients.device)
 
 
 def _free_bytes(device: torch.device) -> int:

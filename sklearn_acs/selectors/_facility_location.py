@@ -72,22 +72,27 @@ def facility_location(
     heap = [(-gain, j) for j, gain in enumerate(gains) if j != cover.picks[0]]
     heapify(heap)
     while len(cover.picks) < k:
-        best, enough, several, seen = -1.0, -1.0, 1, []
+        best, enough, several = -1.0, -1.0, 1
+        seen: dict[int, float] = {}  # what points gain that were looked at in this step
+        good: dict[int, np.ndarray] = {}  # the rows of those that may be the best
         while heap and -heap[0][0] > enough:
             stale = [heappop(heap)[1] for _ in range(min(several, len(heap)))]
             for j, row in zip(stale, [rows(stale[0])] if several == 1 else rows(np.array(stale)), strict=True):
                 gain = cover.gain(row)
-                seen.append((j, gain, row))
+                seen[j] = gain
                 if gain > best:
                     best, enough = gain, gain * (1 - _TIE)
+                    good = {i: kept for i, kept in good.items() if seen[i] >= enough}
+                if gain >= enough:
+                    good[j] = row if several == 1 else row.copy()  # not all that were looked up with it
             several = min(2 * several, at_once)
         if best <= 0:  # nor does any other gain anything
-            for j in sorted([j for j, _, _ in seen] + [j for _, j in heap])[: k - len(cover.picks)]:
+            for j in sorted([*seen, *(j for _, j in heap)])[: k - len(cover.picks)]:
                 cover.add(j, rows(j))
             break
-        pick, _, row = seen[0] if len(seen) == 1 else min(one for one in seen if one[1] >= enough)
-        cover.add(pick, row)
-        for j, gain, _ in seen:
+        pick = min(good)
+        cover.add(pick, good[pick])
+        for j, gain in seen.items():
             if j != pick:
                 heappush(heap, (-gain, j))
     return cover.result()
@@ -97,17 +102,17 @@ def _stochastic(
     rows: Rows, n: int, k: int, n_candidates: int, rng: np.random.RandomState
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pick the best of some random points again and again."""
-    left, cover = np.arange(n), None
+    left, cover, size = np.arange(n), None, max(1, _BLOCK_BYTES // (8 * n))
     for _ in range(k):
         drawn = np.sort(rng.choice(len(left), min(n_candidates, len(left)), replace=False))
-        found = rows(left[drawn])
-        scores = np.array([-row.sum() if cover is None else cover.gain(row) for row in found])
+        blocks = np.split(left[drawn], range(size, len(drawn), size))
+        scores = np.array([-row.sum() if cover is None else cover.gain(row) for b in blocks for row in rows(b)])
         best = int((scores >= scores.max() - _TIE * abs(scores.max())).argmax())
         pick = int(left[drawn[best]])
         if cover is None:
             cover = _Cover(pick, rows, n)
         else:
-            cover.add(pick, found[best])
+            cover.add(pick, rows(pick))
         left = np.delete(left, drawn[best])
     assert cover is not None
     return cover.result()

@@ -23,6 +23,7 @@ _LOOKAHEAD = 16  # steps at most before that is checked
 _PANEL = 256  # rows of the basis that are read at a time
 _FILL_RIDGE = 0.1  # of the pursuit that goes on where matching had to stop, pulling towards n / k
 _FILL_ATOMS = 32  # that it admits per step
+_STRONGEST_RIDGE = 1e12
 
 
 class Matching(NamedTuple):
@@ -102,13 +103,18 @@ def fill_up(gradients: LastLayerGradients, k: int, matched: np.ndarray) -> tuple
     Returns
     -------
     indices, weights : ndarray of shape (k,)
-        A matched row that the ridge drops comes last or not at all.
+        The matched rows that the ridge has not dropped come first, in their order.
     """
     ridge = _FILL_RIDGE
     while True:
         pursuit = _Pursuit(gradients, k, ridge, len(gradients) / k, _FILL_ATOMS, first=matched.tolist())
         indices, weights, _ = pursuit.run()
         if len(indices) == k:
+            break
+        if ridge > _STRONGEST_RIDGE:  # of sizes so far apart that rounding hides them from each other
+            others = np.setdiff1d(np.arange(len(gradients)), indices)[: k - len(indices)]
+            indices = np.append(indices, others)
+            weights = np.append(weights, np.full(len(others), len(gradients) / k))
             break
         ridge *= 10  # Rows whose weight would be negative stay out; a stronger pull makes every weight positive.
     order = np.argsort(~np.isin(indices, matched), kind="stable")
@@ -150,10 +156,11 @@ class _Pursuit:
         self.penalty = ridge * (squares.mean() or 1.0)
         self.center, self.pull = center, self.penalty * center
         self.diagonal = squares + self.penalty
-        self.noise = ROUNDING * np.sqrt(squares * self.b_square)
+        self.noise = ROUNDING * np.sqrt(squares) * np.sqrt(self.b_square)
         self.first = first or []
         self.admissions = np.where((squares > 0) | (first is not None), 0, MAX_ADMISSIONS)
         self.barred = self.admissions > 0  # also while chosen
+        self.refused: list[int] = []  # barred as long as the members are those that they depend on
         self.members = np.empty(k, dtype=np.int64)
         self.times = np.empty(k, dtype=np.int64)  # when they were admitted
         self.weights = np.empty(0)
@@ -163,22 +170,23 @@ class _Pursuit:
     def run(self, tolerance: float | None = None) -> Matching:
         """Go on until there is a reason to stop; without a tolerance, whatever the residual."""
         goal = -np.inf if tolerance is None else tolerance**2 * self.b_square
-        polished, step, dependent = POLISHES, 0, False
+        polished, step = POLISHES, 0
         while True:
             rows, reason, step = self._best(), "", step + 1
             if len(self.weights) == self.k:
                 reason = BUDGET
             elif self._residual_square() <= goal:
                 reason = TOLERANCE
-            elif dependent or not rows:
-                reason = DEPENDENT if dependent else UNCORRELATED
+            elif not rows:
+                reason = DEPENDENT if self.refused else UNCORRELATED
             if reason and polished >= POLISHES:
                 break
             if not reason and step % REFRESH_EVERY:
-                dependent, polished = not self._admit(rows, step), 0
+                self._admit(rows, step)
+                polished = 0
             elif self._look_back():
                 self._refresh()
-                dependent, polished = False, polished + 1
+                polished += 1
         t = len(self.weights)
         order = np.argsort(self.times[:t], kind="stable")
         return Matching(self.members[:t][order], self.weights[order], reason)
@@ -208,15 +216,22 @@ class _Pursuit:
         w = self.weights
         return self.b_square - w @ (self.aim[self.members[: len(w)]] + self.penalty * (w - self.center))
 
-    def _admit(self, rows: list[int], step: int) -> bool:
-        """Admit rows, refit, and drop what has to go; False if the rows depend on the members."""
+    def _admit(self, rows: list[int], step: int) -> None:
+        """Admit rows, refit, and drop what has to go; refuse rows that depend on the members."""
         t, m = len(self.weights), len(rows)
         columns = self.gram.bring_one(rows, t)
         self.members[t : t + m], self.times[t : t + m] = rows, step * self.atoms + np.arange(m)
         vectors = self.basis.append(columns[:, self.members[: t + m]], self.diagonal[rows])
-        if vectors is None:
-            return m > 1 and any([self._admit([row], step) for row in rows])
+        if vectors is None and m > 1:
+            for row in rows:
+                self._admit([row], step)
+            return
         self.first = self.first[m:]
+        if vectors is None:
+            self._look_back()
+            self.barred[rows] = True
+            self.refused += rows
+            return
         self.barred[rows] = True
         self.admissions[rows] += 1
         residuals = self.residuals[rows] if self.ahead is None else self.ahead.admit(columns)
@@ -224,7 +239,6 @@ class _Pursuit:
         self._walk((vectors[:, t:] @ (residuals + self.pull)) @ vectors)
         if self.ahead is not None and len(self.ahead.ways) >= self.lookahead:
             self._look_back()
-        return True
 
     def _walk(self, way: np.ndarray) -> None:
         """Take the weights along `way`, which leads to the fitted ones, and drop the rows whose weight reaches zero."""
@@ -257,6 +271,7 @@ class _Pursuit:
     def _drop(self, place: int) -> None:
         """Take a member out, the last one taking its place; its row may come back."""
         row, last = self.members[place], len(self.weights) - 1
+        self.barred[self.refused], self.refused = False, []
         self.barred[row] = self.admissions[row] >= MAX_ADMISSIONS
         for values in (self.members, self.times, self.weights):
             values[place] = values[last]

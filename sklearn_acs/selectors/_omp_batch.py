@@ -70,24 +70,25 @@ class _Pursuits:
         self.center = torch.tensor(centers, dtype=torch.float64, device=gram.device)
         self.pull = self.penalty * self.center
         self.diagonal = squares + self.penalty[:, None]
-        self.noise = ROUNDING * (squares * self.b_square[:, None]).sqrt()
+        self.noise = ROUNDING * squares.sqrt() * self.b_square.sqrt()[:, None]
         self.admissions = torch.where(squares > 0, 0, MAX_ADMISSIONS)  # none of padding either
         self.barred = squares == 0  # also while chosen
+        self.refused = torch.zeros_like(self.barred)  # barred as long as the members are those that they depend on
 
     def run(self, tolerance: float) -> list[Matching]:
         """Go on until every problem has stopped."""
         goal = tolerance**2 * self.b_square
         support = self.support
         no = torch.zeros(len(self.budgets), dtype=torch.bool, device=self.gram.device)
-        running, blocked, dropping, exhausted = ~no, no, no, no
+        running, blocked, dropping = ~no, no, no
         victims, reason, polished = no.long(), no.long(), no.long() + POLISHES
         for step in count(1):
             rows, found = self._choose()
             full = support.size >= self.budgets
             close = self._residual_square() <= goal
             waiting = running & ~blocked
-            ending = waiting & (full | close | ~found[:, 0] | exhausted)
-            why = torch.where(full, 0, torch.where(close, 1, torch.where(exhausted, 3, 2)))
+            ending = waiting & (full | close | ~found[:, 0])
+            why = torch.where(full, 0, torch.where(close, 1, torch.where(self.refused.any(1), 3, 2)))
             reason = torch.where(ending, why, reason)
             running = running & ~(ending & (polished >= POLISHES))
             adding = waiting & ~ending
@@ -99,7 +100,7 @@ class _Pursuits:
                 self._drop(victims, dropping)
             if is_ending or step % REFRESH_EVERY == 0:
                 self.residuals = self.aim - self.gram.correlations(support.rows, support.weights)
-                blocked, exhausted, polished = running, no, polished + 1
+                blocked, polished = running, polished + 1
                 is_blocked, is_adding = True, False
             if is_adding:
                 support.make_room(self.atoms)
@@ -111,9 +112,7 @@ class _Pursuits:
             if is_adding:
                 polished = torch.where(adding, 0, polished)
                 left = (self.budgets - support.size)[:, None] > torch.arange(self.atoms, device=self.gram.device)
-                admitted, more = self._add(rows, found & left & adding[:, None])
-                exhausted = adding & ~admitted.any(1)
-                way = nn.functional.pad(way, (0, self.atoms)) + more
+                way = nn.functional.pad(way, (0, self.atoms)) + self._add(rows, found & left & adding[:, None])
             dropping, victims = self._walk(way)
             blocked = dropping
         members = zip(support.members(), reason.tolist(), strict=True)
@@ -142,13 +141,15 @@ class _Pursuits:
         slope = self.residuals.gather(1, support.rows) - self.penalty[:, None] * support.weights + self.pull[:, None]
         return torch.where(support.active, slope, 0.0)
 
-    def _add(self, rows: Tensor, adding: Tensor) -> tuple[Tensor, Tensor]:
-        """Admit rows: which ones were, and the way from the fitted weights to those refitted with them."""
+    def _add(self, rows: Tensor, adding: Tensor) -> Tensor:
+        """Admit rows, or refuse those that depend on the members: the way from the fitted weights to refitted ones."""
         slope = torch.where(adding, self.residuals.gather(1, rows) + self.pull[:, None], 0.0)
         admitted, way = self.support.append(rows, adding, self.diagonal.gather(1, rows), slope)
-        self.barred.scatter_(1, rows, self.barred.gather(1, rows) | admitted)
+        # A row may stand several times in `rows` where there are fewer candidates: added up, and not overwritten.
         self.admissions.scatter_add_(1, rows, admitted.long())
-        return admitted, way
+        self.refused |= torch.zeros_like(self.admissions).scatter_add_(1, rows, (adding & ~admitted).long()) > 0
+        self.barred |= self.refused | (torch.zeros_like(self.admissions).scatter_add_(1, rows, admitted.long()) > 0)
+        return way
 
     def _walk(self, way: Tensor) -> tuple[Tensor, Tensor]:
         """Go `way` as far as all weights stay positive: who stops short, and at which member."""
@@ -165,6 +166,8 @@ class _Pursuits:
     def _drop(self, victims: Tensor, dropping: Tensor) -> None:
         """Take a member out of each of the problems `dropping`; its row may come back."""
         rows = self.support.rows.gather(1, victims[:, None])
+        freed = self.refused & dropping[:, None]
+        self.barred, self.refused = self.barred & ~freed, self.refused & ~freed
         spent = self.admissions.gather(1, rows) >= MAX_ADMISSIONS
         barred = torch.where(dropping[:, None], spent, self.barred.gather(1, rows))
         self.barred.scatter_(1, rows, barred)

@@ -1,6 +1,7 @@
 """What all coreset selectors share: one template method, and the result it leaves."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from numbers import Integral
 from typing import Any, Self
 
@@ -78,12 +79,13 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         ]
         target = torch.zeros(gradients.shape[1], dtype=torch.float64)
         approximation, coresets, parts = target.clone(), [], []
-        for label, task, (found, total, chosen) in zip(labels, tasks, self._solve_tasks(tasks, solve), strict=True):
-            target, approximation = target.to(total.device) + total, approximation.to(total.device) + chosen
-            sizes = len(task.rows), len(found.indices), found.n_matched
-            weight, error = float(found.weights.sum()), relative_error(chosen, total)
-            parts.append(Part(label, *sizes, weight, error, found.stop_reason))
-            coresets.append(found)
+        with closing(self._solve_tasks(tasks, solve)) as solved:
+            for label, task, (found, total, chosen) in zip(labels, tasks, solved, strict=True):
+                target, approximation = target.to(total.device) + total, approximation.to(total.device) + chosen
+                sizes = len(task.rows), len(found.indices), found.n_matched
+                weight, error = float(found.weights.sum()), relative_error(chosen, total)
+                parts.append(Part(label, *sizes, weight, error, found.stop_reason))
+                coresets.append(found)
         self.coreset_ = _join(coresets, parts, relative_error(approximation, target))
 
         support = np.zeros(n, dtype=bool)
@@ -98,7 +100,7 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.gradients_ = gradients.take(self.coreset_.indices)
         return self
 
-    def _solve_tasks(self, tasks: list[Task], solve: Callable[..., Coreset]) -> Iterator[Solved]:
+    def _solve_tasks(self, tasks: list[Task], solve: Callable[..., Coreset]) -> Generator[Solved]:
         """Solve for each class; overridden where a GPU solves several at once."""
         return solve_on_cpu(tasks, solve, self.n_jobs)
 

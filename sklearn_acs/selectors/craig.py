@@ -1,6 +1,6 @@
 """CRAIG: the coreset whose gradients cover all gradients."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from functools import partial
 from math import ceil, log
 from numbers import Integral, Real
@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
 from sklearn_acs.gradients import LastLayerGradients
-from sklearn_acs.selectors._classes import Solved, Task, n_threads, on_gpu, solve_in_batches
+from sklearn_acs.selectors._classes import Solved, Task, fits, n_threads, on_gpu, solve_in_batches, solve_on_cpu
 from sklearn_acs.selectors._coreset import Coreset
 from sklearn_acs.selectors._facility_location import batched_facility_location, facility_location
 from sklearn_acs.selectors.base import BaseSelector
@@ -48,7 +48,8 @@ class CRAIG(BaseSelector):
         Whether to choose in every class of y on its own, in proportion to its size, as the paper does.
 
     n_jobs : int or None, default=None
-        Threads that classes are spread over. None is as many as torch uses, -1 one for each core.
+        Threads that classes are spread over, -1 for one for each core. None is 1: the greedy algorithm's small steps
+        hardly run side by side, and the distances are computed with as many threads as torch uses anyway.
 
     Attributes
     ----------
@@ -129,11 +130,14 @@ class CRAIG(BaseSelector):
         self.per_class = per_class
         self.n_jobs = n_jobs
 
-    def _solve_tasks(self, tasks: list[Task], solve: Callable[..., Coreset]) -> Iterator[Solved]:
-        if self.optimizer == "lazy" and on_gpu(tasks[0].gradients):
-            return solve_in_batches(tasks, self._solve_batch, lambda n, k, width: 16 * n * n + 8 * n * width)
-        share = self.memory_budget // n_threads(tasks, self.n_jobs)
-        return super()._solve_tasks(tasks, partial(solve, memory=share))
+    def _solve_tasks(self, tasks: list[Task], solve: Callable[..., Coreset]) -> Generator[Solved]:
+        largest = max(len(task.rows) for task in tasks)
+        if self.optimizer == "lazy" and on_gpu(tasks[0].gradients) and fits(20 * largest**2, tasks[0].gradients):
+            return solve_in_batches(tasks, self._solve_batch, lambda n, k, width: 20 * n * n + 8 * n * width)
+        # Fewer threads where their matrices do not fit side by side, before rows are computed again and again.
+        n_jobs = min(n_threads(tasks, self.n_jobs or 1), max(1, self.memory_budget // (4 * largest**2)))
+        share = self.memory_budget // n_threads(tasks, n_jobs)
+        return solve_on_cpu(tasks, partial(solve, memory=share), n_jobs)
 
     def _solve(
         self,

@@ -1,6 +1,6 @@
 """GRAD-MATCH: the coreset whose weighted gradients add up to all gradients."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from numbers import Integral, Real
 
 import numpy as np
@@ -85,8 +85,8 @@ class GradMatch(BaseSelector):
     next, and all weights are refitted with it. `n_matched_` and `stop_reason_` say so, and `approximation_error_`
     includes it.
 
-    Time is ``O(n k^2)``, and ``O(n k (C + D))`` to ``O(n^2 (C + D))`` for inner products; memory is ``4 k^2`` bytes and
-    4 or 8 for each pair of a chosen and any row, or of any two where most of them are needed. With `per_class` n and k
+    Time is ``O(n k^2)``, and ``O(n k (C + D))`` to ``O(n^2 (C + D))`` for inner products; memory is 4 to ``16 k^2`` bytes
+    and 4 or 8 for each pair of a chosen and any row, or of any two where most of them are needed. With `per_class` n and k
     are those of a class, as many at a time as there are threads. The deliberate differences from the published solver
     are listed in ``_omp.py``.
 
@@ -149,7 +149,7 @@ class GradMatch(BaseSelector):
         )
         return _filled(found, gradients, k)
 
-    def _solve_tasks(self, tasks: list[Task], solve: Callable[..., Coreset]) -> Iterator[Solved]:
+    def _solve_tasks(self, tasks: list[Task], solve: Callable[..., Coreset]) -> Generator[Solved]:
         if not on_gpu(tasks[0].gradients):
             return super()._solve_tasks(tasks, solve)
         return solve_in_batches(tasks, self._solve_batch, lambda n, k, width: 8 * (k * k + n * n + 2 * n * width))

@@ -204,7 +204,7 @@ class ScoreSelector(BaseSelector):
 
 def check_scores(scores: Any, n_samples: int) -> np.ndarray:
     """Scores in float64, finite and one for each sample."""
-    values = np.asarray(scores.cpu() if isinstance(scores, Tensor) else scores, dtype=np.float64)
+    values = np.asarray(scores.detach().cpu().double() if isinstance(scores, Tensor) else scores, dtype=np.float64)
     if values.shape != (n_samples,):
         raise ValueError(f"scores must have one value for each of the {n_samples} samples, got shape {values.shape}.")
     assert_all_finite(values, input_name="scores")

@@ -14,7 +14,7 @@ from skorch.callbacks import Callback
 from torch import Tensor, nn
 
 from sklearn_acs.attacks.base import cross_entropy, frozen
-from sklearn_acs.gradients import DenseGradients, LastLayerGradients, batch_factors
+from sklearn_acs.gradients import DenseGradients, LastLayerGradients, batch_factors, exact_sum
 from sklearn_acs.models import last_linear
 from sklearn_acs.objectives import ADVERSARIAL, CLEAN
 from sklearn_acs.objectives.base import Logits
@@ -250,7 +250,7 @@ def expand(batches: Coreset, groups: np.ndarray, gradients: LastLayerGradients) 
     weight_of_group[batches.indices] = batches.weights
     indices = np.flatnonzero(np.isin(groups, batches.indices))
     weights = weight_of_group[groups]
-    error = relative_error(gradients.sum(torch.from_numpy(weights)), gradients.sum())
+    error = relative_error(exact_sum(gradients, torch.from_numpy(weights)), exact_sum(gradients))
     n_matched = int(np.isin(groups, batches.indices[: batches.n_matched]).sum())
     reason = f"of batches: {batches.stop_reason}"
     part = Part(None, len(groups), len(indices), n_matched, float(weights.sum()), error, reason)

@@ -34,7 +34,7 @@ def hold_out(labels: np.ndarray, share: float, random_state: np.random.RandomSta
     order = random_state.permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
     first = np.diff(labels[order], prepend=-1) > 0
-    free, n_held = order[~first], ceil(share * len(labels))
+    free, n_held = order[~first], ceil(share * len(labels) - 1e-9)
     if n_held > len(free):
         raise ValueError(
             f"validation_fraction={share} holds out {n_held} of {len(labels)} samples, but every class keeps at least "

@@ -1,10 +1,13 @@
 """Classes solved in threads and as batches."""
 
+from threading import Thread
+
 import numpy as np
 import torch
+from threadpoolctl import threadpool_info
 
 from sklearn_acs.gradients import as_gradients
-from sklearn_acs.selectors._classes import Task, groups, n_threads, solve_on_cpu
+from sklearn_acs.selectors._classes import _BLAS, Task, groups, n_threads, solve_on_cpu
 from sklearn_acs.selectors._coreset import Coreset
 
 
@@ -42,3 +45,30 @@ def test_threads_give_the_same_in_the_same_order_and_leave_the_number_of_torchs_
         np.testing.assert_allclose(one.total, len(task.rows))
         np.testing.assert_allclose(one.chosen, 2 * task.k)
     assert torch.get_num_threads() == before
+
+
+def test_a_later_thread_begins_with_as_many_torch_threads_as_before():
+    before, seen = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        list(solve_on_cpu(make_tasks([4, 6]), lambda g, k, rng, rows: Coreset(np.arange(k), np.ones(k), k, ""), 2))
+        thread = Thread(target=lambda: seen.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [2]
+
+
+def test_blas_is_limited_until_the_last_of_several_solvers_ends():
+    def threads():
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    before = threads()
+    one, other = _BLAS.limited(), _BLAS.limited()
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    assert threads() == {1}
+    other.__exit__(None, None, None)
+    assert threads() == before

@@ -1,5 +1,7 @@
 """Greedy facility location against exhaustive search and the textbook's loop."""
 
+import gc
+import weakref
 from itertools import combinations
 
 import numpy as np
@@ -145,3 +147,20 @@ def test_a_step_looks_only_at_points_that_could_be_the_best():
 
     facility_location(rows, 200, 100)
     assert sum(looks) < 200 * 10  # looking at all would be 100 * 200 / 2
+
+
+@pytest.mark.parametrize("n_candidates", [None, 40])
+def test_rows_are_looked_up_in_blocks_and_not_kept(n_candidates, monkeypatch):
+    monkeypatch.setattr(_facility_location, "_BLOCK_BYTES", 40 * 8 * 5)
+    distances, alive = random_distances(0, 40), []
+
+    def rows(which):
+        found = distances[which].copy()
+        alive.append(weakref.ref(found))
+        gc.collect()
+        assert sum(ref() is not None and ref().size for ref in alive) <= 40 * 12
+        assert found.size <= 40 * 5
+        return found
+
+    rng = np.random.RandomState(0)
+    facility_location(rows, 40, 10, at_once=4, n_candidates=n_candidates, rng=rng)

@@ -351,3 +351,33 @@ def test_a_batch_gives_what_each_problem_gives_alone(seed, way, atoms_per_step, 
         np.testing.assert_array_equal(result.indices, alone.indices)
         np.testing.assert_allclose(result.weights, alone.weights, rtol=1e-6)
         assert result.stop_reason == alone.stop_reason
+
+
+@pytest.mark.parametrize("gap", [1e-4, 1e-6, 1e-7, 1e-8])
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_that_nearly_cancel_end_the_pursuit(gap, seed):
+    """A row refused as dependent on the members is not tried again and again."""
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(6, 8))
+    matrix = np.vstack([rows, -rows + gap * rng.normal(size=(1, 8))])
+    result = pursue(matrix, 12)
+    assert len(set(result.indices)) == len(result.indices)
+    assert set(filled(matrix, 12, result)[0]) == set(range(12))
+    (batched,) = batched_matching_pursuit([as_gradients(matrix)], [12], ridge=0.0, centers=[0.0], tolerance=0.0)
+    assert len(set(batched.indices)) == len(batched.indices)
+
+
+@pytest.mark.parametrize("atoms_per_step", [3, 5])
+@settings(deadline=None, max_examples=20)
+@given(seed=seeds, n_zero=st.integers(6, 9))
+def test_a_batch_admits_no_row_twice_when_there_are_fewer_candidates_than_atoms(seed, n_zero, atoms_per_step):
+    matrix = random_matrix(seed, n=10, d=6)
+    matrix[:n_zero] = 0
+    options = {"ridge": 0.1, "tolerance": 0.0, "atoms_per_step": atoms_per_step}
+    (batched,) = batched_matching_pursuit([as_gradients(matrix)], [10], centers=[1.0], **options)
+    np.testing.assert_array_equal(batched.indices, pursue(matrix, 10, center=1.0, **options).indices)
+
+
+def test_sizes_beyond_what_squares_can_hold_end_too():
+    matrix = 1e100 * random_matrix(0)
+    assert len(filled(matrix, 8, pursue(matrix, 8))[0]) == 8

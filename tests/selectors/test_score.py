@@ -155,3 +155,8 @@ def test_it_says_what_it_needs():
     needs = {"gradient_norm": ("gradients",), "loss": ("scores",), "margin": ("scores",)}
     assert {name: ScoreSelector(scores=name).fit_inputs for name in needs} == needs
     assert ScoreSelector(scores=SCORES).fit_inputs == ()
+
+
+def test_scores_that_carry_a_graph_are_taken():
+    scores = torch.arange(6.0, requires_grad=True) * 1.0
+    np.testing.assert_array_equal(ScoreSelector(n_select=2).fit(np.eye(6), scores=scores).indices_, [5, 4])
