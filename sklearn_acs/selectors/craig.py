@@ -83,7 +83,8 @@ class CRAIG(BaseSelector):
     -----
     With the distances kept, ``O(n^2 (C + D))`` operations for them and about ``n`` for each look at a row; lazy greedy
     looks at each row a few times, whatever k. Memory is ``4 n^2`` bytes, or `memory_budget`. Computed when needed,
-    every look takes ``n (C + D)`` operations. On a GPU classes are solved as one batch that looks at all rows.
+    every look takes ``n (C + D)`` operations. On a GPU classes are solved as batches that look at all
+    rows, as far as its memory allows; "stochastic", and a class too large for it, on the CPU.
 
     References
     ----------

@@ -85,10 +85,10 @@ class GradMatch(BaseSelector):
     next, and all weights are refitted with it. `n_matched_` and `stop_reason_` say so, and `approximation_error_`
     includes it.
 
-    Time is ``O(n k^2)``, and ``O(n k (C + D))`` to ``O(n^2 (C + D))`` for inner products; memory is 4 to ``16 k^2`` bytes
-    and 4 or 8 for each pair of a chosen and any row, or of any two where most of them are needed. With `per_class` n and k
-    are those of a class, as many at a time as there are threads. The deliberate differences from the published solver
-    are listed in ``_omp.py``.
+    Time is ``O(n k^2)``, and ``O(n k (C + D))`` to ``O(n^2 (C + D))`` for inner products. Memory is 4 to ``16 k^2``
+    bytes and 4 or 8 for each pair of a chosen and any row, or of any two where most are needed. With `per_class`
+    n and k are those of a class, as many at a time as there are threads. The deliberate differences from the published
+    solver are listed in ``_omp.py``. On a GPU classes are one batch; only filling up the budget happens on the CPU.
 
     References
     ----------
