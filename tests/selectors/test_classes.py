@@ -3,7 +3,9 @@
 from threading import Thread
 
 import numpy as np
+import pytest
 import torch
+from joblib import cpu_count
 from threadpoolctl import threadpool_info
 
 from sklearn_acs.gradients import as_gradients
@@ -32,6 +34,9 @@ def test_threads_are_as_many_as_asked_for_but_not_more_than_classes():
     tasks = make_tasks([4, 4, 4])
     assert [n_threads(tasks, n_jobs) for n_jobs in (1, 2, 8)] == [1, 2, 3]
     assert n_threads(tasks, None) == min(3, torch.get_num_threads())
+    assert n_threads(tasks, -1) == min(3, cpu_count())
+    with pytest.raises(ValueError, match="n_jobs must be"):
+        n_threads(tasks, 0)
 
 
 def test_threads_give_the_same_in_the_same_order_and_leave_the_number_of_torchs_threads():
