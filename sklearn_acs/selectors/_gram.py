@@ -45,7 +45,7 @@ class GramRows:
 
         own = self.branches[0][0].dtype
         self.dtype = torch.float64 if 8 * n * n <= _DOUBLE_BYTES else own
-        self.is_whole = n < 4 * n_chosen and self.dtype.itemsize * n * n <= _WHOLE_BYTES
+        self.is_whole = n < 16 * n_chosen and self.dtype.itemsize * n * n <= _WHOLE_BYTES
         if not self.is_whole:
             self.dtype = own
         places = max(n, capacity) if self.is_whole else capacity
