@@ -45,8 +45,9 @@ from sklearn_acs.selectors import CRAIG, BaseSelector, Glister, GradMatch, Rando
 from sklearn_acs.selectors._facility_location import facility_location
 from sklearn_acs.selectors._omp import orthogonal_matching_pursuit
 
-THREADS, RUNS, SLOW, CUT = 2, 5, 30, 180
-"""Threads of everyone; timed runs after a warm-up; seconds from which one run is enough, or with --quick too much."""
+THREADS, RUNS, SLOW, CUT, SETTLE = 2, 5, 30, 180, 0.5
+"""Threads of everyone; timed runs after a warm-up; seconds from which one run is enough, or with --quick too much;
+seconds before each run, in which the threads of the one before stop spinning."""
 INSTALL = "pip install --no-deps --target FOLDER cords==0.0.4 apricot-select==0.6.1 numba llvmlite"
 SOLVERS = "cords/selectionstrategies/helpers/omp_solvers.py"
 OURS, OURS_RIDGE, OURS_BARE = "GradMatch(ridge=0)", "GradMatch(ridge=0.1)", "GradMatch(ridge=0), not filled"
@@ -136,6 +137,7 @@ def race(methods: dict[str, Callable[[], Any]], device: str, cut: float = 0, run
             if max(times[name], default=0) >= SLOW:
                 continue
             synchronize(device)
+            time.sleep(SETTLE)
             begun, result = time.perf_counter(), None
             try:
                 signal.setitimer(signal.ITIMER_REAL, cut if found else 0)
