@@ -4,7 +4,7 @@ from sklearn_acs.attacks import FGSM, PGD, Attack
 from sklearn_acs.classifier import RobustClassifier
 from sklearn_acs.gradients import LastLayerGradients
 from sklearn_acs.metrics import robust_accuracy, robust_scorer
-from sklearn_acs.objectives import TRADES, Adversarial, Natural, Objective
+from sklearn_acs.objectives import MART, TRADES, Adversarial, Natural, Objective
 from sklearn_acs.selectors import CRAIG, Glister, GradMatch, RandomSelector, ScoreSelector
 from sklearn_acs.training.schedule import CoresetSchedule
 from sklearn_acs.training.stability import StabilityTracker
@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CRAIG",
     "FGSM",
+    "MART",
     "PGD",
     "TRADES",
     "Adversarial",

@@ -44,7 +44,7 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         "mlp", "convnet", "resnet18", "preact_resnet18", "resnet50" and "wrn-28-10". Named models standardise their
         inputs inside, with the mean and scale of the training data. An nn.Module (which is copied) or a callable
         ``(input_shape, n_classes) -> nn.Module`` is used as it is.
-    objective : {"adversarial", "trades", "natural"} or Objective, default="adversarial"
+    objective : {"adversarial", "trades", "mart", "natural"} or Objective, default="adversarial"
         What is minimised.
     attack : {"pgd", "fgsm"}, Attack or None, default=None
         What training defends against. None is the objective's own attack, and where that is None too "pgd". A name

@@ -96,7 +96,8 @@ class FittingMixin(RoutedParamsMixin):
         if self.selector is not None:
             selector = make_part("selector", self.selector, SELECTORS, self._routed("selector"), base=BaseSelector)
         given = self.attack if self.attack is not None else objective.attack
-        attack = make_part("attack", given or "pgd", ATTACKS, self._routed("attack"), base=Attack)
+        default = objective.default_attack() if given is None else given
+        attack = make_part("attack", default, ATTACKS, self._routed("attack"), base=Attack)
 
         self._epochs_done = self._epochs_done + schedule.n_epochs if continues else 0
         seeds = spawn_seeds(self.random_state, self._epochs_done)

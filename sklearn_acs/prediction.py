@@ -38,7 +38,12 @@ def settle_attack(
     attack: Attack, by_name: bool, form: InputFormat, scale: Tensor, objective: Objective | None = None
 ) -> Attack:
     """Fit an attack to the data, and to the objective that it trains: radius, start, and whether they can work."""
-    params = attack.get_params()
+    params = attack.get_params(deep=False)
+    if "attack" in params:  # one around another
+        inner = params["attack"]
+        made = make_part("attack", PGD() if inner is None else inner, ATTACKS, base=Attack)
+        settle_attack(made, not isinstance(inner, Attack), form, scale, objective)
+        attack.set_params(attack=made)
     if by_name and form.is_table and params.get("norm") == "linf":
         attack.set_params(eps=TABLE_EPS * scale.numpy())
     shape = np.shape(getattr(attack, "eps", 0))
@@ -46,8 +51,8 @@ def settle_attack(
         raise ValueError(f"eps must be a number or of the shape of one sample, {form.model_shape}; got shape {shape}")
     if objective is not None and params.get("init") == "auto":
         attack.set_params(init=objective.attack_init)
-    if objective is not None and objective.attack_init == "normal" and isinstance(attack, PGD):
-        if attack.start() == "zero":
+    if objective is not None and objective.attack_init == "normal" and objective.attack_uses_clean:
+        if isinstance(attack, PGD) and attack.start() == "zero":
             raise ValueError(
                 f"attack={attack!r} starts at the sample itself, where what {type(objective).__name__} maximises has "
                 "no gradient; use FGSM(random_start=True) or PGD(init='normal')"
@@ -149,7 +154,7 @@ class PredictionMixin(ClassifierMixin):
         y : array-like of shape (n,) or None
             True labels; None for a Dataset.
         attack : Attack, str or None, default=None
-            The attack, raising cross-entropy; None is the one trained against, `attack_`.
+            The attack, raising its own loss (cross-entropy for most); None is the one trained against, `attack_`.
         sample_weight : array-like of shape (n,) or None, default=None
             Weights of the samples in the mean.
 
@@ -171,7 +176,7 @@ class PredictionMixin(ClassifierMixin):
         y : array-like of shape (n,) or None
             True labels; None for a Dataset.
         attack : Attack, str or None, default=None
-            The attack, raising cross-entropy; None is the one trained against, `attack_`.
+            The attack, raising its own loss (cross-entropy for most); None is the one trained against, `attack_`.
 
         Returns
         -------
@@ -203,7 +208,7 @@ class PredictionMixin(ClassifierMixin):
     ) -> tuple[nn.Module, Iterator[tuple[Tensor, Tensor]], Attack, Clip, torch.Generator]:
         """Everything that an attack on this classifier needs, in the order in which `robust_correct` takes it."""
         check_is_fitted(self)
-        made = self.attack_
+        made = self.attack_.for_evaluation()
         if attack is not None:
             made = make_part("attack", attack, ATTACKS, base=Attack)
             made = settle_attack(made, isinstance(attack, str), self.input_format_, self._statistics[1])

@@ -48,6 +48,17 @@ class Attack(BaseEstimator, ABC):
 
     restarts: int = 1
 
+    def default_loss(self, logits: Tensor, y: Tensor, clean_logits: Tensor | None = None) -> Tensor:
+        """What the attack raises unless told otherwise, per sample: cross-entropy."""
+        return cross_entropy(logits, y)
+
+    def for_evaluation(self) -> "Attack":
+        """The attack that measures robustness against this one: itself, unless it saves steps in training alone."""
+        return self
+
+    def observe(self, adv_logits: Tensor, y: Tensor) -> None:
+        """Be told the (detached) logits of a training step's adversarial examples, from which an attack may learn."""
+
     def validate(self) -> None:
         """Raise ValueError when a parameter is out of range; called once before any work."""
         self._validate_params()
@@ -58,7 +69,7 @@ class Attack(BaseEstimator, ABC):
         x: Tensor,
         y: Tensor,
         *,
-        loss: AttackLoss = cross_entropy,
+        loss: AttackLoss | None = None,
         clip: Clip = None,
         generator: torch.Generator | None = None,
         start: Tensor | None = None,
@@ -74,8 +85,9 @@ class Attack(BaseEstimator, ABC):
             Clean inputs.
         y : Tensor of shape (batch,)
             Labels 0 to C-1.
-        loss : callable, default=cross_entropy
-            ``loss(adv_logits, y, clean_logits) -> (batch,)``, raised by the attack.
+        loss : callable or None, default=None
+            ``loss(adv_logits, y, clean_logits) -> (batch,)``, raised by the attack. None is the attack's own,
+            cross-entropy for most.
         clip : (float, float) or None, default=None
             The box that inputs live in, (0, 1) for images.
         generator : torch.Generator or None, default=None
@@ -93,6 +105,7 @@ class Attack(BaseEstimator, ABC):
         """
         if generator is None:
             generator = torch.Generator(device=x.device).manual_seed(0)
+        loss = loss or self.default_loss
         with frozen(model), torch.enable_grad():
             x_adv = self._attack(model, x, y, loss, clip, generator, start, clean_logits)
             if self.restarts > 1:

@@ -2,9 +2,15 @@
 
 from sklearn_acs.objectives.adversarial import Adversarial
 from sklearn_acs.objectives.base import ADVERSARIAL, CLEAN, Objective
+from sklearn_acs.objectives.mart import MART
 from sklearn_acs.objectives.natural import Natural
 from sklearn_acs.objectives.trades import TRADES
 
-OBJECTIVES: dict[str, type[Objective]] = {"natural": Natural, "adversarial": Adversarial, "trades": TRADES}
+OBJECTIVES: dict[str, type[Objective]] = {
+    "natural": Natural,
+    "adversarial": Adversarial,
+    "trades": TRADES,
+    "mart": MART,
+}
 
-__all__ = ["ADVERSARIAL", "CLEAN", "OBJECTIVES", "TRADES", "Adversarial", "Natural", "Objective"]
+__all__ = ["ADVERSARIAL", "CLEAN", "MART", "OBJECTIVES", "TRADES", "Adversarial", "Natural", "Objective"]

@@ -3,10 +3,12 @@
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import torch
 from sklearn.base import BaseEstimator
-from torch import Tensor
+from torch import Tensor, nn
 
-from sklearn_acs.attacks.base import Attack, cross_entropy
+from sklearn_acs.attacks import PGD, Attack
+from sklearn_acs.attacks.base import Clip, cross_entropy
 
 CLEAN, ADVERSARIAL = "clean", "adversarial"
 
@@ -23,7 +25,7 @@ class Objective(BaseEstimator, ABC):
     Parameters
     ----------
     attack : Attack, str or None, default=None
-        The attack it trains against; None is ``PGD()``. The classifier's own `attack`, where given, wins.
+        The attack it trains against; None is `default_attack`. The classifier's own `attack`, where given, wins.
 
     Attributes
     ----------
@@ -34,6 +36,9 @@ class Objective(BaseEstimator, ABC):
     attack_uses_clean : bool
         Whether `inner_loss` looks at the clean logits. One forward pass per batch (not per attack step) is spent
         on them when the objective has both branches; False saves it.
+    guard : float or None
+        The largest fall of a batch's robust accuracy, from one epoch to the next, that training accepts; see
+        `CollapseGuard`. None does not look.
 
     Examples
     --------
@@ -57,6 +62,7 @@ class Objective(BaseEstimator, ABC):
     branches: ClassVar[tuple[str, ...]]
     attack_init: ClassVar[str] = "uniform"
     attack_uses_clean: ClassVar[bool] = True
+    guard: float | None = None
 
     def __init__(self, attack: Attack | str | None = None) -> None:
         self.attack = attack
@@ -64,6 +70,10 @@ class Objective(BaseEstimator, ABC):
     def validate(self) -> None:
         """Raise ValueError when a parameter is out of range; called once before any work."""
         self._validate_params()
+
+    def default_attack(self) -> Attack:
+        """The attack it trains against where none is given; its radius is then fitted to the data."""
+        return PGD()
 
     def inner_loss(self, adv_logits: Tensor, y: Tensor, clean_logits: Tensor | None) -> Tensor:
         """What the attack raises, per sample; cross-entropy unless a subclass says otherwise.
@@ -98,3 +108,32 @@ class Objective(BaseEstimator, ABC):
         -------
         Tensor of shape (batch,)
         """
+
+    def penalty(
+        self, model: nn.Module, x: Tensor, y: Tensor, *, attack: Attack, clip: Clip, generator: torch.Generator
+    ) -> Tensor | None:
+        """What training lowers besides, for terms that look at more than the logits; None unless a subclass has one.
+
+        Selections do not see it: its gradient is not one of the last layer's factors.
+
+        Parameters
+        ----------
+        model : nn.Module
+            The model being trained, in train mode.
+        x : Tensor of shape (batch, ...)
+            The clean samples.
+        y : Tensor of shape (batch,)
+            Labels 0 to C-1.
+        attack : Attack
+            The attack trained against.
+        clip : (float, float) or None
+            The box that inputs live in.
+        generator : torch.Generator
+            Source of randomness, on the device of `x`.
+
+        Returns
+        -------
+        Tensor of shape (batch,) or None
+            Weighted as the losses are.
+        """
+        return None

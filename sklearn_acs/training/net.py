@@ -49,16 +49,21 @@ class AdversarialNet(NeuralNet):
         The inner maximiser.
     clip : (float, float) or None
         The box that inputs live in.
+    in_batch : InBatchSelection or None
+        Which samples of a batch are trained on.
     **kwargs
         As in skorch's NeuralNet.
     """
 
     history_: Any  # skorch's History
 
-    def __init__(self, module: Any, criterion: Any, *, attack: Attack, clip: Clip, **kwargs: Any) -> None:
+    def __init__(
+        self, module: Any, criterion: Any, *, attack: Attack, clip: Clip, in_batch: Any = None, **kwargs: Any
+    ) -> None:
         super().__init__(module, criterion, **{"train_split": None, "predict_nonlinearity": softmax, **kwargs})
         self.attack = attack
         self.clip = clip
+        self.in_batch = in_batch
         self.run_: Any = None  # a Run during training
 
     def get_default_callbacks(self) -> list:
@@ -118,12 +123,24 @@ class AdversarialNet(NeuralNet):
 
     def train_step_single(self, batch: Batch, **fit_params: Any) -> dict[str, Tensor]:
         """Attack the batch, then gradients of the weighted mean loss."""
+        objective, module = self.criterion_, self.module_
+        if self.in_batch is not None:
+            batch = self.in_batch.before_attack(self, batch)
         inputs = self.branch_inputs(batch)
+        if self.in_batch is not None:
+            batch, inputs = self.in_batch.after_attack(self, batch, inputs)
         self._set_training(True)
-        logits = {branch: self.module_(x) for branch, x in inputs.items()}
-        loss = (batch.weight * self.criterion_.loss(logits, batch.y)).mean()
+        logits = {branch: module(x) for branch, x in inputs.items()}
+        losses = objective.loss(logits, batch.y)
+        penalty = objective.penalty(
+            module, batch.x, batch.y, attack=self.attack, clip=self.clip, generator=self.run_.generator
+        )
+        loss = (batch.weight * (losses if penalty is None else losses + penalty)).mean()
         loss.backward()
-        return {"loss": loss.detach(), "y_pred": next(reversed(logits.values())).detach()}
+        y_pred = next(reversed(logits.values())).detach()
+        if ADVERSARIAL in logits:
+            self.attack.observe(y_pred, batch.y)
+        return {"loss": loss.detach(), "y_pred": y_pred, "trained": batch}
 
     def run_single_epoch(self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any) -> None:
         """One epoch; its losses are read from the device once, at the end."""
@@ -139,7 +156,7 @@ class AdversarialNet(NeuralNet):
             losses.append(step["loss"])
             sizes.append(len(batch.y))
             self.history.record_batch(f"{prefix}_batch_size", sizes[-1])
-            self.notify("on_batch_end", batch=pair, rows=batch.rows, training=training, **step)
+            self.notify("on_batch_end", batch=pair, training=training, **step)
             self.run_.progress.advance(sizes[-1])
 
         values = torch.stack(losses).tolist()

@@ -9,6 +9,7 @@ from sklearn.exceptions import NotFittedError
 from skorch.callbacks import Callback
 from torch import Tensor
 
+from sklearn_acs.training.batches import Batch
 from sklearn_acs.training.net import AdversarialNet
 
 
@@ -101,17 +102,12 @@ class StabilityTracker(Callback):
         self.wrong_: list[Tensor] = []
 
     def on_batch_end(
-        self,
-        net: AdversarialNet,
-        batch: Any = None,
-        rows: Tensor | None = None,
-        y_pred: Tensor | None = None,
-        **kwargs: Any,
+        self, net: AdversarialNet, trained: Batch | None = None, y_pred: Tensor | None = None, **kwargs: Any
     ) -> None:
-        """Remember who was in the batch, and, on the device, who of them was misclassified."""
-        assert rows is not None and y_pred is not None
-        self.rows_.append(rows)
-        self.wrong_.append(y_pred.argmax(1) != batch[1])
+        """Remember who was trained on, and, on the device, who of them was misclassified."""
+        assert trained is not None and y_pred is not None
+        self.rows_.append(trained.rows)
+        self.wrong_.append(y_pred.argmax(1) != trained.y)
 
     def on_epoch_end(self, net: AdversarialNet, **kwargs: Any) -> None:
         """Read the epoch from the device and count; a run counts from its first whole epoch on."""
