@@ -50,14 +50,14 @@ def main() -> None:
         f"{args.dataset}, {args.n_train:,} training and {args.n_test:,} test images, {args.epochs} epochs, PGD-10 linf "
         f"eps {args.eps:g}, coresets of 50 %"
     )
-    attack = PGD(eps=args.eps, steps=20)
+    attacks, rows_path = {"robust": PGD(eps=args.eps, steps=20)}, RESULTS / "choose_defaults.jsonl"
     if args.part:
         part, parts = map(int, args.part.split("/"))
         torch.set_num_threads(1)
         runs = dict(list(runs.items())[part::parts])
-        compare(runs, range(args.seeds), data, attack, setting, RESULTS / "choose_defaults.jsonl")
+        compare(runs, range(args.seeds), data, attacks, setting, rows_path)
     else:
-        report(compare(runs, range(args.seeds), data, attack, setting, RESULTS / "choose_defaults.jsonl"), setting)
+        report(compare(runs, range(args.seeds), data, attacks, setting, rows_path), setting)
 
 
 def report(rows: list[Row], setting: str) -> None:

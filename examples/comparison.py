@@ -14,9 +14,11 @@ import skorch
 import torch
 from turns import fit_in_turns
 
-from sklearn_acs import PGD, CoresetSchedule, RobustClassifier
+from sklearn_acs import PGD, Attack, CoresetSchedule, RobustClassifier
 
 Row = dict[str, Any]
+Attacks = dict[str, Attack]
+"""The attacks that judge a classifier, by the name of their column: "robust", and perhaps "linf"."""
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 
@@ -38,10 +40,10 @@ def compare_training(
         **{name: partial(make, **{**params, "selector": name}) for name in ("gradmatch", "craig", "random")},
         f"full training, {same_time} epochs": partial(make, **{**params, "selector": None, "max_epochs": same_time}),
     }
-    return compare(candidates, range(seeds), data, attack, setting, rows_path)
+    return compare(candidates, range(seeds), data, {"robust": attack}, setting, rows_path)
 
 
-def measure(name: str, clf: RobustClassifier, seconds: float, data: tuple, attack: PGD) -> Row:
+def measure(name: str, clf: RobustClassifier, seconds: float, data: tuple, attacks: Attacks) -> Row:
     """How good a fitted classifier is, and how dear it was."""
     *_, X_test, y_test = data
     cost = clf.cost_
@@ -49,7 +51,7 @@ def measure(name: str, clf: RobustClassifier, seconds: float, data: tuple, attac
         "method": name,
         "seed": clf.random_state,
         "clean": clf.score(X_test, y_test),
-        "robust": clf.robust_score(X_test, y_test, attack=attack),
+        **{key: clf.robust_score(X_test, y_test, attack=attack) for key, attack in attacks.items()},
         "seconds": seconds,
         "selection": cost["selection"].seconds,
         "solver": cost["solver"].seconds,
@@ -63,7 +65,7 @@ def compare(
     candidates: dict[str, Callable[[int], RobustClassifier]],
     seeds: Iterable[int],
     data: tuple,
-    attack: PGD,
+    attacks: Attacks,
     setting: str,
     rows_path: Path | None = None,
 ) -> list[Row]:
@@ -82,7 +84,7 @@ def compare(
             # What a process does once, torch's own start among it, is nobody's cost.
             next(iter(candidates.values()))(seed).set_params(max_epochs=1).fit(data[0][:512], data[1][:512])
         for (name, clf), seconds in zip(new.items(), fit_in_turns(list(new.values()), *data[:2]), strict=True):
-            row = known[name] = {"setting": setting, **measure(name, clf, seconds, data, attack)}
+            row = known[name] = {"setting": setting, **measure(name, clf, seconds, data, attacks)}
             accuracies = f"clean {row['clean']:.3f}  robust {row['robust']:.3f}"
             print(f"seed {seed}  {name:<28} {accuracies}  {row['seconds']:6.1f} s", flush=True)
             if rows_path:
@@ -102,10 +104,10 @@ def read_rows(path: Path, setting: str) -> list[Row]:
 def table(rows: list[Row]) -> str:
     """A Markdown table, one line per method: means and standard deviations over the seeds, ratios within a seed."""
     base = {row["seed"]: row for row in rows if row["method"] == FULL}
-    lines = [
-        "| method | clean % | robust % | seconds | speed-up | in passes | expected | selection s | solver s | error |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    judged = [key for key in ("robust", "linf") if key in rows[0]]
+    titles = ["method", "clean %", *(f"{key} %" for key in judged), "seconds", "speed-up", "in passes", "expected"]
+    titles += ["selection s", "solver s", "error"]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for name in dict.fromkeys(row["method"] for row in rows):
         mine = [row for row in rows if row["method"] == name]
         expected = mean(base[row["seed"]]["cost_in_epochs"] / row["cost_in_epochs"] for row in mine)
@@ -113,7 +115,7 @@ def table(rows: list[Row]) -> str:
         cells = [
             name,
             spread([100 * row["clean"] for row in mine]),
-            spread([100 * row["robust"] for row in mine]),
+            *(spread([100 * row[key] for row in mine]) for key in judged),
             f"{mean(row['seconds'] for row in mine):.1f}",
             spread([base[row["seed"]]["seconds"] / row["seconds"] for row in mine], digits=2),
             f"{mean(base[row['seed']]['passes'] / row['passes'] for row in mine):.2f}",
@@ -177,15 +179,21 @@ def draw(rows: list[Row], title: str, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
+    draw_points(axes, rows)
+    axes.set(xlabel="training time, seconds", ylabel="robust accuracy, %", title=title)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def draw_points(axes: Any, rows: list[Row]) -> None:
+    """Robust accuracy over seconds in one panel."""
     for color, name in enumerate(dict.fromkeys(row["method"] for row in rows)):
         mine = [row for row in rows if row["method"] == name]
         seconds, robust = [row["seconds"] for row in mine], [100 * row["robust"] for row in mine]
         axes.scatter(seconds, robust, s=14, alpha=0.5, color=f"C{color}", linewidths=0)
         axes.scatter(mean(seconds), mean(robust), marker="P", s=70, color=f"C{color}", label=name)
-    axes.set(xlabel="training time, seconds", ylabel="robust accuracy, %", title=title, xlim=(0, None))
+    axes.set(xlim=(0, None))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)

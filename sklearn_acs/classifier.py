@@ -26,6 +26,7 @@ from sklearn_acs.tables import Table
 from sklearn_acs.training.augment import AUGMENTS
 from sklearn_acs.training.batches import Augment
 from sklearn_acs.training.coreset import SELECT_BY
+from sklearn_acs.training.in_batch import InBatchSelection
 from sklearn_acs.training.optimization import LR_SCHEDULES, OPTIMIZERS, LrSchedule
 from sklearn_acs.training.schedule import CoresetSchedule
 
@@ -44,12 +45,13 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         "mlp", "convnet", "resnet18", "preact_resnet18", "resnet50" and "wrn-28-10". Named models standardise their
         inputs inside, with the mean and scale of the training data. An nn.Module (which is copied) or a callable
         ``(input_shape, n_classes) -> nn.Module`` is used as it is.
-    objective : {"adversarial", "trades", "mart", "natural"} or Objective, default="adversarial"
+    objective : {"adversarial", "trades", "mart", "pat", "fast", "natural"} or Objective, default="adversarial"
         What is minimised.
-    attack : {"pgd", "fgsm"}, Attack or None, default=None
+    attack : {"pgd", "fgsm", "n-fgsm", "fast-lpa"}, Attack or None, default=None
         What training defends against. None is the objective's own attack, and where that is None too "pgd". A name
         means 10 steps (or one) in linf with radius 8/255 for images, and 0.1 standard deviations of each feature for
-        tables. An object means what it says, in the units of X.
+        tables; "fast-lpa" is bounded by 0.5 in the model's activations. An object means what it says, in the units
+        of X.
     selector : {"gradmatch", "craig", "glister", "random", "score"}, BaseSelector or None, default="gradmatch"
         What chooses the coreset. None trains on everything. Its `n_select` and `per_class` are set from
         `coreset_frac` and `select_by`.
@@ -66,6 +68,8 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         Share of the samples, in (0, 1), that a fit holds out where its selector asks for validation samples, as
         "glister" does: stratified, neither trained on nor part of a coreset, and attacked at every selection.
         `coreset_frac` is then a share of the others. Other selectors hold out nothing.
+    in_batch : InBatchSelection or None, default=None
+        Train on the hardest samples of each batch alone; goes with a coreset and without.
     max_epochs : int, default=30
         Length in epochs of the ordinary training that is sped up.
     batch_size : int, default=128
@@ -154,7 +158,7 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
     (True, True)
     """
 
-    _routes = ("module", "objective", "attack", "selector", "optimizer", "iterator_train", "callbacks")
+    _routes = ("module", "objective", "attack", "selector", "in_batch", "optimizer", "iterator_train", "callbacks")
 
     _parameter_constraints: ClassVar[dict] = {
         "module": [StrOptions({"auto", *MODELS}), nn.Module, callable],
@@ -166,6 +170,7 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         "warmup_frac": [Interval(Real, 0, 1, closed="left")],
         "select_by": [StrOptions(set(SELECT_BY))],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "in_batch": [InBatchSelection, None],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "optimizer": [StrOptions(set(OPTIMIZERS)), callable],
@@ -192,6 +197,7 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         warmup_frac: float = 0.5,
         select_by: str = "batch",
         validation_fraction: float = 0.1,
+        in_batch: InBatchSelection | None = None,
         max_epochs: int = 30,
         batch_size: int = 128,
         optimizer: str | type[Optimizer] = "sgd",
@@ -215,6 +221,7 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         self.warmup_frac = warmup_frac
         self.select_by = select_by
         self.validation_fraction = validation_fraction
+        self.in_batch = in_batch
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.optimizer = optimizer

@@ -36,11 +36,12 @@ from sklearn_acs.parts import RoutedParamsMixin, make_part
 from sklearn_acs.prediction import settle_attack
 from sklearn_acs.selectors import SELECTORS
 from sklearn_acs.selectors.base import BaseSelector
-from sklearn_acs.selectors.score import ScoreSelector
 from sklearn_acs.training.augment import AUGMENTS
 from sklearn_acs.training.batches import Batches
 from sklearn_acs.training.coreset import CoresetSelection, coreset_size
 from sklearn_acs.training.cost import CostMeter
+from sklearn_acs.training.guard import CollapseGuard
+from sklearn_acs.training.in_batch import InBatchSelection
 from sklearn_acs.training.net import AdversarialNet, Run, find_device
 from sklearn_acs.training.optimization import LR_SCHEDULES, OPTIMIZERS, LrFactor, LrSchedule
 from sklearn_acs.training.progress import Progress
@@ -58,6 +59,7 @@ class FittingMixin(RoutedParamsMixin):
     attack: Any
     selector: Any
     select_by: str
+    in_batch: Any
     validation_fraction: float
     batch_size: int
     optimizer: Any
@@ -99,12 +101,18 @@ class FittingMixin(RoutedParamsMixin):
         default = objective.default_attack() if given is None else given
         attack = make_part("attack", default, ATTACKS, self._routed("attack"), base=Attack)
 
+        in_batch = None
+        if self.in_batch is not None:
+            in_batch = make_part("in_batch", self.in_batch, {}, base=InBatchSelection)
+        elif options := self._routed("in_batch"):
+            raise ValueError(f"in_batch=None has no parameters {sorted(options)}; give an InBatchSelection")
+
         self._epochs_done = self._epochs_done + schedule.n_epochs if continues else 0
         seeds = spawn_seeds(self.random_state, self._epochs_done)
         with local_randomness(seeds.model, device):
             samples, labels, weight, rows = self._read(X, y, sample_weight, classes, reset=not continues)
             n_given = _num_samples(X)
-            if isinstance(selector, ScoreSelector) and schedule.n_selections:
+            if selector is not None and schedule.n_selections:
                 selector.keep_rows(rows, n_given)
             selection_state, held_out = np.random.RandomState(seeds.selection), None
             if selector is not None and "validation" in selector.fit_inputs and schedule.n_selections:
@@ -122,7 +130,7 @@ class FittingMixin(RoutedParamsMixin):
             n_steps = schedule.full_epochs * len(batches) + schedule.coreset_epochs * ceil(n_select / self.batch_size)
             follow = LR_SCHEDULES[lr_schedule] if isinstance(lr_schedule, str) else lr_schedule
             lr_factor = None if one_pass else LrFactor(follow, n_steps)
-            net = self._make_net(objective, selection, lr_factor, schedule.n_epochs, device)
+            net = self._make_net(objective, selection, in_batch, lr_factor, schedule.n_epochs, device)
             example, _ = next(iter(data.fetch([torch.arange(min(len(data), 8))])))
             selection.prepare(net.module_, example, len(self.classes_))
             if continues:
@@ -191,6 +199,7 @@ class FittingMixin(RoutedParamsMixin):
         self,
         objective: Objective,
         selection: CoresetSelection,
+        in_batch: InBatchSelection | None,
         lr_factor: LrFactor | None,
         n_epochs: int,
         device: torch.device,
@@ -218,16 +227,22 @@ class FittingMixin(RoutedParamsMixin):
         if lr_factor is not None:
             follow = LRScheduler(policy=LambdaLR, lr_lambda=lr_factor, step_every="batch", event_name=None)
             callbacks.append(("lr_schedule", follow))
+        if in_batch is not None:
+            callbacks.append(("in_batch", in_batch))
+        callbacks += self.callbacks or []
+        if objective.guard is not None:
+            callbacks.append(("collapse_guard", CollapseGuard(objective.guard)))
         return AdversarialNet(
             module,
             objective,
             attack=self.attack_,
             clip=self.clip_,
+            in_batch=in_batch,
             optimizer=optimizer,
             lr=lr,
             max_epochs=n_epochs,
             batch_size=self.batch_size,
-            callbacks=[*callbacks, *(self.callbacks or [])],
+            callbacks=callbacks,
             device=str(device),
             verbose=self.verbose,
             **options,

@@ -46,6 +46,8 @@ def settle_attack(
         attack.set_params(attack=made)
     if by_name and form.is_table and params.get("norm") == "linf":
         attack.set_params(eps=TABLE_EPS * scale.numpy())
+    if form.is_table and isinstance(params.get("scale"), str):  # "auto": what perceptual attacks count steps in
+        attack.set_params(scale=scale.numpy())
     shape = np.shape(getattr(attack, "eps", 0))
     if shape and shape != form.model_shape:
         raise ValueError(f"eps must be a number or of the shape of one sample, {form.model_shape}; got shape {shape}")
@@ -57,6 +59,8 @@ def settle_attack(
                 f"attack={attack!r} starts at the sample itself, where what {type(objective).__name__} maximises has "
                 "no gradient; use FGSM(random_start=True) or PGD(init='normal')"
             )
+    if objective is not None:
+        objective.check_attack(attack)
     return attack
 
 

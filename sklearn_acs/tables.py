@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from html import escape
+from numbers import Integral, Real
 from typing import Any
 
 __all__ = ["Table"]
@@ -15,7 +16,7 @@ class Table:
     columns : sequence of str
         Names of the columns.
     rows : sequence of sequences
-        One value for each column; None shows as a dash.
+        One value for each column. None shows as a dash, 1379.6 as 1,380 and 0.01234 as 0.0123.
 
     Examples
     --------
@@ -70,4 +71,8 @@ class Table:
 def _shown(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return str(value)
+    if isinstance(value, Integral):
+        return f"{value:,}"
+    return f"{value:,.0f}" if 999.5 <= abs(float(value)) < 1e9 else f"{value:.3g}"  # and not 1.38e+03

@@ -16,10 +16,10 @@ def table():
 
 def test_prints_words_to_the_left_numbers_to_the_right_and_no_trailing_blanks(table):
     assert str(table).split("\n") == [
-        "class        n   error",
-        "cat         12  0.0123",
-        "a<b & c      7       -",
-        "x        12345   1e-09",
+        "class         n   error",
+        "cat          12  0.0123",
+        "a<b & c       7       -",
+        "x        12,345   1e-09",
     ]
     assert repr(table) == str(table)
 
@@ -33,6 +33,30 @@ def test_numbers_of_numpy_print_like_pythons():
     ours = Table(["value"], [[value] for value in values])
     theirs = Table(["value"], [[np.float64(v) if isinstance(v, float) else np.int64(v)] for v in values])
     assert str(ours) == str(theirs) == "value\n0.123\n    3\n  inf\n  nan"
+
+
+@pytest.mark.parametrize(
+    "value, shown",
+    [
+        (7, "7"),
+        (1797, "1,797"),
+        (-12345, "-12,345"),
+        (999.4, "999"),
+        (999.5, "1,000"),
+        (1379.6, "1,380"),
+        (-50000.0, "-50,000"),
+        (1.5e9, "1.5e+09"),
+        (1.0, "1"),
+        (0.01234, "0.0123"),
+        (np.float32(1379.6), "1,380"),
+        (np.int64(60000), "60,000"),
+        (-np.inf, "-inf"),
+        (True, "True"),
+        ("1797", "1797"),
+    ],
+)
+def test_thousands_are_grouped_and_fractions_have_three_digits(value, shown):
+    assert str(Table(["value"], [[value]])).split() == ["value", shown]
 
 
 def test_without_rows_the_head_alone_is_left():

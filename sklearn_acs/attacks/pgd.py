@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
-from sklearn_acs.attacks.balls import BALLS
+from sklearn_acs.attacks.balls import BALLS, Ball
 from sklearn_acs.attacks.base import Attack, AttackLoss, Clip
 
 
@@ -96,6 +96,13 @@ class PGD(Attack):
             if not numbers or not (bounds >= 0).all() or not bounds.any():
                 raise ValueError(f"eps must be finite numbers >= 0, one of them > 0; got {self.eps!r}")
 
+    def ball(self, x: Tensor, clip: Clip) -> Ball:
+        """The perturbations that are allowed around a batch."""
+        eps: Any = self.eps
+        if np.ndim(eps) > 0:
+            eps = torch.as_tensor(eps, dtype=x.dtype, device=x.device)
+        return BALLS[self.norm](x, eps, clip)
+
     def start(self) -> str:
         """Where a run starts: `init`, and uniform for "auto"."""
         return "uniform" if self.init == "auto" else self.init
@@ -115,11 +122,8 @@ class PGD(Attack):
         start: Tensor | None,
         clean_logits: Tensor | None,
     ) -> Tensor:
-        eps: Any = self.eps
-        if np.ndim(eps) > 0:
-            eps = torch.as_tensor(eps, dtype=x.dtype, device=x.device)
-        step_size = self.default_step(eps) if self.step_size is None else self.step_size
-        ball = BALLS[self.norm](x, eps, clip)
+        ball = self.ball(x, clip)
+        step_size = self.default_step(ball.eps) if self.step_size is None else self.step_size
         delta = ball.start(self.start(), generator) if start is None else ball.project(start)
         for _ in range(self.steps):
             x_adv = (x + delta).requires_grad_()

@@ -2,8 +2,10 @@
 
 from sklearn_acs.objectives.adversarial import Adversarial
 from sklearn_acs.objectives.base import ADVERSARIAL, CLEAN, Objective
+from sklearn_acs.objectives.fast import FastAT
 from sklearn_acs.objectives.mart import MART
 from sklearn_acs.objectives.natural import Natural
+from sklearn_acs.objectives.perceptual import PAT
 from sklearn_acs.objectives.trades import TRADES
 
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -11,6 +13,19 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "adversarial": Adversarial,
     "trades": TRADES,
     "mart": MART,
+    "pat": PAT,
+    "fast": FastAT,
 }
 
-__all__ = ["ADVERSARIAL", "CLEAN", "MART", "OBJECTIVES", "TRADES", "Adversarial", "Natural", "Objective"]
+__all__ = [
+    "ADVERSARIAL",
+    "CLEAN",
+    "MART",
+    "OBJECTIVES",
+    "PAT",
+    "TRADES",
+    "Adversarial",
+    "FastAT",
+    "Natural",
+    "Objective",
+]

@@ -75,6 +75,9 @@ class Objective(BaseEstimator, ABC):
         """The attack it trains against where none is given; its radius is then fitted to the data."""
         return PGD()
 
+    def check_attack(self, attack: Attack) -> None:
+        """Raise ValueError where training against `attack` cannot work; called once before any work."""
+
     def inner_loss(self, adv_logits: Tensor, y: Tensor, clean_logits: Tensor | None) -> Tensor:
         """What the attack raises, per sample; cross-entropy unless a subclass says otherwise.
 

@@ -3,9 +3,9 @@
 from numbers import Real
 from typing import ClassVar
 
+import torch
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from sklearn_acs.attacks.base import Attack
 from sklearn_acs.objectives.base import ADVERSARIAL, CLEAN, Logits, Objective
@@ -65,8 +65,8 @@ class MART(Objective):
     def loss(self, logits: Logits, y: Tensor) -> Tensor:
         """Boosted cross-entropy plus the weighted divergence, per sample."""
         log_p, log_q = logits[CLEAN].log_softmax(1), logits[ADVERSARIAL].log_softmax(1)
-        true = one_hot(y, log_p.shape[1]).bool()
-        wrong = log_q.masked_fill(true, -float("inf")).amax(1).exp()
-        boosted = -log_q[true] - (1 + _ROOM - wrong).log()
+        label = y[:, None]
+        wrong = log_q.scatter(1, label, -torch.inf).amax(1).exp()
+        boosted = -log_q.gather(1, label)[:, 0] - (1 + _ROOM - wrong).log()
         p = log_p.exp()
-        return boosted + self.beta * (p * (log_p - log_q)).sum(1) * (1 - p[true])
+        return boosted + self.beta * (p * (log_p - log_q)).sum(1) * (1 - p.gather(1, label)[:, 0])

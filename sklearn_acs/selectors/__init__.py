@@ -1,6 +1,6 @@
 """Coreset selectors: which samples, with which weights, stand for all."""
 
-from sklearn_acs.selectors._coreset import Coreset
+from sklearn_acs.selectors._coreset import Coreset, Part
 from sklearn_acs.selectors.base import BaseSelector
 from sklearn_acs.selectors.craig import CRAIG
 from sklearn_acs.selectors.glister import Glister
@@ -16,4 +16,14 @@ SELECTORS: dict[str, type[BaseSelector]] = {
     "score": ScoreSelector,
 }
 
-__all__ = ["CRAIG", "SELECTORS", "BaseSelector", "Coreset", "Glister", "GradMatch", "RandomSelector", "ScoreSelector"]
+__all__ = [
+    "CRAIG",
+    "SELECTORS",
+    "BaseSelector",
+    "Coreset",
+    "Glister",
+    "GradMatch",
+    "Part",
+    "RandomSelector",
+    "ScoreSelector",
+]

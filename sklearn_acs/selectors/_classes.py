@@ -30,8 +30,9 @@ class Solved(NamedTuple):
     """The coreset of a class in the numbers of the whole set, and the sums of all its gradients and of the chosen."""
 
     coreset: Coreset
-    total: Tensor
     chosen: Tensor
+    total: Tensor
+    rounding: Tensor  # how far it may have taken the total from the true one
 
 
 def solve_on_cpu(tasks: Sequence[Task], solve: Callable[..., Coreset], n_jobs: int | None) -> Generator[Solved]:
@@ -65,19 +66,19 @@ def n_threads(tasks: Sequence[Task], n_jobs: int | None) -> int:
 
 def solve_in_batches(
     tasks: Sequence[Task],
-    solve: Callable[[list[LastLayerGradients], list[int]], list[Coreset]],
+    solve: Callable[[list[LastLayerGradients], list[int], list[np.random.RandomState]], list[Coreset]],
     bytes_needed: Callable[[int, int, int], int],
 ) -> Generator[Solved]:
-    """Call ``solve(problems, budgets)`` for as many classes at once as the GPU's memory allows.
+    """Call ``solve(problems, budgets, rngs)`` for as many classes at once as the GPU's memory allows.
 
     `bytes_needed` tells what a class of n rows takes of which k are chosen, given the width of its factors.
     """
     for group in groups(tasks, bytes_needed, _free_bytes(tasks[0].gradients.device)):
         parts = [part_of(task) for task in group]
-        some = [i for i, task in enumerate(group) if task.k]
-        found = solve([parts[i] for i in some], [group[i].k for i in some]) if some else []
-        coresets = dict(zip(some, found, strict=True))
-        yield from (_with_sums(coresets.get(i, NOTHING), parts[i], task) for i, task in enumerate(group))
+        some = [(part, task.k, task.rng) for part, task in zip(parts, group, strict=True) if task.k]
+        found = iter(solve(*map(list, zip(*some, strict=True))) if some else [])
+        for part, task in zip(parts, group, strict=True):
+            yield _with_sums(next(found) if task.k else NOTHING, part, task)
 
 
 def on_gpu(gradients: LastLayerGradients) -> bool:
@@ -102,7 +103,12 @@ def part_of(task: Task) -> LastLayerGradients:
     """The gradients of a class, in the precision of their arithmetic."""
     gradients = task.gradients
     part = gradients if len(task.rows) == len(gradients) else gradients.take(task.rows)
-    return part.to("cpu" if part.device.type == "mps" else part.device, part.dtype)  # MPS has no float64
+    return where_float64_is(part).to(part.dtype)
+
+
+def where_float64_is(gradients: LastLayerGradients) -> LastLayerGradients:
+    """The gradients where they are, but those on MPS, which has no float64, on the CPU."""
+    return gradients.to("cpu") if gradients.device.type == "mps" else gradients
 
 
 def _solve(task: Task, solve: Callable[..., Coreset]) -> Solved:
@@ -112,7 +118,18 @@ def _solve(task: Task, solve: Callable[..., Coreset]) -> Solved:
 
 def _with_sums(found: Coreset, part: LastLayerGradients, task: Task) -> Solved:
     chosen = exact_sum(part.take(found.indices), torch.from_numpy(found.weights))
-    return Solved(replace(found, indices=task.rows[found.indices]), exact_sum(part), chosen)
+    return Solved(replace(found, indices=task.rows[found.indices]), chosen, *_exact_total(part))
+
+
+def _exact_total(gradients: LastLayerGradients) -> tuple[Tensor, Tensor]:
+    """Add up all rows in float64: the sum, and how far rounding may have taken it from the true one."""
+    total = torch.zeros(gradients.shape[1], dtype=torch.float64, device=gradients.device)
+    lengths = torch.zeros((), dtype=torch.float64, device=gradients.device)
+    for block in gradients.blocks(torch.float64):
+        total += block.sum()
+        lengths += block.norms().sum()
+    rounding = len(gradients) * torch.finfo(torch.float64).eps * lengths
+    return total, rounding.nan_to_num(posinf=0.0)  # lengths beyond what squares can hold
 
 
 def _single_threaded(function: Callable, *args: Any) -> Any:

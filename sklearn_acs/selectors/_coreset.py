@@ -9,13 +9,29 @@ from sklearn_acs.tables import Table
 
 
 class Part(NamedTuple):
-    """What was chosen of one class, or of the whole set."""
+    """What was chosen of one class, or of the whole set.
 
-    label: Any  # None for the whole set
+    Attributes
+    ----------
+    label : object
+        The class; None for the whole set.
+    n_samples, n_selected : int
+        How many samples it has, and how many of them were chosen.
+    n_matched : int
+        How many of these the algorithm chose itself.
+    weight : float
+        The sum of their weights.
+    error : float
+        The relative error of their weighted sum, as that of `Coreset`.
+    stop_reason : str
+        Why the algorithm stopped there.
+    """
+
+    label: Any
     n_samples: int
     n_selected: int
     n_matched: int
-    weight: float  # the sum of the weights
+    weight: float
     error: float
     stop_reason: str
 
@@ -35,8 +51,9 @@ class Coreset:
     stop_reason : str
         Why it stopped there.
     error : float
-        ``||sum_j w_j G_j - sum_i G_i|| / ||sum_i G_i||``; a solver leaves it to `BaseSelector.fit`, which
-        measures it for all in the same way.
+        ``||sum_j w_j G_j - sum_i G_i|| / ||sum_i G_i||``. Where all gradients add up to zero, but for rounding, it is 0
+        if the chosen do too, and else infinite. A solver leaves it to `BaseSelector.fit`, which measures it for all in
+        the same way.
     parts : tuple of Part
         The same, class by class where classes were chosen from one by one, each with the error of its own sum.
     """

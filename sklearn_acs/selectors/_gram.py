@@ -35,10 +35,7 @@ class GramRows:
     def __init__(self, problems: Sequence[LastLayerGradients], n_chosen: int, capacity: int) -> None:
         self.n_rows = [len(problem) for problem in problems]
         n = max(self.n_rows)
-        self.branches = [
-            (_stack([p.branches[b][0] for p in problems], n), _stack([p.branches[b][1] for p in problems], n))
-            for b in range(len(problems[0].branches))
-        ]
+        self.branches = stack_branches(problems)
         self.shape = (len(problems), n)
         self.device = problems[0].device
         self._every = torch.arange(len(problems), device=self.device)[:, None]
@@ -153,6 +150,13 @@ class GramRows:
         self._held[:, place, None] = rows
         self._place.scatter_(1, others, from_place)
         self._place.scatter_(1, rows, place)
+
+
+def stack_branches(problems: Sequence[LastLayerGradients]) -> list[tuple[Tensor, Tensor]]:
+    """Both factors of every branch as batches, (B, n, C) and (B, n, D + 1); shorter problems end in zeros."""
+    n = max(len(problem) for problem in problems)
+    branches = zip(*(problem.branches for problem in problems), strict=True)
+    return [(_stack([g for g, _ in branch], n), _stack([h for _, h in branch], n)) for branch in branches]
 
 
 def _stack(factors: list[Tensor], n: int) -> Tensor:

@@ -6,21 +6,19 @@ import numpy as np
 import torch
 
 from sklearn_acs.gradients import LastLayerGradients
+from sklearn_acs.selectors._basis import ROUNDING, Basis
 from sklearn_acs.selectors._gram import GramRows
+from sklearn_acs.selectors._lookahead import Lookahead, first_best, steps_ahead
 
 BUDGET = "all of the budget is matched"
 TOLERANCE = "the residual fell below the tolerance"
 UNCORRELATED = "no gradient is left that correlates with the residual"
 DEPENDENT = "the rank of the gradients is exhausted"
 
-ROUNDING = 1e-12  # of float64 arithmetic on inner products: what is smaller, relatively, is no signal
 TIES = {torch.float32: 1e-6, torch.float64: 1e-10}  # correlations closer than this, relatively, are equal
 MAX_ADMISSIONS = 3  # of one row, which may be dropped in between
 REFRESH_EVERY = 128  # steps after which rounding errors are taken out of weights and correlations
 POLISHES = 2  # such refreshes before a result is final
-_POOL = 384  # rows that the next ones are expected among, where there are several times as many
-_LOOKAHEAD = 16  # steps at most before that is checked
-_PANEL = 256  # rows of the basis that are read at a time
 _FILL_RIDGE = 0.1  # of the pursuit that goes on where matching had to stop, pulling towards n / k
 _FILL_ATOMS = 32  # that it admits per step
 _STRONGEST_RIDGE = 1e12
@@ -72,7 +70,7 @@ def orthogonal_matching_pursuit(
     Notes
     -----
     A step with t rows chosen takes ``O(n t + t^2)`` operations, the whole ``O(n k^2)`` and as much as it takes to
-    compute k to n rows of the Gram matrix. Memory is ``4 k^2`` bytes, and a number for each pair of a chosen and any
+    compute k to n rows of the Gram matrix. Memory is ``k^2 / 2`` numbers, and one for each pair of a chosen and any
     row. With a ridge, float32 gradients are precise enough; without one, give float64.
 
     Differences from GRAD-MATCH's published solver:
@@ -83,7 +81,7 @@ def orthogonal_matching_pursuit(
     2. A dropped row may come back. As the objective falls with every step, no support comes twice and the
        pursuit ends; rounding cannot make it circle, for no row is admitted more than three times.
     3. Instead of solving the normal equations anew, O(k^3), a factor of their inverse grows by a row, O(k^2); see
-       `_Basis`.
+       `_basis.Basis`.
     4. Residual correlations are updated by rows of the Gram matrix, and computed from the residual itself in
        float64 every 128 steps and before the result is final.
     5. Of many rows, the next ones are looked for among the best few hundred for some steps. Then the correlations
@@ -148,7 +146,7 @@ class _Pursuit:
         self.gram = GramRows([gradients], k, k)
         self.rows = self.gram.chosen(self.gram.n_places)[0].numpy()  # (places, n), those of the members first
         self.tie = TIES[self.gram.dtype]
-        self.basis = _Basis(k)
+        self.basis = Basis(k, self.rows.dtype)
         self.aim = self.gram.correlations()[0].numpy()  # <G_i, b>
         self.residuals = self.aim.copy()
         self.b_square = max(self.aim.sum(), 0.0)
@@ -164,8 +162,8 @@ class _Pursuit:
         self.members = np.empty(k, dtype=np.int64)
         self.times = np.empty(k, dtype=np.int64)  # when they were admitted
         self.weights = np.empty(0)
-        self.lookahead = _LOOKAHEAD if self.atoms == 1 and len(squares) > 4 * _POOL else 0
-        self.ahead: _Lookahead | None = None
+        self.most_ahead = self.lookahead = steps_ahead(len(squares)) if self.atoms == 1 else 0
+        self.ahead: Lookahead | None = None
 
     def run(self, tolerance: float | None = None) -> Matching:
         """Go on until there is a reason to stop; without a tolerance, whatever the residual."""
@@ -197,13 +195,13 @@ class _Pursuit:
         if self.first:
             return self.first[:room]
         if self.lookahead:
-            self.ahead = self.ahead or _Lookahead(
+            self.ahead = self.ahead or Lookahead(
                 self.residuals, self.noise - self.pull, self.barred, self._chosen_rows(), self.weights
             )
             return self.ahead.best(self.tie)
         scores = np.where(self.barred | (self.residuals + self.pull <= self.noise), -np.inf, self.residuals)
         best: list[int] = []
-        while len(best) < room and (row := _first_best(scores, self.tie)) is not None:
+        while len(best) < room and (row := first_best(scores, self.tie)) is not None:
             best.append(row)
             scores[row] = -np.inf
         return best
@@ -296,146 +294,5 @@ class _Pursuit:
         self.barred[undone] = False
         self.admissions[undone] -= 1
         self.basis.size = t
-        self.lookahead = min(2 * self.lookahead, _LOOKAHEAD) if not len(undone) else max(2, right)
+        self.lookahead = min(2 * self.lookahead, self.most_ahead) if not len(undone) else max(2, right)
         return not len(undone)
-
-
-class _Lookahead:
-    """Some steps of a pursuit in which only the rows that correlate best at their beginning are looked at.
-
-    Parameters
-    ----------
-    residuals, floor : ndarray of shape (n,)
-        Correlations with the residual, and what they have to exceed.
-    barred : ndarray of shape (n,)
-        Which rows are not to be admitted.
-    chosen : ndarray of shape (t, n)
-        Rows of the Gram matrix, those of the members.
-    weights : ndarray of shape (t,)
-        Their weights.
-    """
-
-    def __init__(
-        self, residuals: np.ndarray, floor: np.ndarray, barred: np.ndarray, chosen: np.ndarray, weights: np.ndarray
-    ) -> None:
-        self.residuals, self.weights = residuals, weights
-        scores = np.where(barred | (residuals <= floor), -np.inf, residuals)
-        pool = np.sort(np.argsort(-scores, kind="stable")[:_POOL])
-        self.pool = pool[scores[pool] > -np.inf]
-        self.scores, self.floor = scores[self.pool], floor[self.pool]
-        self.outside = np.flatnonzero(~barred)
-        self.outside = np.setdiff1d(self.outside, self.pool, assume_unique=True)
-        self.columns = np.empty((len(weights) + _LOOKAHEAD, len(self.pool)), dtype=chosen.dtype)
-        self.columns[: len(weights)] = chosen[:, self.pool]
-        self.best_scores: list[float] = []
-        self.ways: list[np.ndarray] = []
-
-    def best(self, tie: float) -> list[int]:
-        """The best row of the pool, if there is any."""
-        self.position = _first_best(self.scores, tie)
-        if self.position is None or self.scores[self.position] <= self.floor[self.position]:
-            return []
-        return [int(self.pool[self.position])]
-
-    def admit(self, columns: np.ndarray) -> np.ndarray:
-        """Admit the row that `best` gave, with its row of the Gram matrix: its correlation with the residual."""
-        self.columns[len(self.weights) + len(self.ways)] = columns[0, self.pool]
-        self.best_scores.append(float(self.scores[self.position]))
-        self.scores[self.position] = -np.inf
-        return np.array(self.best_scores[-1:])
-
-    def move(self, way: np.ndarray) -> None:
-        """Take the weights along a way."""
-        self.scores -= way.astype(self.columns.dtype) @ self.columns[: len(way)]
-        self.ways.append(way)
-
-    def check(self, chosen: np.ndarray, tie: float) -> tuple[int, np.ndarray, np.ndarray]:
-        """How many steps were right, and the residuals and weights after these."""
-        moved = np.zeros((len(self.ways), len(chosen)))
-        for i, way in enumerate(self.ways):
-            moved[i:, : len(way)] += way
-        residuals = self.residuals - moved.astype(chosen.dtype) @ chosen
-        right = 1
-        while right < len(self.ways):
-            missed = residuals[right - 1, self.outside].max(initial=-np.inf)
-            if missed > self.best_scores[right] + tie * abs(self.best_scores[right]):
-                break
-            right += 1
-        t = len(self.weights) + right
-        weights = moved[right - 1, :t]
-        weights[: len(self.weights)] += self.weights
-        return right, residuals[right - 1], weights
-
-
-class _Basis:
-    """Weight vectors W with ``W (K + lambda I) W^T = I``, K being the Gram matrix of the members.
-
-    While members only come in, this is the inverse of the Cholesky factor of ``K + lambda I``, and always
-    ``(K + lambda I)^-1 = W^T W``. A member that comes in adds a vector by one step of Gram and Schmidt. A member that
-    leaves takes one with it, after a reflection that turns all others away from it. Both are products of W and a
-    vector.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self.size = 0
-        self._vectors = np.zeros((capacity, capacity))  # memory is taken only as rows are written
-        self._reach = np.zeros(capacity, dtype=np.int64)  # entries of each vector up to which it is not zero
-
-    def project(self, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """``right W^T`` and ``right W^T W`` for right-hand sides (..., t)."""
-        projected, solved = np.empty_like(right), np.zeros_like(right)
-        for start in range(0, self.size, _PANEL):  # half of a triangle is zero and not worth reading
-            stop = min(start + _PANEL, self.size)
-            panel = self._vectors[start:stop, : self._reach[start:stop].max()]
-            projected[..., start:stop] = right[..., : panel.shape[1]] @ panel.T
-            solved[..., : panel.shape[1]] += projected[..., start:stop] @ panel
-        return projected, solved
-
-    def solve(self, right: np.ndarray) -> np.ndarray:
-        """``(K + lambda I)^-1 right``."""
-        return self.project(right)[1]
-
-    def append(self, inner: np.ndarray, diagonal: np.ndarray) -> np.ndarray | None:
-        """Add m members, given by inner products (m, t + m) with the earlier ones and themselves.
-
-        Returns the new vectors, (m, t + m), or None where a member depends on the others.
-        """
-        t, m = self.size, len(inner)
-        projected, solved = self.project(inner[:, :t].astype(float))
-        own = inner[:, t:] - projected @ projected.T
-        np.fill_diagonal(own, diagonal - (projected**2).sum(1))
-        vectors = np.zeros((m, t + m))
-        vectors[:, :t] = -solved
-        vectors.flat[t :: t + m + 1] = 1
-        for i in range(m):
-            if own[i, i] <= ROUNDING * diagonal[i]:
-                return None
-            vectors[i] /= np.sqrt(own[i, i])
-            if i + 1 < m:
-                shares = own[i, i + 1 :] / np.sqrt(own[i, i])
-                own[i + 1 :, i + 1 :] -= np.outer(shares, shares)
-                vectors[i + 1 :] -= np.outer(shares, vectors[i])
-        self._vectors[t : t + m, : t + m] = vectors
-        self._reach[t : t + m] = t + m
-        self.size = t + m
-        return vectors
-
-    def delete(self, place: int) -> None:
-        """Take a member out, the last one taking its place."""
-        t, last = self.size, self.size - 1
-        vectors = self._vectors[:t, :t]
-        mirror = vectors[:, place].copy()  # turned by its reflection into the unit vector of `place`
-        mirror[place] += np.copysign(np.linalg.norm(mirror), mirror[place])
-        vectors -= np.outer(2 / (mirror @ mirror) * mirror, mirror @ vectors)
-        vectors[place] = vectors[last]
-        vectors[:, place] = vectors[:, last]
-        vectors[last], vectors[:, last] = 0, 0
-        self._reach[:last] = self.size = last
-
-
-def _first_best(scores: np.ndarray, tie: float) -> int | None:
-    """Find the lowest index of the highest score, up to rounding; None if there is none but -inf."""
-    highest = scores.max(initial=-np.inf)
-    if highest == -np.inf:
-        return None
-    return int((scores >= highest - tie * abs(highest)).argmax())

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_acs.gradients import LastLayerGradients
+from sklearn_acs.selectors._basis import ROUNDING
 from sklearn_acs.selectors._gram import GramRows
 from sklearn_acs.selectors._omp import (
     BUDGET,
@@ -15,7 +16,6 @@ from sklearn_acs.selectors._omp import (
     MAX_ADMISSIONS,
     POLISHES,
     REFRESH_EVERY,
-    ROUNDING,
     TIES,
     TOLERANCE,
     UNCORRELATED,
@@ -175,7 +175,7 @@ class _Pursuits:
 
 
 class _Support:
-    """The members of B problems, their weights, and the basis W by which these are refitted: see `_omp._Basis`."""
+    """The members of B problems, their weights, and the basis W by which these are refitted: see `_basis.Basis`."""
 
     def __init__(self, gram: GramRows, capacity: int) -> None:
         n_problems = gram.shape[0]

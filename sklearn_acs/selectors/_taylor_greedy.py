@@ -1,126 +1,162 @@
 """Greedy choice of the rows whose gradient step lowers a validation loss most: no estimator in sight."""
 
-from typing import NamedTuple, Self
+from collections.abc import Sequence
+from functools import reduce
 
 import numpy as np
 import torch
 from sklearn.utils.random import sample_without_replacement
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from sklearn_acs.gradients import LastLayerGradients
+from sklearn_acs.selectors._cross_entropy import CrossEntropy, FixedGradient
+from sklearn_acs.selectors._gram import stack_branches
 
 _TIE = 64  # units of rounding, of the largest gain: inner products closer than this are equal
 
-
-class CrossEntropy(NamedTuple):
-    """Validation samples as the last layer and its cross-entropy see them.
-
-    A column per sample: over a few classes, softmax down the columns is 20 times as fast as along rows.
-    """
-
-    logits: Tensor  # (C, m), each column up to a constant
-    labels: Tensor  # (C, m), one-hot
-    inputs: Tensor  # (m, D + 1), the layer's inputs with their one
-
-    @classmethod
-    def of(cls, gradients: LastLayerGradients) -> Self:
-        """Read labels and logits off gradients ``g = softmax(logits) - onehot(label)``; others are a ValueError.
-
-        The label is where g is smallest, ``p = g + onehot`` are the probabilities, and log p are logits.
-        """
-        if len(gradients.branches) > 1:
-            raise ValueError(f"they have {len(gradients.branches)} branches, and cross-entropy has one")
-        g, h1 = gradients.branches[0]
-        rounding = torch.finfo(g.dtype).eps
-        g, h1 = g.to(gradients.dtype), h1.to(gradients.dtype)
-        labels = one_hot(g.argmin(1), g.shape[1]).to(g)
-        p = g + labels
-        off = torch.maximum(-p.min(1).values, g.double().sum(1).abs())
-        worst = int(off.argmax())
-        if off[worst] > max(1e-4, 16 * rounding):
-            raise ValueError(
-                "each row of g must be softmax - onehot, with sum 0 and one entry from -1 to 0 as the only negative "
-                f"one; row {worst} is {[round(entry, 4) for entry in g[worst].tolist()]}"
-            )
-        # A label's p is the difference of g and -1: 0 stands for anything up to half a unit of rounding.
-        smallest = labels * (rounding / 4) + torch.finfo(p.dtype).tiny
-        return cls(p.clamp(min=smallest).log().T.contiguous(), labels.T.contiguous(), h1)
-
-    def to(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """Move and convert all of it."""
-        return type(self)(*(tensor.to(device, dtype) for tensor in self))
-
-    def gradient(self) -> Tensor:
-        """Gradient of the mean loss with respect to the layer, flat as a row of LastLayerGradients."""
-        return ((self.logits.softmax(0) - self.labels) @ self.inputs).flatten() / len(self.inputs)
-
-    def after(self, step: Tensor) -> Self:
-        """The same samples after `step` was taken off the layer."""
-        return self._replace(logits=self.logits - step.reshape(len(self.logits), -1) @ self.inputs.T)
+Branches = list[tuple[Tensor, Tensor]]
+"""Factors of B problems, (B, n, C) and (B, n, D + 1), a pair for each branch."""
 
 
 def taylor_greedy(
-    gradients: LastLayerGradients,
-    loss: CrossEntropy,
-    sizes: np.ndarray,
+    problems: Sequence[LastLayerGradients],
+    budgets: Sequence[int],
+    loss: CrossEntropy | FixedGradient,
     *,
     rate: float,
-    n_candidates: int | None = None,
-    rng: np.random.RandomState | None = None,
-) -> np.ndarray:
-    """Choose rows of G greedily so that the loss at ``W - rate * sum_{j in S} G_j`` falls most.
+    rounds: int | None = None,
+    n_candidates: Sequence[int] | None = None,
+    rngs: Sequence[np.random.RandomState] = (),
+) -> list[np.ndarray]:
+    """Choose rows of G greedily so that the loss at ``W - rate * sum_{j in S} G_j`` falls most, in several problems.
 
     A row's gain is the first term of the loss's Taylor series, ``rate * <G_e, grad L(W_S)>``. The layer W moves
-    after every round, and the loss's gradient is computed anew at W_S: exactly, since the layer is linear.
+    after every round, in every problem for itself, and the loss's gradient is computed anew at W_S: exactly, since the
+    layer is linear.
+
+    The problems go step by step together, padded to the largest, as a GPU likes it: nothing is read from the device
+    before the end. A single one, on the CPU, is a batch of one.
 
     Parameters
     ----------
-    gradients : LastLayerGradients
-        The n rows to choose from.
-    loss : CrossEntropy
+    problems : sequence of LastLayerGradients
+        The rows to choose from in each, alike in width, number of branches, type and device.
+    budgets : sequence of int
+        How many to choose in each, 1 to all.
+    loss : CrossEntropy or FixedGradient
         The validation loss at W, on the same device and in the same precision.
-    sizes : ndarray of int
-        How many rows each round takes, all at least 1.
     rate : float
         Length of the step per row.
-    n_candidates : int or None
-        Every round looks at this many of the rows that are left, drawn by `rng`; None is all of them.
-    rng : RandomState or None
-        Draws the candidates.
+    rounds : int or None
+        Rounds that the budget is spread over, at most. None takes one row in each.
+    n_candidates : sequence of int or None
+        Each of these rounds looks at so many of a problem's rows that are left. None is all of them.
+    rngs : sequence of RandomState
+        Draw the candidates, one for each problem.
 
     Returns
     -------
-    picks : ndarray of shape (sum(sizes),)
-        The chosen rows, distinct, round by round; the lowest index on ties.
+    list of ndarray of shape (k,)
+        The chosen rows of each problem, distinct, round by round; the lowest index on ties.
     """
-    left = torch.arange(len(gradients), device=gradients.device)
-    rounds = []
-    for size in sizes.tolist():
-        gradient = loss.gradient()
-        if n_candidates is None or n_candidates >= len(left):
-            candidates = None
-            gains = gradients.dot(gradient)[left]
+    branches, device = stack_branches(problems), problems[0].device
+    n_rows = torch.tensor([len(problem) for problem in problems], device=device)
+    left = torch.arange(branches[0][0].shape[1], device=device) < n_rows[:, None]  # (B, n)
+    sizes = _round_sizes(budgets, rounds)
+    wanted = torch.from_numpy(sizes).to(device)
+    # Drawn before the first step: to copy each draw when its turn comes would make the GPU wait for it.
+    drawn = None if n_candidates is None else _draw(problems, budgets, n_candidates, rngs).to(device)
+    picks: list[Tensor] = []
+    for t, most in enumerate(sizes.max(1).tolist()):
+        if t:
+            loss = loss.after(rate * _sum(branches, picks[-1], wanted[t - 1]))
+        if drawn is None:
+            best = largest(_dots(branches, loss.gradient()), left, wanted[t], most)
         else:
-            drawn = sample_without_replacement(len(left), n_candidates, random_state=rng)
-            candidates = torch.from_numpy(np.sort(drawn)).to(left)
-            gains = gradients.take(left[candidates]).dot(gradient)
-        best = largest(gains, size)
-        best = best if candidates is None else candidates[best]
-        picks = left[best]
-        rounds.append(picks)
-        left = left[torch.ones_like(left, dtype=torch.bool).index_fill_(0, best, False)]
-        loss = loss.after(rate * gradients.take(picks).sum())
-    return torch.cat(rounds).cpu().numpy()
+            rows = torch.searchsorted(left.cumsum(1, dtype=torch.int32), drawn[t] + 1)
+            gains = _dots(_take(branches, rows), loss.gradient())
+            best = rows.gather(1, largest(gains, drawn[t] >= 0, wanted[t], most))
+        left.scatter_(1, best, left.gather(1, best) & ~_first(wanted[t], most))
+        picks.append(best)
+    found = torch.cat(picks, 1).cpu().numpy()
+    used = np.concatenate([np.arange(size.max()) < size[:, None] for size in sizes], axis=1)
+    return [rows[mine] for rows, mine in zip(found, used, strict=True)]
 
 
-def largest(gains: Tensor, size: int) -> Tensor:
-    """Positions of the `size` largest gains, the largest first; the first positions where rounding hides which."""
+def largest(gains: Tensor, among: Tensor, sizes: Tensor, most: int) -> Tensor:
+    """Positions of the largest gains in each row, the largest first; the first positions where rounding hides which.
+
+    Parameters
+    ----------
+    gains : Tensor of shape (B, n)
+        Any numbers.
+    among : Tensor of shape (B, n)
+        Which of them count: of each row as many as it wants, at least.
+    sizes : Tensor of shape (B,)
+        How many each row wants.
+    most : int
+        The largest of these.
+
+    Returns
+    -------
+    Tensor of shape (B, most)
+        Those wanted, followed by anything.
+    """
     gains = gains.nan_to_num()  # a step of infinite length must not keep the budget from being used
-    tie = _TIE * torch.finfo(gains.dtype).eps * gains.abs().max()
-    last = gains.topk(size).values[-1]
-    surely = (gains > last + tie).nonzero()[:, 0]
-    evenly = (gains >= last - tie).nonzero()[:, 0]
-    evenly = evenly[gains[evenly] <= last + tie][: size - len(surely)]
-    best = torch.cat([surely, evenly])
-    return best[gains[best].argsort(descending=True, stable=True)]
+    tie = _TIE * torch.finfo(gains.dtype).eps * (gains.abs() * among).amax(1, keepdim=True)
+    gains = torch.where(among, gains, -torch.inf)
+    if most == 1:
+        return (among & (gains >= gains.amax(1, keepdim=True) - tie)).byte().argmax(1, keepdim=True)
+    last = gains.topk(most).values.gather(1, (sizes[:, None] - 1).clamp(min=0))
+    surely = gains > last + tie
+    evenly = among & (gains >= last - tie) & ~surely
+    chosen = surely | (evenly & (evenly.cumsum(1) <= sizes[:, None] - surely.sum(1, keepdim=True)))
+    return torch.where(chosen, gains, -torch.inf).argsort(dim=1, descending=True, stable=True)[:, :most]
+
+
+def _round_sizes(budgets: Sequence[int], rounds: int | None) -> np.ndarray:
+    """How many rows each round takes of each problem, (R, B): as equal as can be, and none after its last round."""
+    n_rounds = [k if rounds is None else min(rounds, k) for k in budgets]
+    sizes = np.zeros((max(n_rounds), len(budgets)), dtype=np.int64)
+    for b, (r, k) in enumerate(zip(n_rounds, budgets, strict=True)):
+        sizes[:r, b] = np.diff(np.arange(r + 1) * k // r)
+    return sizes
+
+
+def _draw(
+    problems: Sequence[LastLayerGradients],
+    budgets: Sequence[int],
+    n_candidates: Sequence[int],
+    rngs: Sequence[np.random.RandomState],
+) -> Tensor:
+    """Each round's candidates as positions among the rows left, in their order, (R, B, m); -1 where there are fewer."""
+    m = max(min(m, len(problem)) for m, problem in zip(n_candidates, problems, strict=True))
+    drawn = np.full((max(budgets), len(problems), m), -1, dtype=np.int32)
+    for b, (problem, k, m, rng) in enumerate(zip(problems, budgets, n_candidates, rngs, strict=True)):
+        for places, n in zip(drawn[:k, b], range(len(problem), 0, -1), strict=False):
+            some = np.arange(n) if m >= n else np.sort(sample_without_replacement(n, m, random_state=rng))
+            places[: len(some)] = some
+    return torch.from_numpy(drawn)
+
+
+def _first(sizes: Tensor, most: int) -> Tensor:
+    """Which of `most` picks were wanted, (B, most)."""
+    return torch.arange(most, device=sizes.device) < sizes[:, None]
+
+
+def _take(branches: Branches, rows: Tensor) -> Branches:
+    """Some rows of each problem, given as (B, m)."""
+    every = torch.arange(len(rows), device=rows.device)[:, None]
+    return [(g[every, rows], h[every, rows]) for g, h in branches]
+
+
+def _dots(branches: Branches, target: Tensor) -> Tensor:
+    """Inner products of all rows with a flat vector, or with one for each problem, (B, n)."""
+    products = (((h @ target.unflatten(-1, (g.shape[2], -1)).mT) * g).sum(2) for g, h in branches)
+    return reduce(torch.add, products)
+
+
+def _sum(branches: Branches, picks: Tensor, sizes: Tensor) -> Tensor:
+    """Add up the picks that were wanted, one flat vector for each problem."""
+    wanted = _first(sizes, picks.shape[1])[:, :, None]
+    return reduce(torch.add, ((g * wanted).mT @ h for g, h in _take(branches, picks))).flatten(1)

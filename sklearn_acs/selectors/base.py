@@ -24,7 +24,7 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     """Base class of the coreset selectors.
 
     A subclass has parameters `n_select`, `per_class` and `n_jobs`, perhaps `random_state`, and implements
-    ``_solve(gradients, k, rng, rows) -> Coreset``.
+    ``_solve(gradients, k, rng, rows) -> Coreset``. One that needs more than gradients says so in `fit_inputs`.
     """
 
     _parameter_constraints: dict = {
@@ -33,12 +33,48 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         "n_jobs": [Integral, None],
     }
 
-    fit_inputs: tuple[str, ...] = ("gradients",)
-    """What the choice depends on beside the number of samples: "gradients", or other arguments of `fit` by name."""
-
     n_select: int | float
     per_class: bool
     n_jobs: int | None
+
+    @property
+    def fit_inputs(self) -> tuple[str, ...]:
+        """What the choice depends on beside the number of samples.
+
+        "gradients"; "validation", the gradients of held-out samples; "loss" or "margin" of each sample, which `fit`
+        takes as `scores`.
+        """
+        return ("gradients",)
+
+    def keep_rows(self, rows: np.ndarray, n_samples: int) -> None:
+        """Cut parameters that have a value for each of `n_samples` samples to the samples `rows`; here none has.
+
+        Parameters
+        ----------
+        rows : ndarray of int
+            The samples left.
+        n_samples : int
+            How many there were.
+        """
+
+    def for_groups(self, gradients: LastLayerGradients, groups: np.ndarray, **given: Any) -> dict[str, Any]:
+        """Turn what `fit` is `given` to choose among samples into what it needs to choose among groups of them.
+
+        Parameters
+        ----------
+        gradients : LastLayerGradients
+            One gradient per sample.
+        groups : ndarray of int
+            The group of each sample: numbers from 0 on.
+        **given : object
+            What `fit` takes beside gradients and labels.
+
+        Returns
+        -------
+        given : dict
+            The same for groups: as it is, unless it goes by sample.
+        """
+        return given
 
     def _solve(self, gradients: LastLayerGradients, k: int, rng: np.random.RandomState, rows: np.ndarray) -> Coreset:
         """Choose k of the gradients, which are those of the samples `rows`, in float32 or float64."""
@@ -60,11 +96,10 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self : object
             The fitted selector.
         """
-        return self._fit(G, y, self._solve)
+        return self._fit(G, self._validate_gradients(G, reset=True), y, self._solve)
 
-    def _fit(self, G: Any, y: Any, solve: Callable[..., Coreset]) -> Self:
-        """Choose with `solve`, which has the signature of `_solve`, in the whole set or in each class."""
-        gradients = self._validate_gradients(G, reset=True)
+    def _fit(self, G: Any, gradients: LastLayerGradients, y: Any, solve: Callable) -> Self:
+        """Choose in the whole set or in each class as `_solve_tasks` does with `solve`; `gradients` is G validated."""
         n = len(gradients)
         k = _resolve_n_select(self.n_select, n)
         labels, members = [None], [np.arange(n)]
@@ -77,16 +112,16 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             Task(gradients, rows, int(budget), np.random.RandomState(rng.randint(np.iinfo(np.int32).max)))
             for rows, budget in zip(members, budgets, strict=True)
         ]
-        target = torch.zeros(gradients.shape[1], dtype=torch.float64)
-        approximation, coresets, parts = target.clone(), [], []
+        sums, coresets, parts = None, [], []
         with closing(self._solve_tasks(tasks, solve)) as solved:
-            for label, task, (found, total, chosen) in zip(labels, tasks, solved, strict=True):
-                target, approximation = target.to(total.device) + total, approximation.to(total.device) + chosen
+            for label, task, (found, *of_class) in zip(labels, tasks, solved, strict=True):
+                sums = of_class if sums is None else [one + other for one, other in zip(sums, of_class, strict=True)]
                 sizes = len(task.rows), len(found.indices), found.n_matched
-                weight, error = float(found.weights.sum()), relative_error(chosen, total)
+                weight, error = float(found.weights.sum()), relative_error(*of_class)
                 parts.append(Part(label, *sizes, weight, error, found.stop_reason))
                 coresets.append(found)
-        self.coreset_ = _join(coresets, parts, relative_error(approximation, target))
+        assert sums is not None
+        self.coreset_ = _join(coresets, parts, relative_error(*sums))
 
         support = np.zeros(n, dtype=bool)
         support[self.coreset_.indices] = True
@@ -100,7 +135,7 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.gradients_ = gradients.take(self.coreset_.indices)
         return self
 
-    def _solve_tasks(self, tasks: list[Task], solve: Callable[..., Coreset]) -> Generator[Solved]:
+    def _solve_tasks(self, tasks: list[Task], solve: Callable) -> Generator[Solved]:
         """Solve for each class; overridden where a GPU solves several at once."""
         return solve_on_cpu(tasks, solve, self.n_jobs)
 
@@ -242,12 +277,11 @@ def _join(solved: list[Coreset], parts: list[Part], error: float) -> Coreset:
     )
 
 
-def relative_error(approximation: Tensor, target: Tensor) -> float:
-    """Length of the gap over the length of the target; 0 where both are zero."""
-    gap, scale = float((approximation - target).norm()), float(target.norm())
-    if gap == 0:
-        return 0.0  # also when all gradients are zero
-    return gap / scale if scale else np.inf
+def relative_error(approximation: Tensor, target: Tensor, rounding: Tensor | float = 0.0) -> float:
+    """Length of the gap over the length of the target; of a target that is zero but for `rounding`, 0 or infinite."""
+    gap, length = (approximation - target).norm(), target.norm()
+    error = torch.where(length > rounding, gap / length, torch.where(gap > rounding, torch.inf, 0.0))
+    return float(error)  # the only number read from the device
 
 
 def _own_random_state(random_state: Any) -> np.random.RandomState:

@@ -46,7 +46,6 @@ class CRAIG(BaseSelector):
         Draws the rows of "stochastic".
     per_class : bool, default=False
         Whether to choose in every class of y on its own, in proportion to its size, as the paper does.
-
     n_jobs : int or None, default=None
         Threads that classes are spread over, -1 for one for each core. None is 1: the greedy algorithm's small steps
         hardly run side by side, and the distances are computed with as many threads as torch uses anyway.
@@ -56,7 +55,8 @@ class CRAIG(BaseSelector):
     indices_ : ndarray or Tensor of shape (n_select,)
         The chosen rows, distinct, in the order chosen.
     weights_ : ndarray or Tensor of shape (n_select,)
-        How many rows each stands for; they add up to the number of samples.
+        How many rows each stands for: those of its class, with `per_class`. They add up to the number of samples,
+        less those of classes without a chosen row, which there are where n_select is less than the number of classes.
     support_ : ndarray or Tensor of shape (n_samples,)
         Boolean mask of the chosen rows.
     approximation_error_ : float
@@ -83,8 +83,12 @@ class CRAIG(BaseSelector):
     -----
     With the distances kept, ``O(n^2 (C + D))`` operations for them and about ``n`` for each look at a row; lazy greedy
     looks at each row a few times, whatever k. Memory is ``4 n^2`` bytes, or `memory_budget`. Computed when needed,
-    every look takes ``n (C + D)`` operations. On a GPU classes are solved as batches that look at all
-    rows, as far as its memory allows; "stochastic", and a class too large for it, on the CPU.
+    every look takes ``n (C + D)`` operations.
+
+    On a GPU "lazy" solves as many classes as its memory has room for as one batch. Each step looks at all rows, which
+    takes ``O(k n^2)`` operations in all, and nothing is read before the end; `memory_budget` does not matter then.
+    "stochastic" runs on the CPU, wherever the gradients are, and so does "lazy", with all classes, where the ``20 n^2``
+    bytes that the largest one takes do not fit into half of the GPU's free memory.
 
     References
     ----------
@@ -131,7 +135,7 @@ class CRAIG(BaseSelector):
         self.per_class = per_class
         self.n_jobs = n_jobs
 
-    def _solve_tasks(self, tasks: list[Task], solve: Callable[..., Coreset]) -> Generator[Solved]:
+    def _solve_tasks(self, tasks: list[Task], solve: Callable) -> Generator[Solved]:
         largest = max(len(task.rows) for task in tasks)
         if self.optimizer == "lazy" and on_gpu(tasks[0].gradients) and fits(20 * largest**2, tasks[0].gradients):
             return solve_in_batches(tasks, self._solve_batch, lambda n, k, width: 20 * n * n + 8 * n * width)
@@ -163,7 +167,9 @@ class CRAIG(BaseSelector):
             )
         )
 
-    def _solve_batch(self, problems: list[LastLayerGradients], budgets: list[int]) -> list[Coreset]:
+    def _solve_batch(
+        self, problems: list[LastLayerGradients], budgets: list[int], rngs: list[np.random.RandomState]
+    ) -> list[Coreset]:
         n = max(len(gradients) for gradients in problems)
         matrices = torch.zeros(len(problems), n, n, device=problems[0].device)
         for matrix, gradients in zip(matrices, problems, strict=True):
@@ -174,6 +180,8 @@ class CRAIG(BaseSelector):
 
 class _Distances:
     """Distances between gradients: computed in float64, since squared norms of near copies cancel, given in float32.
+
+    They are in units of about the largest gradient, so that none is too large for float32, nor its square.
 
     Parameters
     ----------
@@ -186,7 +194,7 @@ class _Distances:
     """
 
     def __init__(self, gradients: LastLayerGradients, metric: str, memory: int) -> None:
-        self.gradients, self.metric = gradients.to(torch.float64), metric
+        self.gradients, self.metric = _scaled(gradients.to(torch.float64)), metric
         self.squares = self.gradients.norms() ** 2
         self.at_once = max(1, min(_AT_ONCE, memory // (32 * len(gradients))))
 
@@ -215,6 +223,14 @@ class _Distances:
         products = self.gradients.take(left).cross_gram(self.gradients.take(right))
         squares = products.mul_(-2).add_(self.squares[left][:, None]).add_(self.squares[right]).clamp_(min=0)
         return (squares.sqrt_() if self.metric == "euclidean" else squares).float()
+
+
+def _scaled(gradients: LastLayerGradients) -> LastLayerGradients:
+    """The same gradients in other units, in which no factor has an entry above 2."""
+    sides = zip(*gradients.branches, strict=True)
+    largest = [torch.stack([factor.abs().amax() for factor in side]).amax() for side in sides]
+    units = [torch.where(size > 0, size, 1.0).log2().floor().exp2() for size in largest]  # which divide exactly
+    return LastLayerGradients([(g / units[0], h / units[1]) for g, h in gradients.branches])
 
 
 def _coreset(picks: np.ndarray, sizes: np.ndarray) -> Coreset:

@@ -42,7 +42,6 @@ class GradMatch(BaseSelector):
         for 1.08 (``docs/results/selectors.md``).
     per_class : bool, default=False
         Whether to choose in every class of y on its own, in proportion to its size.
-
     n_jobs : int or None, default=None
         Threads that classes are spread over. None is as many as torch uses, -1 one for each core.
 
@@ -88,7 +87,11 @@ class GradMatch(BaseSelector):
     Time is ``O(n k^2)``, and ``O(n k (C + D))`` to ``O(n^2 (C + D))`` for inner products. Memory is 4 to ``16 k^2``
     bytes and 4 or 8 for each pair of a chosen and any row, or of any two where most are needed. With `per_class`
     n and k are those of a class, as many at a time as there are threads. The deliberate differences from the published
-    solver are listed in ``_omp.py``. On a GPU classes are one batch; only filling up the budget happens on the CPU.
+    solver are listed in ``_omp.py``.
+
+    On a GPU as many classes as its memory has room for are matched as one batch, step by step together, and a step
+    reads one small tensor. Filling up the budget happens on the CPU, one class after the other: gradients of a class
+    where matching stopped early are copied there.
 
     References
     ----------
@@ -149,12 +152,14 @@ class GradMatch(BaseSelector):
         )
         return _filled(found, gradients, k)
 
-    def _solve_tasks(self, tasks: list[Task], solve: Callable[..., Coreset]) -> Generator[Solved]:
+    def _solve_tasks(self, tasks: list[Task], solve: Callable) -> Generator[Solved]:
         if not on_gpu(tasks[0].gradients):
             return super()._solve_tasks(tasks, solve)
         return solve_in_batches(tasks, self._solve_batch, lambda n, k, width: 8 * (k * k + n * n + 2 * n * width))
 
-    def _solve_batch(self, problems: list[LastLayerGradients], budgets: list[int]) -> list[Coreset]:
+    def _solve_batch(
+        self, problems: list[LastLayerGradients], budgets: list[int], rngs: list[np.random.RandomState]
+    ) -> list[Coreset]:
         problems = [self._precise(gradients) for gradients in problems]
         found = batched_matching_pursuit(
             problems,

@@ -9,11 +9,12 @@ from numpy.typing import ArrayLike
 from sklearn.base import _fit_context
 from sklearn.utils import assert_all_finite
 from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.validation import _num_samples
 from torch import Tensor
 
 from sklearn_acs.gradients import LastLayerGradients
+from sklearn_acs.selectors._classes import where_float64_is
 from sklearn_acs.selectors._coreset import Coreset
+from sklearn_acs.selectors._cross_entropy import undo_cross_entropy
 from sklearn_acs.selectors.base import BaseSelector
 
 
@@ -67,10 +68,12 @@ class ScoreSelector(BaseSelector):
 
     Notes
     -----
-    Takes ``O(n (C + D))`` operations for gradient norms, and ``O(n log n)`` for the ranking.
+    n samples of C classes and D features take ``O(n (C + D))`` operations for gradient norms, ``O(n C)`` for losses and
+    margins that follow from gradients, and ``O(n log n)`` for the ranking; memory is ``O(n)`` numbers beside the
+    gradients. On a GPU the scores are computed there, all at once, and ranked on the CPU.
 
     Selection by scores defines no weights and approximates no sum of gradients: `approximation_error_` says by how
-    much the chosen, weighted alike, miss it.
+    much the chosen, weighted alike, miss it, which takes ``O(n C D)`` more, as with every selector.
 
     In a classifier, "loss" is the objective's loss of each sample as it stands, without its sample weight, and
     "margin" that of the objective's last branch, both at the current adversarial examples; an array is aligned with
@@ -121,11 +124,11 @@ class ScoreSelector(BaseSelector):
         self.n_jobs = n_jobs
 
     @property
-    def fit_inputs(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The gradients, the scores of each sample, or nothing where these are given already."""
+    def fit_inputs(self) -> tuple[str, ...]:
+        """The gradients, the loss or the margin of each sample, or nothing where scores are given already."""
         if not isinstance(self.scores, str):
             return ()
-        return ("gradients",) if self.scores == "gradient_norm" else ("scores",)
+        return ("gradients",) if self.scores == "gradient_norm" else (self.scores,)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, G: Any, y: Any = None, scores: Any = None) -> Self:
@@ -150,25 +153,8 @@ class ScoreSelector(BaseSelector):
         ValueError
             Scores are not finite or not one for each sample, or do not follow from G.
         """
-        return self._fit(G, y, partial(self._solve, scores=self._given_scores(G, scores)))
-
-    def sample_scores(self, G: LastLayerGradients, scores: Any = None) -> np.ndarray:
-        """What `fit` ranks the samples by.
-
-        Parameters
-        ----------
-        G : LastLayerGradients
-            One gradient per sample.
-        scores : array-like or Tensor of shape (n_samples,), default=None
-            As in `fit`.
-
-        Returns
-        -------
-        scores : ndarray of shape (n_samples,)
-            In float64.
-        """
-        given = self._given_scores(G, scores)
-        return scores_of(G, str(self.scores)) if given is None else given
+        gradients = self._validate_gradients(G, reset=True)
+        return self._fit(G, gradients, y, partial(self._solve, scores=self._sample_scores(gradients, scores)))
 
     def keep_rows(self, rows: np.ndarray, n_samples: int) -> None:
         """Cut an array `scores` of `n_samples` samples to the samples `rows`; a name stays what it is.
@@ -183,11 +169,16 @@ class ScoreSelector(BaseSelector):
         if not isinstance(self.scores, str):
             self.scores = check_scores(self.scores, n_samples)[rows]
 
-    def _given_scores(self, G: Any, scores: Any) -> np.ndarray | None:
-        """Numbers given to `fit` or as the parameter; None where they have to follow from the gradients."""
+    def for_groups(self, gradients: LastLayerGradients, groups: np.ndarray, **given: Any) -> dict[str, Any]:
+        """A group scores what its samples do on average; otherwise as in `BaseSelector`."""
+        scores = self._sample_scores(gradients, given.get("scores"))
+        return {**given, "scores": np.bincount(groups, scores) / np.bincount(groups)}
+
+    def _sample_scores(self, gradients: LastLayerGradients, scores: Any) -> np.ndarray:
+        """What the samples are ranked by, in float64: given to `fit`, or as the parameter, or out of the gradients."""
         if scores is None and not isinstance(self.scores, str):
             scores = self.scores
-        return None if scores is None else check_scores(scores, _num_samples(G))
+        return scores_of(gradients, str(self.scores)) if scores is None else check_scores(scores, len(gradients))
 
     def _solve(
         self,
@@ -197,9 +188,9 @@ class ScoreSelector(BaseSelector):
         rows: np.ndarray,
         scores: np.ndarray | None = None,
     ) -> Coreset:
-        values = scores_of(gradients, str(self.scores)) if scores is None else scores[rows]
-        picks = np.argsort(-values if self.order == "highest" else values, kind="stable")[:k]
-        return Coreset(picks, np.full(k, len(values) / k), k, f"the {self.order} scores use all of the budget")
+        assert scores is not None
+        picks = np.argsort(-scores[rows] if self.order == "highest" else scores[rows], kind="stable")[:k]
+        return Coreset(picks, np.full(k, len(rows) / k), k, f"the {self.order} scores use all of the budget")
 
 
 def check_scores(scores: Any, n_samples: int) -> np.ndarray:
@@ -213,8 +204,12 @@ def check_scores(scores: Any, n_samples: int) -> np.ndarray:
 
 def scores_of(gradients: LastLayerGradients, score: str) -> np.ndarray:
     """The `score` of each sample as its gradient tells it, in float64, a block of gradients at a time."""
-    of_block = LastLayerGradients.norms if score == "gradient_norm" else partial(_undo_cross_entropy, score=score)
-    return torch.cat([of_block(block) for block in gradients.blocks(torch.float64)]).cpu().numpy()
+    gradients = where_float64_is(gradients)
+    if score == "gradient_norm":
+        found = [block.norms() for block in gradients.blocks(torch.float64)]
+    else:
+        found = [_score_of_cross_entropy(block, score) for block in gradients.blocks()]
+    return torch.cat(found).cpu().numpy()
 
 
 def margins(probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -223,25 +218,16 @@ def margins(probabilities: Tensor, labels: Tensor) -> Tensor:
     return probabilities.gather(1, label)[:, 0] - probabilities.scatter(1, label, -torch.inf).amax(1)
 
 
-def _undo_cross_entropy(gradients: LastLayerGradients, score: str) -> Tensor:
+def _score_of_cross_entropy(gradients: LastLayerGradients, score: str) -> Tensor:
     """Loss or margin of each sample out of gradients at the logits that are ``softmax - onehot``."""
-    g = gradients.branches[0][0]  # (n, C)
-    labels = g.argmin(1)
-    at_label = g.gather(1, labels[:, None])[:, 0]
-    slack = 1e-4 - 1e-2 * at_label  # what half precision may have rounded away
-    right = (
-        len(gradients.branches) == 1
-        and g.shape[1] > 1
-        and bool((at_label >= -1 - slack).all())
-        and bool((g.scatter(1, labels[:, None], 0).amin(1) >= -slack).all())
-        and bool((g.sum(1).abs() <= slack).all())
-    )
-    if not right:
+    try:
+        labels, probabilities = undo_cross_entropy(gradients, torch.float64)
+    except ValueError:
         raise ValueError(
             f"scores={score!r} does not follow from G, which is not the single-branch LastLayerGradients of an "
             f"unweighted cross-entropy: pass the {score} of each sample as fit(G, scores=...)."
-        )
-    probabilities = g.scatter_add(1, labels[:, None], torch.ones_like(g[:, :1]))
+        ) from None
     if score == "margin":
         return margins(probabilities, labels)
-    return -(1 + at_label).clamp(min=torch.finfo(torch.float32).eps).log()
+    at_label = probabilities.gather(1, labels[:, None])[:, 0]
+    return -at_label.clamp(min=torch.finfo(torch.float32).eps).log()

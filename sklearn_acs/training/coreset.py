@@ -18,10 +18,8 @@ from sklearn_acs.gradients import DenseGradients, LastLayerGradients, batch_fact
 from sklearn_acs.models import last_linear
 from sklearn_acs.objectives import ADVERSARIAL, CLEAN
 from sklearn_acs.objectives.base import Logits
-from sklearn_acs.selectors import BaseSelector, Coreset
-from sklearn_acs.selectors._coreset import Part
+from sklearn_acs.selectors import BaseSelector, Coreset, Part
 from sklearn_acs.selectors.base import relative_error
-from sklearn_acs.selectors.score import ScoreSelector
 from sklearn_acs.training.batches import Batches
 from sklearn_acs.training.net import AdversarialNet
 from sklearn_acs.training.schedule import CoresetSchedule
@@ -126,8 +124,8 @@ class CoresetSelection(Callback):
         meter.enter("selection")
         gradients = None if self.layer_ is None else last_layer_gradients(net, self.layer_)
         given: dict[str, Any] = {}
-        if isinstance(self.selector, ScoreSelector) and "scores" in self.selector.fit_inputs:
-            given["scores"] = sample_scores(net, str(self.selector.scores))
+        for score in {"loss", "margin"}.intersection(self.selector.fit_inputs):
+            given["scores"] = sample_scores(net, score)
         if self.layer_ is not None and net.run_.held_out is not None:
             given["validation"] = validation_gradients(net, self.layer_, net.run_.held_out)
         found = [values.isfinite() for values in (gradients, *given.values()) if values is not None]
@@ -231,9 +229,7 @@ def choose(
         # units of the mean size, since the step that Glister takes along them has a length.
         sizes = torch.from_numpy(np.bincount(groups) * n_groups / n).to(gradients.device, gradients.dtype)
         sums = gradients.mean_by(groups) * sizes[:, None]
-        if isinstance(selector, ScoreSelector):  # a batch scores what its samples do on average
-            scores = selector.sample_scores(gradients, given.get("scores"))
-            given["scores"] = np.bincount(groups, scores) / np.bincount(groups)
+        given = selector.for_groups(gradients, groups, **given)
         coreset = expand(selector.fit(sums, **given).coreset_, groups, gradients)
     else:
         selector.set_params(n_select=n_select, per_class=select_by == "class")

@@ -7,7 +7,7 @@ from time import perf_counter
 
 from torch import Tensor, nn
 
-PHASES = ("setup", "full", "selection", "solver", "coreset")
+PHASES = ("setup", "full", "selection", "solver", "coreset", "checks")
 
 
 @dataclass
@@ -26,9 +26,10 @@ class Cost(Mapping[str, PhaseCost]):
     """Cost of a fit by phase; the phases' seconds add up to the whole fit.
 
     The phases are "setup" (checking and moving data, building the model), "full" (epochs on all data), "selection"
-    (attacking every sample and reading its gradients), "solver" (choosing the coreset from them) and "coreset"
-    (epochs on it). A sample counts once for each forward and for each backward pass through the whole network,
-    measured where they happen, whatever the attack.
+    (attacking every sample and reading its gradients), "solver" (choosing the coreset from them), "coreset" (epochs on
+    it) and "checks" (callbacks that look at the model: `Dynamics`, `CollapseGuard`, `StabilityTracker`). A sample
+    counts once for each forward and for each backward pass through the whole network, measured where they happen,
+    whatever the attack.
 
     Examples
     --------
@@ -74,6 +75,16 @@ class CostMeter:
         now = perf_counter()
         self.cost[self._phase].seconds += now - self._since
         self._phase, self._since = phase, now
+
+    @contextmanager
+    def aside(self, phase: str) -> Iterator[None]:
+        """Go on in another phase, and then in the one before."""
+        before = self._phase
+        self.enter(phase)
+        try:
+            yield
+        finally:
+            self.enter(before)
 
     @contextmanager
     def watching(self, module: nn.Module) -> Iterator[None]:

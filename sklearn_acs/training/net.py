@@ -140,7 +140,7 @@ class AdversarialNet(NeuralNet):
         y_pred = next(reversed(logits.values())).detach()
         if ADVERSARIAL in logits:
             self.attack.observe(y_pred, batch.y)
-        return {"loss": loss.detach(), "y_pred": y_pred, "trained": batch}
+        return {"loss": loss.detach(), "y_pred": y_pred, "trained": batch, "inputs": inputs}
 
     def run_single_epoch(self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any) -> None:
         """One epoch; its losses are read from the device once, at the end."""

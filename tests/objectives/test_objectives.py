@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from sklearn_acs.attacks import PGD
 from sklearn_acs.attacks.base import frozen
 from sklearn_acs.gradients import LastLayerGradients, batch_factors
-from sklearn_acs.objectives import ADVERSARIAL, CLEAN, OBJECTIVES, TRADES, Adversarial, Natural, Objective
+from sklearn_acs.objectives import ADVERSARIAL, CLEAN, MART, OBJECTIVES, TRADES, Adversarial, FastAT, Natural, Objective
 
 N, C, D = 9, 4, 6
 
@@ -36,6 +36,9 @@ INSTANCES = {
     "trades": TRADES(),
     "trades, beta 0": TRADES(beta=0),
     "trades, cross-entropy": TRADES(beta=2.5, divergence="ce"),
+    "mart": MART(),
+    "mart, beta 0": MART(beta=0),
+    "fast": FastAT(),
     "a user's own": HalfAndHalf(),
 }
 
@@ -112,6 +115,25 @@ def test_trades_loss_is_finite_for_certain_predictions():
     assert TRADES().loss(logits, torch.tensor([0])).item() == 0
 
 
+@pytest.mark.parametrize("beta", [0, 1, 5.0])
+def test_mart_loss_is_boosted_cross_entropy_and_the_weighted_divergence(beta):
+    p, q, e, y = probabilities()
+    wrong = np.where(e, 0, q).max(1)
+    boosted = -np.log(q[np.arange(N), y]) - np.log(1.0001 - wrong)
+    expected = boosted + beta * rel_entr(p, q).sum(1) * (1 - p[np.arange(N), y])
+    np.testing.assert_allclose(loss_of(MART(beta=beta)), expected)
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_mart_loss_and_gradient_are_finite_for_certain_predictions(wrong):
+    leaf = torch.tensor([[60.0, -60.0]], requires_grad=True)
+    loss = MART().loss({CLEAN: leaf, ADVERSARIAL: 0.9 * leaf}, torch.tensor([int(wrong)]))
+    loss.sum().backward()
+    assert loss.isfinite()
+    assert leaf.grad.isfinite().all()
+    assert (loss > 50) == wrong
+
+
 def test_loss_is_one_number_per_sample(objective):
     assert loss_of(objective).shape == (N,)
 
@@ -153,6 +175,18 @@ def test_trades_clean_gradient_in_ce():
     cross = -(p * np.log(q)).sum(1, keepdims=True)
     expected = (p - e) + 6 * p * (-np.log(q) - cross)
     np.testing.assert_allclose(logit_gradients(TRADES(beta=6, divergence="ce"))[CLEAN], expected, atol=1e-12)
+
+
+def test_mart_gradients():
+    p, q, e, y = probabilities()
+    wrong = np.where(e, 0, q).argmax(1)
+    true, worst = p[np.arange(N), y][:, None], q[np.arange(N), wrong][:, None]
+    divergence = rel_entr(p, q).sum(1, keepdims=True)
+    boosted = (q - e) + worst / (1.0001 - worst) * (np.eye(C)[wrong] - q)
+    moved = (1 - true) * p * (np.log(p / q) - divergence) - divergence * true * (e - p)
+    gradients = logit_gradients(MART(beta=5))
+    np.testing.assert_allclose(gradients[ADVERSARIAL], boosted + 5 * (1 - true) * (q - p), atol=1e-12)
+    np.testing.assert_allclose(gradients[CLEAN], 5 * moved, atol=1e-12)
 
 
 # Last-layer gradients
@@ -203,7 +237,7 @@ def test_factors_leave_the_models_gradients_alone(objective):
 # What the attack raises
 
 
-@pytest.mark.parametrize("name", ["natural", "adversarial", "a user's own"])
+@pytest.mark.parametrize("name", ["natural", "adversarial", "mart", "a user's own"])
 def test_inner_loss_is_cross_entropy_unless_said_otherwise(name):
     _, adversarial, y = logits_and_labels()
     inner = INSTANCES[name].inner_loss(torch.tensor(adversarial), torch.from_numpy(y), None)
@@ -275,6 +309,7 @@ def test_trades_from_a_normal_start_moves_predictions_farther_than_random_corner
         (TRADES(beta="six"), "beta", "six"),
         (TRADES(divergence="js"), "divergence", "js"),
         (TRADES(attack=3), "attack", "3"),
+        (MART(beta=-0.5), "beta", "-0.5"),
         (Adversarial(attack=PGD), "attack", "PGD"),
         (Natural(attack=[1]), "attack", "1"),
     ],

@@ -79,6 +79,7 @@ def test_distances_are_those_of_the_written_out_gradients(metric, block, monkeyp
     factors = LastLayerGradients([tuple(torch.randn(20, m, generator=generator) for m in (3, 5)) for _ in range(2)])
     distances = craig._Distances(factors, metric, 10**6)
     expected = cdist(np.asarray(factors), np.asarray(factors), metric)
+    expected *= distances.matrix().max().item() / expected.max()  # they come in units of their own
     np.testing.assert_allclose(distances.matrix(), expected, rtol=1e-4, atol=1e-5)
     for which in (3, slice(2, 5), np.array([4, 1])):
         np.testing.assert_allclose(distances.rows(which), expected[which], rtol=1e-4, atol=1e-5)
@@ -129,6 +130,23 @@ def test_near_copies_far_from_the_origin_are_told_apart(clusters):
     shifted = (clusters[0] + 1e3).astype(np.float32)
     centred = shifted.astype(np.float64) - 1e3
     np.testing.assert_array_equal(CRAIG(n_select=30).fit(shifted).indices_, CRAIG(n_select=30).fit(centred).indices_)
+
+
+@pytest.mark.parametrize("memory_budget", [1, 2**30])
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean"])
+@pytest.mark.parametrize("scale", [1e-30, 1e30, 1e150])
+def test_sizes_whose_squares_float32_cannot_hold_change_nothing(clusters, scale, metric, memory_budget):
+    G, _ = clusters
+    plain, scaled = (CRAIG(n_select=30, metric=metric, memory_budget=memory_budget).fit(s * G) for s in (1, scale))
+    np.testing.assert_array_equal(scaled.indices_, plain.indices_)
+    np.testing.assert_array_equal(scaled.weights_, plain.weights_)
+
+
+def test_with_fewer_rows_than_classes_the_weights_add_up_to_the_samples_of_the_classes_with_a_row():
+    y = np.repeat([0, 1, 2], [5, 3, 4])
+    selector = CRAIG(n_select=2, per_class=True).fit(np.random.default_rng(0).normal(size=(12, 3)), y)
+    assert set(y[selector.indices_]) == {0, 2}
+    np.testing.assert_array_equal(selector.weights_, [5, 4])
 
 
 def test_an_unknown_metric_is_named(clusters):

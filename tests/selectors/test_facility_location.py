@@ -138,6 +138,12 @@ def test_a_batch_gives_what_each_problem_gives_alone(seed):
         np.testing.assert_array_equal(points, alone[1])
 
 
+def test_a_batch_reads_nothing_from_the_device_before_the_end(reads):
+    with reads() as seen:
+        batched_facility_location(torch.rand(2, 9, 9), [9, 4], [5, 4])
+    assert seen == []
+
+
 def test_a_step_looks_only_at_points_that_could_be_the_best():
     distances, looks = random_distances(0, 200), []
 

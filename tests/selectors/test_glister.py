@@ -5,11 +5,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.base import clone
 from torch.nn.functional import cross_entropy
 
 from sklearn_acs.gradients import DenseGradients, LastLayerGradients
-from sklearn_acs.selectors import Glister
-from sklearn_acs.selectors._taylor_greedy import CrossEntropy, largest
+from sklearn_acs.selectors import Glister, _classes, glister
 from sklearn_acs.selectors.glister import FIXED, TAYLOR
 
 N, M, C, D, K = 40, 15, 3, 4, 10
@@ -76,31 +76,6 @@ def test_picks_are_those_of_the_loss_computed_anew_by_autograd(form, step, eta, 
 def test_the_step_changes_the_picks():
     """DeepCore's GLISTER never moves the layer (algorithms.md 2.7)."""
     assert set(by_hand(G, [1] * K, 3.0 / K)) != set(by_hand(G, [K], 0.0))
-
-
-def test_labels_and_logits_follow_from_the_gradients():
-    loss, step = CrossEntropy.of(V), torch.randn(C, D + 1, generator=generator, dtype=torch.float64)
-    torch.testing.assert_close(loss.labels.argmax(0), VALIDATION[1])
-    torch.testing.assert_close(loss.logits.log_softmax(0), (W @ VALIDATION[0].T).log_softmax(0))
-    torch.testing.assert_close(loss.gradient(), validation_gradient(W).flatten())
-    torch.testing.assert_close(loss.after(step.flatten()).gradient(), validation_gradient(W - step).flatten())
-
-
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-6), (torch.float16, 2e-3), (torch.bfloat16, 2e-2)])
-def test_gradients_in_lower_precision_are_taken_for_what_they_are(dtype, tolerance):
-    low = CrossEntropy.of(V.to(dtype))
-    np.testing.assert_allclose(low.gradient(), CrossEntropy.of(V).gradient(), atol=tolerance)
-    np.testing.assert_array_equal(low.labels, CrossEntropy.of(V).labels)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("scale", [30.0, 1e4])
-def test_probabilities_that_round_to_zero_and_one_stay_finite(scale, dtype):
-    h1 = VALIDATION[0].to(dtype)
-    g = (scale * h1 @ W.T.to(dtype)).softmax(1) - torch.eye(C)[VALIDATION[1]]
-    loss = CrossEntropy.of(LastLayerGradients([(g, h1)]))
-    assert loss.logits.isfinite().all()
-    torch.testing.assert_close(loss.gradient(), (g.T @ h1).flatten() / M)
 
 
 def test_one_draw_of_all_candidates_is_naive_and_few_are_nearly_as_good():
@@ -204,12 +179,23 @@ def test_of_equal_rows_the_first_ones_are_chosen(form, method, validation, dtype
         np.testing.assert_array_equal(chosen, row + N * np.arange(len(chosen)))
 
 
-def test_largest_takes_the_first_ones_up_to_rounding():
-    gains = torch.tensor([1.0, 3.0 - 1e-15, 3.0, 2.0, 3.0 + 1e-15, 2.0 + 1e-9], dtype=torch.float64)
-    assert largest(gains, 1).tolist() == [1]
-    assert set(largest(gains, 2).tolist()) == {1, 2}
-    assert largest(gains, 4).tolist()[-1] == 5
-    assert largest(gains, 6).tolist()[-2:] == [3, 0]
+@pytest.mark.parametrize("form", ["factors", "two branches", "tensor"])
+@pytest.mark.parametrize("method", ["naive", "stochastic", "r-greedy"])
+@pytest.mark.parametrize("n_bytes", [1, 30_000, 10**9])
+@pytest.mark.parametrize("n_select", [2, 17, N])
+def test_classes_as_batches_give_what_they_give_one_by_one(form, method, n_bytes, n_select, monkeypatch):
+    """What a GPU does, on the CPU; with a budget of 2 a class goes without a row."""
+    gradients, y = make_gradients(form), TRAIN[1].numpy()
+    selector = Glister(n_select=n_select, method=method, eta=3.0, rounds=4, random_state=0)
+    for per_class in (False, True):
+        one_by_one = clone(selector).set_params(per_class=per_class).fit(gradients, y, validation=V)
+        with monkeypatch.context() as patch:
+            patch.setattr(glister, "on_gpu", lambda gradients: True)
+            patch.setattr(_classes, "_free_bytes", lambda device: n_bytes)
+            batched = clone(selector).set_params(per_class=per_class).fit(gradients, y, validation=V)
+        np.testing.assert_array_equal(batched.indices_, one_by_one.indices_)
+        np.testing.assert_array_equal(batched.weights_, one_by_one.weights_)
+        assert batched.stop_reason_ == one_by_one.stop_reason_
 
 
 def test_weights_are_those_of_a_plain_mean():

@@ -9,12 +9,11 @@ from scipy.optimize import nnls
 from sklearn.linear_model import orthogonal_mp_gram
 
 from sklearn_acs.gradients import LastLayerGradients, as_gradients
-from sklearn_acs.selectors import _gram, _omp
+from sklearn_acs.selectors import _gram
 from sklearn_acs.selectors._omp import (
     BUDGET,
     TOLERANCE,
     UNCORRELATED,
-    _Basis,
     fill_up,
     orthogonal_matching_pursuit,
 )
@@ -232,77 +231,6 @@ def test_weights_belong_to_their_indices_when_the_best_row_is_taken_already():
     matrix = np.vstack([np.full((3, 4), 2.0), random_matrix(5, n=6, d=4)])
     result = pursue(matrix, 9, ridge=1e-8)
     assert residual_norm(matrix, result) < 1e-4 * np.linalg.norm(matrix.sum(0))
-
-
-def admit(basis, gram, rows, row):
-    rows.append(row)
-    return basis.append(gram[row, rows][None], gram[[row], [row]])
-
-
-def test_dependent_row_does_not_come_in():
-    """A pursuit rarely gets there: such a row's correlation is zero, and rounding alone would admit it."""
-    matrix = np.array([[2.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    basis, gram = _Basis(3), matrix @ matrix.T
-    assert admit(basis, gram, [], 0) is not None
-    assert admit(basis, gram, [0], 1) is None
-    assert admit(basis, gram, [0], 2) is not None
-    assert basis.size == 2
-
-
-@pytest.mark.parametrize("panel", [2, 256])
-@settings(deadline=None, max_examples=25)
-@given(seed=seeds, removed=st.lists(st.integers(0, 4), min_size=1, max_size=5))
-def test_basis_solves_as_if_built_anew_after_rows_left_it(seed, removed, panel):
-    rng = np.random.default_rng(seed)
-    matrix = rng.normal(size=(9, 6))
-    gram = matrix @ matrix.T + 0.1 * np.eye(9)
-    basis, rows = _Basis(9), []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_omp, "_PANEL", panel)
-        for row in range(5):
-            assert admit(basis, gram, rows, row) is not None
-        for i, place in enumerate(removed[:4]):
-            basis.delete(place)
-            rows[place] = rows[-1]
-            del rows[-1]
-            assert admit(basis, gram, rows, 5 + i) is not None
-        right = rng.normal(size=len(rows))
-        solved = basis.solve(right)
-    np.testing.assert_allclose(solved, np.linalg.solve(gram[np.ix_(rows, rows)], right), rtol=1e-8, atol=1e-10)
-
-
-@pytest.mark.parametrize("pool, steps", [(3, 4), (12, 4), (40, 16)])
-@pytest.mark.parametrize("ridge, center", [(0.0, 0.0), (0.1, 3.0)])
-@settings(deadline=None, max_examples=20)
-@given(seed=seeds)
-def test_looking_ahead_changes_nothing(seed, ridge, center, pool, steps):
-    """Pools so small that many steps have to be taken back."""
-    matrix = random_matrix(seed, n=170, d=40)
-    options = {"ridge": ridge, "center": center, "tolerance": 1e-6}
-    expected = pursue(matrix, 60, **options)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_omp, "_POOL", pool)
-        patch.setattr(_omp, "_LOOKAHEAD", steps)
-        result = pursue(matrix, 60, **options)
-    np.testing.assert_array_equal(result.indices, expected.indices)
-    np.testing.assert_allclose(result.weights, expected.weights, rtol=1e-7)
-    assert result.stop_reason == expected.stop_reason
-
-
-def test_steps_are_taken_back_when_a_row_outside_the_pool_would_have_been_better(monkeypatch):
-    matrix = random_matrix(0, n=170, d=40)
-    outcomes = []
-    check = _omp._Lookahead.check
-
-    def watch(self, *args):
-        found = check(self, *args)
-        outcomes.append(found[0] == len(self.ways))
-        return found
-
-    monkeypatch.setattr(_omp._Lookahead, "check", watch)
-    monkeypatch.setattr(_omp, "_POOL", 3)
-    pursue(matrix, 60, ridge=0.1)
-    assert set(outcomes) == {True, False}
 
 
 ways = pytest.mark.parametrize("way", ["whole in float64", "whole", "by row"])

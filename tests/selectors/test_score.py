@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sklearn_acs.gradients import LastLayerGradients
-from sklearn_acs.selectors import ScoreSelector
+from sklearn_acs.gradients import LastLayerGradients, as_gradients
+from sklearn_acs.selectors import CRAIG, ScoreSelector
 
 rng = np.random.default_rng(0)
 N, K = 50, 10
@@ -152,9 +152,28 @@ def test_unknown_names_are_refused(parameter):
 
 
 def test_it_says_what_it_needs():
-    needs = {"gradient_norm": ("gradients",), "loss": ("scores",), "margin": ("scores",)}
+    needs = {"gradient_norm": ("gradients",), "loss": ("loss",), "margin": ("margin",)}
     assert {name: ScoreSelector(scores=name).fit_inputs for name in needs} == needs
     assert ScoreSelector(scores=SCORES).fit_inputs == ()
+
+
+@pytest.mark.parametrize("scores", [SCORES, "gradient_norm"], ids=["given", "norms"])
+def test_a_group_scores_what_its_samples_do_on_average(scores):
+    values = SCORES if scores is SCORES else np.linalg.norm(G, axis=1)
+    groups = np.arange(N) % 7
+    given = ScoreSelector(scores=scores).for_groups(as_gradients(G), groups)
+    np.testing.assert_allclose(given["scores"], [values[groups == group].mean() for group in range(7)])
+    assert CRAIG().for_groups(as_gradients(G), groups, validation=G) == {"validation": G}
+
+
+def test_an_array_of_scores_is_cut_to_the_samples_left_and_nothing_else_is():
+    selector, rows = ScoreSelector(scores=SCORES), np.array([3, 1])
+    selector.keep_rows(rows, N)
+    np.testing.assert_array_equal(selector.scores, SCORES[rows])
+    for other in (ScoreSelector(scores="margin"), CRAIG()):
+        before = other.get_params()
+        other.keep_rows(rows, N)
+        assert other.get_params() == before
 
 
 def test_scores_that_carry_a_graph_are_taken():

@@ -81,6 +81,35 @@ def test_error_of_all_zero_gradients_is_zero(selector):
     assert selector.fit(np.zeros((N, 3))).approximation_error_ == 0.0
 
 
+def test_error_of_a_sum_that_is_zero_but_for_rounding_is_zero_or_infinite(selector):
+    """In units of the rounding it would be any number."""
+    cancelling = np.concatenate([0.1 * G, -0.1 * G[::-1]]) + np.repeat([1e-17, 0], N)[:, None]
+    for gradients in (cancelling, np.random.default_rng(1).permutation(cancelling)):
+        error = selector.set_params(n_select=K).fit(gradients).approximation_error_
+        assert error == (
+            0.0 if np.allclose(selector.weights_ @ gradients[selector.indices_], 0, atol=1e-12) else np.inf
+        )
+        by_class = selector.set_params(n_select=2, per_class=True).fit(gradients, np.zeros(2 * N, dtype=int))
+        assert by_class.approximation_error_ in (0.0, np.inf)
+        selector.set_params(per_class=False)
+
+
+def test_error_of_a_coreset_that_cancels_out_like_all_is_zero():
+    gradients = np.concatenate([0.1 * G, -0.1 * G])
+    assert RandomSelector(n_select=1.0).fit(gradients).approximation_error_ == 0.0
+    assert CRAIG(n_select=1.0).fit(gradients).approximation_error_ == 0.0
+    some = RandomSelector(n_select=K, random_state=0).fit(gradients)
+    assert some.approximation_error_ == some.selection_report()["error"][0] == np.inf
+
+
+def test_error_far_below_the_size_of_the_gradients_is_measured():
+    gradients = np.concatenate([G, -G]) + np.append(1e-9, np.zeros(2 * N - 1))[:, None]
+    total = gradients.sum(0)
+    some = RandomSelector(n_select=K, random_state=0).fit(gradients)
+    gap = some.weights_ @ gradients[some.indices_] - total
+    assert some.approximation_error_ == pytest.approx(np.linalg.norm(gap) / np.linalg.norm(total), rel=1e-3)
+
+
 def test_the_whole_set_is_a_coreset_of_small_error(selector):
     selector.set_params(n_select=1.0).fit(G)
     assert set(selector.indices_) == set(range(N))

@@ -97,6 +97,7 @@ def test_seconds_belong_to_the_phase_that_runs(clock):
         "selection": 4,
         "solver": 0,
         "coreset": 0,
+        "checks": 0,
     }
 
 

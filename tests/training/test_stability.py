@@ -13,6 +13,7 @@ from skorch.callbacks import Callback
 from torch.utils.data import TensorDataset
 
 from sklearn_acs import PGD, RobustClassifier, ScoreSelector, StabilityTracker
+from sklearn_acs.training.stability import smallest_adversarial
 
 X = (load_digits(n_class=4).images / 16).astype(np.float32)[:80]
 y = load_digits(n_class=4).target[:80]
@@ -29,8 +30,8 @@ class ByHand(Callback):
     def __init__(self):
         self.seen, self.wrong = np.zeros(len(X), dtype=int), np.zeros(len(X), dtype=int)
 
-    def on_batch_end(self, net, batch=None, rows=None, y_pred=None, **kwargs):
-        for row, label, logits in zip(rows.tolist(), batch[1].tolist(), y_pred.tolist(), strict=True):
+    def on_batch_end(self, net, trained=None, y_pred=None, **kwargs):
+        for row, label, logits in zip(trained.rows.tolist(), trained.y.tolist(), y_pred.tolist(), strict=True):
             self.seen[row] += 1
             self.wrong[row] += label != max(range(4), key=logits.__getitem__)
 
@@ -135,3 +136,49 @@ def test_it_survives_pickling_and_a_clone_begins_anew():
     again = pickle.loads(pickle.dumps(clf))
     np.testing.assert_array_equal(again.callbacks[0].scores_, tracker.scores_)
     assert clone(clf).callbacks[0].n_runs_ == 0
+
+
+# The smallest adversarial share
+
+
+class Threshold(torch.nn.Module):
+    """Class 1 from 0.5 on."""
+
+    def forward(self, x):
+        return torch.cat([0.5 - x, x - 0.5], dim=1)
+
+
+def test_smallest_adversarial_share_is_found_to_an_eighth():
+    x = torch.tensor([[0.6], [0.1], [0.1], [0.1], [0.4]])
+    x_adv = torch.tensor([[0.9], [0.4], [0.9], [0.51], [0.6]])  # crosses at: at once, never, 0.5, 0.976, 0.5
+    y = torch.zeros(5, dtype=torch.long)
+    x_adv[2] += 1e-4
+    x_adv[4] += 1e-4
+    assert smallest_adversarial(Threshold(), x, x_adv, y).tolist() == [0, 1, 0.5, 1, 0.5]
+    assert smallest_adversarial(Threshold(), x, x_adv, y, halvings=7)[3].item() == 125 / 128
+
+
+def test_minimum_is_the_mean_over_the_epochs_a_sample_was_seen_in():
+    tracker = StabilityTracker(minimum=True)
+    clf = fit([tracker], selector="random", select_every=1, warmup_frac=0.4)
+    seen = tracker.times_seen_ > 0
+    assert np.array_equal(np.isnan(tracker.minimum_), ~seen)
+    found = tracker.minimum_[seen]
+    assert found.min() >= 0
+    assert found.max() <= 1
+    assert 0.2 < found.mean() < 0.9
+    assert clf.cost_["checks"].forwards == 5 * tracker.times_seen_.sum()
+    assert clf.cost_["checks"].backwards == 0
+
+
+def test_minimum_does_not_change_the_training():
+    plain, watched = fit([StabilityTracker()]), fit([StabilityTracker(minimum=True)])
+    for mine, theirs in zip(plain.net_.module_.parameters(), watched.net_.module_.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_minimum_has_to_be_asked_for():
+    tracker = StabilityTracker()
+    fit([tracker])
+    with pytest.raises(AttributeError, match="minimum=True"):
+        _ = tracker.minimum_

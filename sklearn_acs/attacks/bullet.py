@@ -1,0 +1,178 @@
+"""Bullet-Train: spend an attack's steps where they matter, on samples near the decision boundary."""
+
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from sklearn.utils._param_validation import Interval
+from torch import Tensor, nn
+
+from sklearn_acs.attacks.base import Attack, AttackLoss, Clip
+from sklearn_acs.attacks.pgd import PGD
+
+_STRIDE = 3  # a robust sample's step in those of the attack, as published: 6/255 and 2/255
+
+
+class BulletTrain(Attack):
+    """Another attack, with fewer steps for samples that do not need them; for training.
+
+    The clean prediction sorts each batch into three groups. Outliers are misclassified as they are: they are not
+    attacked. Of the others, those predicted most surely are robust and get `robust_steps` steps; the rest are near
+    the boundary and get the whole attack. How sure a prediction is says the standard deviation of its probabilities,
+    and how many samples count as robust is learned: a moving average of `gamma` times the accuracy that training
+    sees under attack.
+
+    Parameters
+    ----------
+    attack : Attack or None, default=None
+        The attack around which steps are saved: one with `steps`, as PGD; None is ``PGD()``.
+    robust_steps : int, default=2
+        Steps for robust samples.
+    robust_step_size : float or None, default=None
+        Length of these; None is three steps of PGD, and for other attacks what `robust_steps` mean to them.
+    gamma : float, default=0.8
+        Share, in [0, 1], of the samples right under attack that is taken for robust.
+    momentum : float, default=0.9
+        Of the moving average, in [0, 1).
+
+    Attributes
+    ----------
+    robust_share_ : Tensor
+        The moving average, a number; 0 before training, when no sample counts as robust.
+
+    See Also
+    --------
+    PGD : The attack that it is mostly used around.
+
+    Notes
+    -----
+    1. It goes with every objective and every ball, and selections use it as well. Costs one forward pass per sample
+       for the groups, none where the objective has computed clean logits, and what the groups' attacks cost.
+    2. The average learns from the training step's own predictions of the adversarial examples, made in train mode;
+       that costs nothing, and attacks outside of training leave it as it is.
+    3. Robustness is measured with the attack itself: see `for_evaluation`.
+
+    References
+    ----------
+    Hua, Zhang, Guo, Wang, Suh, "BulletTrain: Accelerating robust neural network training via boundary example
+    mining", NeurIPS 2021.
+
+    Examples
+    --------
+    >>> from sklearn_acs import PGD, BulletTrain, RobustClassifier
+    >>> RobustClassifier(objective="trades", attack=BulletTrain(PGD(eps=8 / 255)))
+    RobustClassifier(attack=BulletTrain(attack=PGD()), objective='trades')
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        "attack": [Attack, None],
+        "robust_steps": [Interval(Integral, 1, None, closed="left")],
+        "robust_step_size": [Interval(Real, 0, None, closed="neither"), None],
+        "gamma": [Interval(Real, 0, 1, closed="both")],
+        "momentum": [Interval(Real, 0, 1, closed="left")],
+    }
+
+    def __init__(
+        self,
+        attack: Attack | None = None,
+        *,
+        robust_steps: int = 2,
+        robust_step_size: float | None = None,
+        gamma: float = 0.8,
+        momentum: float = 0.9,
+    ) -> None:
+        self.attack = attack
+        self.robust_steps = robust_steps
+        self.robust_step_size = robust_step_size
+        self.gamma = gamma
+        self.momentum = momentum
+
+    def validate(self) -> None:
+        """Raise ValueError when a parameter is out of range; called once before any work."""
+        super().validate()
+        inner = self.for_evaluation()
+        inner.validate()
+        if "steps" not in inner.get_params():
+            raise ValueError(f"attack={inner!r} of BulletTrain takes no number of steps, so that none can be saved")
+
+    def for_evaluation(self) -> Attack:
+        """The attack itself, with all its steps for every sample."""
+        return PGD() if self.attack is None else self.attack
+
+    def default_loss(self, logits: Tensor, y: Tensor, clean_logits: Tensor | None = None) -> Tensor:
+        """What the attack raises unless told otherwise, per sample."""
+        return self.for_evaluation().default_loss(logits, y, clean_logits)
+
+    def observe(self, adv_logits: Tensor, y: Tensor) -> None:
+        """Learn from a training step how many samples are robust."""
+        share = self.gamma * (adv_logits.argmax(1) == y).float().mean()
+        self.robust_share_ = self.momentum * getattr(self, "robust_share_", 0.0) + (1 - self.momentum) * share
+
+    def groups(self, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Which samples are at the boundary and which are robust, by their clean logits; the others are outliers.
+
+        Parameters
+        ----------
+        logits : Tensor of shape (batch, C)
+            Logits of the clean samples.
+        y : Tensor of shape (batch,)
+            Labels 0 to C-1.
+
+        Returns
+        -------
+        boundary, robust : Tensor of shape (batch,)
+            Boolean masks.
+        """
+        right = logits.argmax(1) == y
+        sureness = torch.where(right, 1.0, -1.0) * logits.float().softmax(1).std(1)
+        share = torch.as_tensor(getattr(self, "robust_share_", 0.0), device=logits.device)
+        threshold = sureness.quantile((1 - share).clamp(0, 1)).clamp(min=0)
+        robust = right & (sureness > threshold)
+        return right & ~robust, robust
+
+    def _attack(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        loss: AttackLoss,
+        clip: Clip,
+        generator: torch.Generator,
+        start: Tensor | None,
+        clean_logits: Tensor | None,
+    ) -> Tensor:
+        if clean_logits is None:
+            with torch.no_grad():
+                logits = model(x)
+        else:
+            logits = clean_logits
+        whole = self.for_evaluation()
+        x_adv = x.clone()
+        for attack, group in zip((whole, self._brief(whole, x)), self.groups(logits, y), strict=True):
+            rows = group.nonzero().squeeze(1)
+            if len(rows):
+                x_adv[rows] = attack.perturb(
+                    model,
+                    x[rows],
+                    y[rows],
+                    loss=loss,
+                    clip=clip,
+                    generator=generator,
+                    start=None if start is None else start[rows],
+                    clean_logits=None if clean_logits is None else clean_logits[rows],
+                )
+        return x_adv
+
+    def _brief(self, attack: Attack, x: Tensor) -> Attack:
+        """The attack with fewer and longer steps."""
+        brief: Any = clone(attack).set_params(steps=min(self.robust_steps, attack.get_params()["steps"]))
+        if self.robust_step_size is not None:
+            brief.step_size = self.robust_step_size
+        elif isinstance(attack, PGD) and brief.steps < attack.steps:
+            eps: Any = attack.eps
+            eps = torch.as_tensor(eps, dtype=x.dtype, device=x.device) if np.ndim(eps) else eps
+            step = attack.default_step(eps) if attack.step_size is None else attack.step_size
+            brief.step_size = _STRIDE * step
+        return brief

@@ -1,0 +1,111 @@
+"""N-FGSM: one step from far-off noise, which keeps single-step training from collapsing."""
+
+from numbers import Real
+from typing import ClassVar
+
+import torch
+from numpy.typing import ArrayLike
+from sklearn.utils._param_validation import Interval
+from torch import Tensor, nn
+
+from sklearn_acs.attacks.base import Attack, AttackLoss, Clip
+from sklearn_acs.attacks.pgd import PGD
+
+
+class NFGSM(PGD):
+    """Noisy fast gradient sign method: one step up the loss from noise larger than the ball; for training.
+
+    ``x' = x + eta + eps * sign(grad CE(f(x + eta), y))`` with eta uniform in ``(-noise * eps, noise * eps)``. The
+    result is not brought back into the ball of radius `eps`, only into the box: that is what sets it apart from FGSM
+    with a random start, and what lets one-step training withstand larger radii.
+
+    Parameters
+    ----------
+    eps : float or array-like of the shape of one sample, default=8/255
+        Radius of the ball that training defends, in input units. An array gives each feature its own (linf only).
+    noise : float, default=2.0
+        Radius of the noise in multiples of `eps`.
+    step_size : float or None, default=None
+        Length of the step; None is `eps`.
+    norm : {"linf", "l2", "l1"}, default="linf"
+        The norm of `eps`, of the noise and of the step; the paper has linf alone.
+
+    See Also
+    --------
+    FGSM : Its examples stay in the ball.
+    FastAT : Single-step training with it: ``FastAT(start="noise")``.
+
+    Notes
+    -----
+    1. Examples are up to ``(noise + 1) * eps`` away from the sample, so robustness is measured with PGD in the ball of
+       radius `eps`: see `for_evaluation`.
+    2. The authors' code takes the step in train mode; attacks here run in eval mode.
+    3. Costs one forward and one backward pass per sample.
+
+    References
+    ----------
+    de Jorge, Bibi, Volpi, Sanyal, Torr, Rogez, Dokania, "Make some noise: Reliable and efficient single-step
+    adversarial training", NeurIPS 2022, Algorithm 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_acs import NFGSM
+    >>> model, x, y = torch.nn.Linear(40, 3), torch.rand(5, 40), torch.tensor([0, 1, 2, 0, 1])
+    >>> moved = (NFGSM(eps=0.1).perturb(model, x, y) - x).abs().max()
+    >>> bool(moved > 0.2), bool(moved <= 0.3 + 1e-6)
+    (True, True)
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        **{name: PGD._parameter_constraints[name] for name in ("eps", "step_size", "norm")},
+        "noise": [Interval(Real, 0, None, closed="neither")],
+    }
+
+    steps = 1
+    restarts = 1
+
+    def __init__(
+        self,
+        eps: float | ArrayLike = 8 / 255,
+        *,
+        noise: float = 2.0,
+        step_size: float | None = None,
+        norm: str = "linf",
+    ) -> None:
+        self.eps = eps
+        self.noise = noise
+        self.step_size = step_size
+        self.norm = norm
+
+    def start(self) -> str:
+        """Where the step starts."""
+        return "uniform"
+
+    def default_step(self, eps: float | Tensor) -> float | Tensor:
+        """Length of the step when `step_size` is None."""
+        return eps
+
+    def for_evaluation(self) -> Attack:
+        """``PGD`` in the ball of radius `eps`, which these examples leave."""
+        return PGD(eps=self.eps, norm=self.norm)
+
+    def _attack(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        loss: AttackLoss,
+        clip: Clip,
+        generator: torch.Generator,
+        start: Tensor | None,
+        clean_logits: Tensor | None,
+    ) -> Tensor:
+        ball = self.ball(x, clip)
+        step_size = self.default_step(ball.eps) if self.step_size is None else self.step_size
+        wide = type(ball)(x, self.noise * ball.eps, clip)
+        eta = wide.start(self.start(), generator) if start is None else wide.project(start)
+        x_noisy = (x + eta).requires_grad_()
+        gradient = torch.autograd.grad(loss(model(x_noisy), y, clean_logits).sum(), x_noisy)[0]
+        x_adv = x + wide.ascend(eta, gradient, step_size)
+        return x_adv if clip is None else x_adv.clamp_(*clip)

@@ -1,0 +1,206 @@
+"""What the perceptual attacks have in common: what they compare, which samples they attack, and what they raise."""
+
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from math import inf
+from numbers import Integral, Real
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from sklearn.utils._param_validation import Interval, StrOptions
+from torch import Tensor, nn
+
+from sklearn_acs.attacks.balls import gaussian
+from sklearn_acs.attacks.base import Attack, AttackLoss, Clip, frozen
+from sklearn_acs.attacks.features import Features, Look, looking
+from sklearn_acs.attacks.lpips_networks import LPIPS_NETWORKS, check_weights, lpips_network
+from sklearn_acs.attacks.perceptual_ball import PROJECTIONS, PerceptualBall
+
+NOISE = 0.01
+"""Standard deviation of the start, in units of `scale`."""
+
+
+def margin_loss(logits: Tensor, y: Tensor, cap: float = inf) -> Tensor:
+    """Largest other logit minus the true one, at most `cap`: above 0 where the prediction is wrong.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (batch, C)
+        Logits.
+    y : Tensor of shape (batch,)
+        Labels 0 to C-1.
+    cap : float, default=inf
+        Where it ends, and its gradient with it.
+
+    Returns
+    -------
+    Tensor of shape (batch,)
+    """
+    true = y[:, None]
+    return (logits.scatter(1, true, -inf).amax(1) - logits.gather(1, true).squeeze(1)).clamp(max=cap)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One batch under attack: what is raised, and how far each sample may go."""
+
+    look: Look  # the attacked model's logits, and the activations that are compared
+    ball: PerceptualBall
+    y: Tensor
+    loss: AttackLoss
+    clean_logits: Tensor | None
+
+    def take(self, rows: Tensor) -> "Task":
+        """Some of the samples."""
+        clean_logits = None if self.clean_logits is None else self.clean_logits[rows]
+        return replace(self, ball=self.ball.take(rows), y=self.y[rows], clean_logits=clean_logits)
+
+    def value(self, logits: Tensor) -> Tensor:
+        """What is raised, per sample."""
+        return self.loss(logits, self.y, self.clean_logits)
+
+
+class PerceptualAttack(Attack):
+    """Base class of attacks within a perceptual distance; a subclass says in `_ascend` how they search."""
+
+    _parameter_constraints: ClassVar[dict] = {
+        "bound": [Interval(Real, 0, None, closed="neither")],
+        "steps": [Interval(Integral, 1, None, closed="left")],
+        "step_size": [Interval(Real, 0, None, closed="neither"), None],
+        "distance": [StrOptions({"self", *LPIPS_NETWORKS}), nn.Module],
+        "layers": ["array-like", None],
+        "weights": [str, os.PathLike, None],
+        "scale": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither"), "array-like"],
+        "only_correct": ["boolean"],
+        "projection": [StrOptions({"newton", "bisection"})],
+    }
+
+    cap: ClassVar[float] = 1.0
+
+    # The parameters that every subclass has.
+    bound: float
+    steps: int
+    step_size: float | None
+    distance: str | nn.Module
+    layers: Sequence[str] | None
+    weights: str | os.PathLike | None
+    scale: str | float | ArrayLike
+    only_correct: bool
+    projection: str
+
+    def default_loss(self, logits: Tensor, y: Tensor, clean_logits: Tensor | None = None) -> Tensor:
+        """What the attack raises unless told otherwise, per sample: the margin of the best wrong class."""
+        return margin_loss(logits, y, self.cap)
+
+    def validate(self) -> None:
+        """Raise ValueError when a parameter is out of range; called once before any work."""
+        super().validate()
+        if self.weights is not None:
+            if not self._judges_by_lpips():
+                raise ValueError(
+                    f"weights={self.weights!r} are for distance in {LPIPS_NETWORKS}; got distance={self.distance!r}"
+                )
+            check_weights(self.weights)
+        if self.layers is not None:
+            names = list(self.layers)
+            if self._judges_by_lpips():
+                raise ValueError(
+                    f"layers={names!r} are for distance='self' or a module; got distance={self.distance!r}"
+                )
+            if not names or not all(isinstance(name, str) for name in names):
+                raise ValueError(f"layers={names!r} must be names of layers, one or more, or None")
+        if not isinstance(self.scale, str) and not (np.asarray(self.scale) > 0).all():
+            raise ValueError(f"scale={self.scale!r} must be 'auto' or numbers > 0")
+
+    def measure(self, model: nn.Module, x: Tensor, x_adv: Tensor, *, clip: Clip = None) -> Tensor:
+        """Perceptual distance between samples, as this attack measures it.
+
+        Parameters
+        ----------
+        model : nn.Module
+            The model under attack, which judges where ``distance="self"``.
+        x, x_adv : Tensor of shape (batch, ...)
+            What to compare.
+        clip : (float, float) or None, default=None
+            The box that inputs live in; None means (0, 1) to the networks of LPIPS.
+
+        Returns
+        -------
+        Tensor of shape (batch,)
+        """
+        with frozen(model), torch.no_grad(), self._looking(model, x, clip) as (_, features):
+            return torch.linalg.vector_norm(features(x_adv) - features(x), dim=1)
+
+    def _judges_by_lpips(self) -> bool:
+        return isinstance(self.distance, str) and self.distance in LPIPS_NETWORKS
+
+    @contextmanager
+    def _looking(self, model: nn.Module, x: Tensor, clip: Clip) -> Iterator[tuple[Look, Features]]:
+        """Ways to look at samples like `x`: for the model's logits and what is compared, and for the latter alone."""
+        if self._judges_by_lpips():
+            weights = None if self.weights is None else os.fspath(self.weights)
+            network = lpips_network(str(self.distance), weights, x.device)
+            low, high = clip or (0.0, 1.0)
+            yield _beside(model, lambda x: network((x - low) / (high - low)))
+        elif isinstance(self.distance, nn.Module):
+            judge = self.distance.to(x.device)
+            with frozen(judge), looking(judge, self.layers) as look:
+                yield _beside(model, lambda x: look(x)[1])
+        else:
+            with looking(model, self.layers) as look:
+                yield look, lambda x: look(x)[1]
+
+    def _unit(self, x: Tensor, clip: Clip) -> float | Tensor:
+        """What one step is counted in; see `scale`."""
+        if isinstance(self.scale, str):
+            return 1.0 if clip is None else clip[1] - clip[0]
+        unit = torch.as_tensor(np.asarray(self.scale), dtype=x.dtype, device=x.device)
+        if unit.ndim and unit.shape != x.shape[1:]:
+            raise ValueError(
+                f"scale must be a number or of the shape of one sample, {tuple(x.shape[1:])}; got {tuple(unit.shape)}"
+            )
+        return unit
+
+    def _attack(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        loss: AttackLoss,
+        clip: Clip,
+        generator: torch.Generator,
+        start: Tensor | None,
+        clean_logits: Tensor | None,
+    ) -> Tensor:
+        unit = self._unit(x, clip)
+        # Drawn for all samples, so that one's start does not depend on which others are right.
+        delta = NOISE * unit * gaussian(x, generator) if start is None else start
+        with self._looking(model, x, clip) as (look, features):
+            with torch.no_grad():
+                needs_logits = self.only_correct and clean_logits is None
+                logits, phi = look(x) if needs_logits else (clean_logits, features(x))
+            ball = PerceptualBall(features, x, phi, self.bound, clip, unit)
+            task, x_adv = Task(look, ball, y, loss, clean_logits), ball.cut(x + delta)
+            if not self.only_correct or logits is None:
+                return self._ascend(task, x_adv)
+            rows = (logits.argmax(1) == y).nonzero().squeeze(1)
+            if len(rows) == 0:
+                return x.clone()
+            return x.index_copy(0, rows, self._ascend(task.take(rows), x_adv[rows]))
+
+    @abstractmethod
+    def _ascend(self, task: Task, x_adv: Tensor) -> Tensor:
+        """From the start to detached adversarial examples."""
+
+    def _project(self, task: Task, x_adv: Tensor) -> Tensor:
+        return PROJECTIONS[self.projection](task.ball, x_adv)
+
+
+def _beside(model: nn.Module, features: Callable[[Tensor], Tensor]) -> tuple[Look, Features]:
+    """Ways to look where another network than the model judges."""
+    return lambda x: (model(x), features(x)), features

@@ -1,0 +1,81 @@
+"""The factor that a matching pursuit refits its weights with."""
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+ROUNDING = 1e-12  # of float64 arithmetic on inner products: what is smaller, relatively, is no signal
+PANEL = 256  # rows of the basis that are read at a time
+
+
+class Basis:
+    """Weight vectors W with ``W (K + lambda I) W^T = I``, K being the Gram matrix of the members.
+
+    While members only come in, this is the inverse of the Cholesky factor of ``K + lambda I``, and always
+    ``(K + lambda I)^-1 = W^T W``. A member that comes in adds a vector by one step of Gram and Schmidt. A member that
+    leaves takes one with it, after a reflection that turns all others away from it. Both are products of W and a
+    vector.
+
+    Parameters
+    ----------
+    capacity : int
+        The largest number of members.
+    dtype : dtype
+        Precision of W. Reading it is most of the work, so that float32 takes half the time where it is enough.
+    """
+
+    def __init__(self, capacity: int, dtype: DTypeLike = np.float64) -> None:
+        self.size = 0
+        self._vectors = np.zeros((capacity, capacity), dtype=dtype)  # memory is taken only as rows are written
+        self._reach = np.zeros(capacity, dtype=np.int64)  # entries of each vector up to which it is not zero
+
+    def project(self, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """``right W^T`` and ``right W^T W`` for right-hand sides (..., t)."""
+        projected, solved = np.empty_like(right), np.zeros_like(right)
+        for start in range(0, self.size, PANEL):  # half of a triangle is zero and not worth reading
+            stop = min(start + PANEL, self.size)
+            panel = self._vectors[start:stop, : self._reach[start:stop].max()]
+            part = right[..., : panel.shape[1]].astype(panel.dtype, copy=False) @ panel.T
+            projected[..., start:stop] = part
+            solved[..., : panel.shape[1]] += part @ panel
+        return projected, solved
+
+    def solve(self, right: np.ndarray) -> np.ndarray:
+        """``(K + lambda I)^-1 right``."""
+        return self.project(right)[1]
+
+    def append(self, inner: np.ndarray, diagonal: np.ndarray) -> np.ndarray | None:
+        """Add m members, given by inner products (m, t + m) with the earlier ones and themselves.
+
+        Returns the new vectors, (m, t + m), or None where a member depends on the others.
+        """
+        t, m = self.size, len(inner)
+        projected, solved = self.project(inner[:, :t].astype(float))
+        own = inner[:, t:] - projected @ projected.T
+        np.fill_diagonal(own, diagonal - (projected**2).sum(1))
+        vectors = np.zeros((m, t + m))
+        vectors[:, :t] = -solved
+        vectors.flat[t :: t + m + 1] = 1
+        for i in range(m):
+            if own[i, i] <= ROUNDING * diagonal[i]:
+                return None
+            vectors[i] /= np.sqrt(own[i, i])
+            if i + 1 < m:
+                shares = own[i, i + 1 :] / np.sqrt(own[i, i])
+                own[i + 1 :, i + 1 :] -= np.outer(shares, shares)
+                vectors[i + 1 :] -= np.outer(shares, vectors[i])
+        self._vectors[t : t + m, : t + m] = vectors
+        self._reach[t : t + m] = t + m
+        self.size = t + m
+        return vectors
+
+    def delete(self, place: int) -> None:
+        """Take a member out, the last one taking its place."""
+        t, last = self.size, self.size - 1
+        vectors = self._vectors[:t, :t]
+        mirror = vectors[:, place].copy()  # turned by its reflection into the unit vector of `place`
+        mirror[place] += np.copysign(np.linalg.norm(mirror), mirror[place])
+        vectors -= np.outer(2 / (mirror @ mirror) * mirror, mirror @ vectors)
+        vectors[place] = vectors[last]
+        vectors[:, place] = vectors[:, last]
+        vectors[last], vectors[:, last] = 0, 0
+        self._reach[:last] = self.size = last

@@ -1,0 +1,86 @@
+"""Steps of a matching pursuit that look at a few hundred rows, and are checked against all of them afterwards."""
+
+import numpy as np
+
+POOL = 384  # rows that the next ones are expected among
+STEPS = 16  # at most before that is checked
+
+
+def steps_ahead(n_rows: int) -> int:
+    """How many steps to look ahead at most; none where there are hardly more rows than the pool has."""
+    return STEPS if n_rows > 4 * POOL else 0
+
+
+def first_best(scores: np.ndarray, tie: float) -> int | None:
+    """Find the lowest index of the highest score, up to rounding; None if there is none but -inf."""
+    highest = scores.max(initial=-np.inf)
+    if highest == -np.inf:
+        return None
+    return int((scores >= highest - tie * abs(highest)).argmax())
+
+
+class Lookahead:
+    """Some steps of a pursuit in which only the rows that correlate best at their beginning are looked at.
+
+    Parameters
+    ----------
+    residuals, floor : ndarray of shape (n,)
+        Correlations with the residual, and what they have to exceed.
+    barred : ndarray of shape (n,)
+        Which rows are not to be admitted.
+    chosen : ndarray of shape (t, n)
+        Rows of the Gram matrix, those of the members.
+    weights : ndarray of shape (t,)
+        Their weights.
+    """
+
+    def __init__(
+        self, residuals: np.ndarray, floor: np.ndarray, barred: np.ndarray, chosen: np.ndarray, weights: np.ndarray
+    ) -> None:
+        self.residuals, self.weights = residuals, weights
+        scores = np.where(barred | (residuals <= floor), -np.inf, residuals)
+        pool = np.sort(np.argsort(-scores, kind="stable")[:POOL])
+        self.pool = pool[scores[pool] > -np.inf]
+        self.scores, self.floor = scores[self.pool], floor[self.pool]
+        self.outside = np.flatnonzero(~barred)
+        self.outside = np.setdiff1d(self.outside, self.pool, assume_unique=True)
+        self.columns = np.empty((len(weights) + STEPS, len(self.pool)), dtype=chosen.dtype)
+        self.columns[: len(weights)] = chosen[:, self.pool]
+        self.best_scores: list[float] = []
+        self.ways: list[np.ndarray] = []
+
+    def best(self, tie: float) -> list[int]:
+        """The best row of the pool, if there is any."""
+        self.position = first_best(self.scores, tie)
+        if self.position is None or self.scores[self.position] <= self.floor[self.position]:
+            return []
+        return [int(self.pool[self.position])]
+
+    def admit(self, columns: np.ndarray) -> np.ndarray:
+        """Admit the row that `best` gave, with its row of the Gram matrix: its correlation with the residual."""
+        self.columns[len(self.weights) + len(self.ways)] = columns[0, self.pool]
+        self.best_scores.append(float(self.scores[self.position]))
+        self.scores[self.position] = -np.inf
+        return np.array(self.best_scores[-1:])
+
+    def move(self, way: np.ndarray) -> None:
+        """Take the weights along a way."""
+        self.scores -= way.astype(self.columns.dtype) @ self.columns[: len(way)]
+        self.ways.append(way)
+
+    def check(self, chosen: np.ndarray, tie: float) -> tuple[int, np.ndarray, np.ndarray]:
+        """How many steps were right, and the residuals and weights after these."""
+        moved = np.zeros((len(self.ways), len(chosen)))
+        for i, way in enumerate(self.ways):
+            moved[i:, : len(way)] += way
+        residuals = self.residuals - moved.astype(chosen.dtype) @ chosen
+        right = 1
+        while right < len(self.ways):
+            missed = residuals[right - 1, self.outside].max(initial=-np.inf)
+            if missed > self.best_scores[right] + tie * abs(self.best_scores[right]):
+                break
+            right += 1
+        t = len(self.weights) + right
+        weights = moved[right - 1, :t]
+        weights[: len(self.weights)] += self.weights
+        return right, residuals[right - 1], weights

@@ -1,0 +1,143 @@
+"""A guard against catastrophic overfitting: it ends training where robust accuracy falls off a cliff."""
+
+import warnings
+from copy import deepcopy
+from numbers import Real
+from typing import Any
+
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from skorch.callbacks import Callback
+from torch import Tensor
+
+from sklearn_acs.attacks import PGD
+from sklearn_acs.metrics import robust_correct
+from sklearn_acs.training.net import AdversarialNet
+
+__all__ = ["CollapseGuard"]
+
+N_SAMPLES = 128
+"""Samples that are looked at: a batch, as published."""
+
+
+class GuardPGD(PGD):
+    """The attack of the published guard: 5 steps of a quarter of eps."""
+
+    def default_step(self, eps: float | Tensor) -> float | Tensor:
+        """A quarter of `eps`, 2/255 for 8/255."""
+        return eps / 4
+
+
+class CollapseGuard(Callback):
+    """Ends training when robust accuracy collapses, with the weights of the epoch before.
+
+    Single-step adversarial training can overfit to its one step within an epoch ("catastrophic overfitting"): the
+    training loss goes on falling, and accuracy under PGD goes to 0. After every epoch this callback attacks some
+    training samples with 5 steps of PGD, of the norm and radius trained against. Where their robust accuracy is lower
+    by more than `max_fall` than an epoch before, it restores the weights and buffers from before that epoch, ends
+    training as skorch's EarlyStopping does, and warns.
+
+    Parameters
+    ----------
+    max_fall : float, default=0.2
+        Largest fall in robust accuracy from one epoch to the next, in (0, 1].
+
+    Attributes
+    ----------
+    collapsed_epoch_ : int or None
+        The epoch in which robust accuracy collapsed, counted from 1 as in ``history_[:, "epoch"]``; None where it did
+        not.
+
+    See Also
+    --------
+    FastAT : Single-step training, which brings a guard.
+
+    Notes
+    -----
+    1. 128 samples are drawn once for a whole fit, from all of its data and not augmented; the published guard takes
+       the first batch of each epoch. With the same samples twice, a fall is one of the model and not of the draw, and
+       a new coreset, whose samples may be harder, is no collapse.
+    2. Every epoch's accuracy is in the classifier's history as ``guard_accuracy``, the collapsed epoch's too, and what
+       it costs, 7 passes forwards and 5 backwards a sample at most, in ``cost_["checks"]``.
+    3. The first epoch of a `fit` is compared with none; that of a `partial_fit`, with the model as it was.
+    4. Training is the same bits with and without a guard that finds nothing.
+    5. Other callbacks are told of the collapsed epoch where they come before the guard in the list. FastAT's comes
+       last; it is ``dict(clf.net_.callbacks_)["collapse_guard"]``.
+
+    References
+    ----------
+    Wong, Rice, Kolter, "Fast is better than free: Revisiting adversarial training", ICLR 2020, Section 5.4.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn_acs import CollapseGuard, RobustClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> guard = CollapseGuard()
+    >>> clf = RobustClassifier(attack="fgsm", max_epochs=4, callbacks=[guard], random_state=0).fit(X, y)
+    >>> guard.collapsed_epoch_ is None, len(clf.history_[:, "guard_accuracy"]) == len(clf.history_)
+    (True, True)
+    """
+
+    def __init__(self, max_fall: float = 0.2) -> None:
+        self.max_fall = max_fall
+
+    def on_train_begin(self, net: AdversarialNet, **kwargs: Any) -> None:
+        """Draw the samples, and look at a model that has been trained before."""
+        if not (isinstance(self.max_fall, Real) and 0 < self.max_fall <= 1):
+            raise ValueError(f"max_fall of CollapseGuard must be a number in (0, 1]; got {self.max_fall!r}")
+        within = net.attack.for_evaluation()
+        if not isinstance(within, PGD):
+            raise ValueError(
+                f"CollapseGuard attacks with PGD in the ball of a norm, and attack={net.attack!r} has none; use FGSM, "
+                "NFGSM, PGD or one of them inside another attack, or leave the guard out (guard=None in FastAT)"
+            )
+        self.attack_: PGD = GuardPGD(within.eps, steps=5, norm=within.norm)
+        with net.run_.meter.aside("checks"):
+            self.samples_: list[tuple[Tensor, Tensor]] = draw_samples(net)
+            # Weights that are not trained yet may predict one class only, which no attack can change.
+            self.accuracy_: float = self._accuracy(net) if len(net.history) else 0.0
+        self.collapsed_epoch_: int | None = None
+
+    def on_epoch_begin(self, net: AdversarialNet, **kwargs: Any) -> None:
+        """Keep a copy of what was good so far."""
+        self.good_ = deepcopy(net.module_.state_dict())
+
+    def on_epoch_end(self, net: AdversarialNet, **kwargs: Any) -> None:
+        """Look again; go on, or go back and end the training."""
+        with net.run_.meter.aside("checks"):
+            before, self.accuracy_ = self.accuracy_, self._accuracy(net)
+        net.history.record("guard_accuracy", self.accuracy_)
+        if before - self.accuracy_ <= self.max_fall:
+            return
+        self.collapsed_epoch_ = len(net.history)
+        net.module_.load_state_dict(self.good_)
+        net.optimizer_.state.clear()  # its momentum leads where the weights went
+        warnings.warn(
+            f"robust accuracy collapsed in epoch {self.collapsed_epoch_} of {net.max_epochs}, from {before:.2f} to "
+            f"{self.accuracy_:.2f} on {sum(len(y) for _, y in self.samples_)} training samples; training ends with the "
+            "weights from before that epoch. FastAT(start='noise'), FastAT(gradalign=0.2), a smaller lr or eps, or "
+            "more attack steps may help",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+        raise KeyboardInterrupt  # which skorch's loop takes for the end of training
+
+    def on_train_end(self, net: AdversarialNet, **kwargs: Any) -> None:
+        """Let go of the samples and of the weights."""
+        self.samples_, self.good_ = [], {}
+
+    def _accuracy(self, net: AdversarialNet) -> float:
+        """Robust accuracy of the samples, from the same random starts every time."""
+        generator = torch.Generator(device=net.device).manual_seed(0)
+        correct = robust_correct(net.module_, self.samples_, self.attack_, net.clip, generator)
+        return correct.double().mean().item()
+
+
+def draw_samples(net: AdversarialNet) -> list[tuple[Tensor, Tensor]]:
+    """Training samples in batches no larger than those of the training, whose randomness is not touched."""
+    batches = net.run_.batches
+    rows = torch.randperm(len(batches.data), generator=torch.Generator().manual_seed(0))[:N_SAMPLES]
+    options = {**batches.loader_options, "generator": torch.Generator()}
+    with torch.random.fork_rng(devices=[]):  # from which a Dataset may draw
+        return list(batches.data.fetch(list(rows.split(batches.batch_size)), **options))

@@ -1,0 +1,139 @@
+"""Training on the hardest samples of each batch alone."""
+
+from math import ceil
+from numbers import Real
+from typing import Any, ClassVar
+
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import Interval, StrOptions
+from skorch.callbacks import Callback
+from torch import Tensor
+
+from sklearn_acs.attacks.base import cross_entropy, frozen
+from sklearn_acs.objectives import ADVERSARIAL, CLEAN
+from sklearn_acs.training.batches import Batch
+
+__all__ = ["InBatchSelection"]
+
+
+class InBatchSelection(BaseEstimator, Callback):
+    """Train on the share of each batch whose loss is largest.
+
+    Parameters
+    ----------
+    share : float in (0, 1] or "adaptive", default=0.5
+        How much of a batch is kept, rounded up. "adaptive" begins with everything and multiplies the share by the
+        error rate of each epoch, down to `min_share`.
+    when : {"before", "after"}, default="before"
+        "before" chooses by the clean cross-entropy and attacks only what it keeps, which saves the others' attacks.
+        "after" attacks all and chooses by the objective's loss, which saves no more than a part of the update. An
+        objective that looks at adversarial examples alone then gets the clean samples as well, each an example of
+        its own, as published.
+    min_share : float in (0, 1], default=0.1
+        The least that "adaptive" keeps.
+
+    Attributes
+    ----------
+    share_ : float
+        The share in the last epoch.
+
+    See Also
+    --------
+    RobustClassifier : Takes it as `in_batch`, with or without a coreset.
+
+    Notes
+    -----
+    1. Losses are compared in eval mode by a forward pass without gradients, one per sample; the chosen ones then go
+       through a training step of their own. The published code sends the whole batch forward in train mode and
+       part of it backward: as most of its time is the attack's, it saved 2.1 %.
+    2. The published adaptive share is multiplied by every epoch's error rate and vanishes within a few epochs.
+       `min_share` ends that.
+    3. Each epoch of the history has `in_batch_share`, `clean_taken` and `adversarial_taken`: how many clean samples and
+       how many adversarial examples training took.
+
+    References
+    ----------
+    "Adversarial training with informed data selection", 2023, arXiv:2301.04472.
+
+    Examples
+    --------
+    >>> from sklearn_acs import InBatchSelection, RobustClassifier
+    >>> RobustClassifier(in_batch=InBatchSelection(share=0.3))
+    RobustClassifier(in_batch=InBatchSelection(share=0.3))
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        "share": [Interval(Real, 0, 1, closed="right"), StrOptions({"adaptive"})],
+        "when": [StrOptions({"before", "after"})],
+        "min_share": [Interval(Real, 0, 1, closed="right")],
+    }
+
+    def __init__(self, share: float | str = 0.5, *, when: str = "before", min_share: float = 0.1) -> None:
+        self.share = share
+        self.when = when
+        self.min_share = min_share
+
+    def validate(self) -> None:
+        """Raise ValueError when a parameter is out of range; called once before any work."""
+        self._validate_params()
+
+    def on_train_begin(self, net: Any, **kwargs: Any) -> None:
+        """Begin with the share asked for."""
+        self.share_ = 1.0 if self.share == "adaptive" else float(self.share)
+
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        """Count anew."""
+        self._judged: list[Tensor] = []  # samples wrong, samples judged
+        self._taken: list[Tensor] = []  # clean samples, adversarial examples
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """Read the epoch's counts from the device, and adapt the share."""
+        clean, adversarial = torch.stack(self._taken).sum(0).tolist()
+        net.history.record("in_batch_share", self.share_)
+        net.history.record("clean_taken", clean)
+        net.history.record("adversarial_taken", adversarial)
+        if self.share == "adaptive":
+            wrong, judged = torch.stack(self._judged).sum(0).tolist()
+            self.share_ = max(self.min_share, self.share_ * wrong / judged)
+
+    def before_attack(self, net: Any, batch: Batch) -> Batch:
+        """What is left of a batch to attack and train on."""
+        if self.when == "after":
+            return batch
+        with frozen(net.module_), torch.no_grad():
+            logits = net.module_(batch.x)
+        keep = self._hardest(cross_entropy(logits, batch.y), logits, batch.y)
+        sees_clean, sees_adversarial = (branch in net.criterion_.branches for branch in (CLEAN, ADVERSARIAL))
+        self._taken.append(torch.tensor([len(keep) * sees_clean, len(keep) * sees_adversarial]))
+        return take(batch, keep)
+
+    def after_attack(self, net: Any, batch: Batch, inputs: dict[str, Tensor]) -> tuple[Batch, dict[str, Tensor]]:
+        """What is left of a batch, and of the inputs of its forward passes, to train on."""
+        if self.when == "before":
+            return batch, inputs
+        n_clean = len(batch.y)
+        if set(inputs) == {ADVERSARIAL}:
+            inputs = {ADVERSARIAL: torch.cat([batch.x, inputs[ADVERSARIAL]])}
+            batch = Batch(*(torch.cat([field, field]) for field in batch))
+        with frozen(net.module_), torch.no_grad():
+            logits = {branch: net.module_(x) for branch, x in inputs.items()}
+        keep = self._hardest(net.criterion_.loss(logits, batch.y), next(reversed(logits.values())), batch.y)
+        if len(batch.y) > n_clean:
+            n_clean_kept = (keep < n_clean).sum()
+            self._taken.append(torch.stack([n_clean_kept, len(keep) - n_clean_kept]))
+        else:
+            self._taken.append(torch.tensor([len(keep) * (branch in inputs) for branch in (CLEAN, ADVERSARIAL)]))
+        return take(batch, keep), {branch: x[keep] for branch, x in inputs.items()}
+
+    def _hardest(self, losses: Tensor, logits: Tensor, y: Tensor) -> Tensor:
+        """Positions of the largest losses, in ascending order; at least two where there are, for BatchNorm's sake."""
+        wrong = (logits.argmax(1) != y).sum()
+        self._judged.append(torch.stack([wrong, torch.full_like(wrong, len(y))]))
+        n_kept = min(len(y), max(2, ceil(self.share_ * len(y))))
+        return losses.argsort(descending=True, stable=True)[:n_kept].sort().values
+
+
+def take(batch: Batch, rows: Tensor) -> Batch:
+    """Some samples of a batch."""
+    return Batch(*(field[rows.to(field.device)] for field in batch))
