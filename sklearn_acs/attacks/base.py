@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 import torch
 from sklearn.base import BaseEstimator
@@ -46,6 +47,7 @@ def cross_entropy(logits: Tensor, y: Tensor, clean_logits: Tensor | None = None)
 class Attack(BaseEstimator, ABC):
     """Base class of attacks: a subclass says in `_attack` how one start becomes one adversarial example."""
 
+    _parameter_constraints: ClassVar[dict] = {}
     restarts: int = 1
 
     def default_loss(self, logits: Tensor, y: Tensor, clean_logits: Tensor | None = None) -> Tensor:

@@ -45,7 +45,7 @@ class NFGSM(PGD):
     References
     ----------
     de Jorge, Bibi, Volpi, Sanyal, Torr, Rogez, Dokania, "Make some noise: Reliable and efficient single-step
-    adversarial training", NeurIPS 2022, Algorithm 1.
+    adversarial training", NeurIPS 2022.
 
     Examples
     --------

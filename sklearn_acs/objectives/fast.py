@@ -58,7 +58,7 @@ class FastAT(Adversarial):
     References
     ----------
     Wong, Rice, Kolter, "Fast is better than free: Revisiting adversarial training", ICLR 2020.
-    Andriushchenko, Flammarion, "Understanding and improving fast adversarial training", NeurIPS 2020, Eq. 4.
+    Andriushchenko, Flammarion, "Understanding and improving fast adversarial training", NeurIPS 2020.
     de Jorge, Bibi, Volpi, Sanyal, Torr, Rogez, Dokania, "Make some noise: Reliable and efficient single-step
     adversarial training", NeurIPS 2022.
 

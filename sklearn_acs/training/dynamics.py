@@ -96,10 +96,10 @@ class Dynamics(Callback):
 
     def _count(self, net: AdversarialNet) -> list[int]:
         module, batches = net.module_, net.run_.batches
-        options = {**batches.loader_options, "generator": None}  # that of the training is left as it is
+        options = {**batches.loader_options, "generator": torch.Generator()}  # the training's is left as it is
         counts: list[Tensor] = []
         generator = torch.Generator(device=net.device).manual_seed(0)  # the same draws after every epoch
-        with frozen(module):
+        with frozen(module), torch.random.fork_rng(devices=[]):  # from which a Dataset may draw
             for x, y in batches.data.fetch(list(self.rows_.split(batches.batch_size)), **options):
                 with torch.no_grad():
                     right = module(x).argmax(1) == y

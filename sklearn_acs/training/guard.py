@@ -60,6 +60,7 @@ class CollapseGuard(Callback):
     2. Every epoch's accuracy is in the classifier's history as ``guard_accuracy``, the collapsed epoch's too, and what
        it costs, 7 passes forwards and 5 backwards a sample at most, in ``cost_["checks"]``.
     3. The first epoch of a `fit` is compared with none; that of a `partial_fit`, with the model as it was.
+       A fall spread over several epochs passes: at high learning rates healthy training has such ones too.
     4. Training is the same bits with and without a guard that finds nothing.
     5. Other callbacks are told of the collapsed epoch where they come before the guard in the list. FastAT's comes
        last; it is ``dict(clf.net_.callbacks_)["collapse_guard"]``.

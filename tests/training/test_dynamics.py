@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from torch import nn
 from torch.utils.data import TensorDataset
 
 from sklearn_acs import PGD, BulletTrain, Dynamics, InBatchSelection, RobustClassifier
@@ -60,7 +61,8 @@ def test_some_samples_alone_are_looked_at():
 @pytest.mark.parametrize("streamed", [False, True])
 def test_training_is_the_same_bits_with_and_without(streamed):
     data = (TensorDataset(torch.from_numpy(X)[:, None], torch.from_numpy(y)), None) if streamed else (X, y)
-    with_it, without = fit(Dynamics(), *data, module="convnet"), fit(None, *data, module="convnet")
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Dropout(0.3), nn.Linear(32, 4))
+    with_it, without = fit(Dynamics(), *data, module=module), fit(None, *data, module=module)
     for name, value in without.net_.module_.state_dict().items():
         assert torch.equal(value, with_it.net_.module_.state_dict()[name])
 
