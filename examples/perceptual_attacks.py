@@ -45,36 +45,23 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, x, y = model.to(device), x.to(device), y.to(device)
     weights = args.weights / ALEXNET if args.weights else None
-    right = correct(model, x, y)
     lines = [
         "| attack | clean % | under attack % | images still right | seconds | mean distance | largest distance |",
         "|---|---|---|---|---|---|---|",
     ]
-    for attack in (cls(args.bound, steps=args.steps, weights=weights) for cls in (PPGD, LPA)):
-        attack.validate()
-        since = perf_counter()
-        x_adv = in_batches(lambda x, y: attack.perturb(model, x, y, clip=(0, 1)), x, y)  # noqa: B023
-        seconds = perf_counter() - since
-        distance = in_batches(lambda a, b: attack.measure(model, a, b, clip=(0, 1)), x[right], x_adv[right])  # noqa: B023
-        left = right & correct(model, x_adv, y)
-        cells = [
-            type(attack).__name__,
-            f"{100 * right.float().mean():.1f}",
-            f"{100 * left.float().mean():.1f}",
-            f"{left.sum()} of {len(y)}",
-            f"{seconds:.0f}",
-            f"{distance.mean():.3f}",
-            f"{distance.max():.4f}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
+    for attack in (
+        PPGD(args.bound, steps=args.steps, weights=weights),
+        LPA(args.bound, steps=args.steps, weights=weights),
+    ):
+        lines.append(measure(attack, model, x, y))
         print(lines[-1], flush=True)
 
     table = "\n".join(lines)
     text = (
         f"The ordinary ResNet-18 of pyautoattack on the first {len(y)} test images of CIFAR-10; distance at most "
         f"{args.bound:g} in AlexNet's activations, {args.steps} steps.\n\n{table}\n\n"
-        "Distances are those of the images that were right before the attack; the others are not attacked. LPA stops "
-        "at an image as soon as it is misclassified within the bound, PPGD once it is so by a margin of 1 in the logits."
+        "Distances are those of the images that were right before the attack; the others are not attacked. LPA leaves "
+        "an image as soon as it is misclassified within the bound, PPGD once that is so by a margin of 1 in the logits."
     )
     print(f"\n{text}\n\n{hardware()}")
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -82,6 +69,27 @@ def main() -> None:
         f"# Perceptual attacks\n\n{text}\n\nMade by `examples/perceptual_attacks.py`. {hardware()}\n"
     )
     print("written: docs/results/perceptual_attacks.md")
+
+
+def measure(attack: LPA | PPGD, model: nn.Module, x: Tensor, y: Tensor) -> str:
+    """One line of the table."""
+    attack.validate()
+    right = correct(model, x, y)
+    since = perf_counter()
+    x_adv = in_batches(lambda x, y: attack.perturb(model, x, y, clip=(0, 1)), x, y)
+    seconds = perf_counter() - since
+    distance = in_batches(lambda x, x_adv: attack.measure(model, x, x_adv, clip=(0, 1)), x[right], x_adv[right])
+    left = right & correct(model, x_adv, y)
+    cells = [
+        type(attack).__name__,
+        f"{100 * right.float().mean():.1f}",
+        f"{100 * left.float().mean():.1f}",
+        f"{left.sum()} of {len(y)}",
+        f"{seconds:.0f}",
+        f"{distance.mean():.3f}",
+        f"{distance.max():.4f}",
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def ordinary_resnet18() -> nn.Module:

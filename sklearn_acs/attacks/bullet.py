@@ -92,18 +92,18 @@ class BulletTrain(Attack):
     def validate(self) -> None:
         """Raise ValueError when a parameter is out of range; called once before any work."""
         super().validate()
-        inner = self.for_evaluation()
+        inner = self._whole()
         inner.validate()
         if "steps" not in inner.get_params():
             raise ValueError(f"attack={inner!r} of BulletTrain takes no number of steps, so that none can be saved")
 
     def for_evaluation(self) -> Attack:
-        """The attack itself, with all its steps for every sample."""
-        return PGD() if self.attack is None else self.attack
+        """What measures robustness against the attack itself: all its steps, for every sample."""
+        return self._whole().for_evaluation()
 
     def default_loss(self, logits: Tensor, y: Tensor, clean_logits: Tensor | None = None) -> Tensor:
         """What the attack raises unless told otherwise, per sample."""
-        return self.for_evaluation().default_loss(logits, y, clean_logits)
+        return self._whole().default_loss(logits, y, clean_logits)
 
     def observe(self, adv_logits: Tensor, y: Tensor) -> None:
         """Learn from a training step how many samples are robust."""
@@ -148,7 +148,7 @@ class BulletTrain(Attack):
                 logits = model(x)
         else:
             logits = clean_logits
-        whole = self.for_evaluation()
+        whole = self._whole()
         x_adv = x.clone()
         for attack, group in zip((whole, self._brief(whole, x)), self.groups(logits, y), strict=True):
             rows = group.nonzero().squeeze(1)
@@ -164,6 +164,9 @@ class BulletTrain(Attack):
                     clean_logits=None if clean_logits is None else clean_logits[rows],
                 )
         return x_adv
+
+    def _whole(self) -> Attack:
+        return PGD() if self.attack is None else self.attack
 
     def _brief(self, attack: Attack, x: Tensor) -> Attack:
         """The attack with fewer and longer steps."""

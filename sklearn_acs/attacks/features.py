@@ -80,11 +80,11 @@ def find_layers(network: nn.Module) -> list[str]:
     named = [(name, module) for name, module in network.named_modules() if name]
     stages = [name for name, module in named if _STAGE.fullmatch(name.rpartition(".")[2]) and list(module.children())]
     blocks = [(name, module) for name, module in named if isinstance(module, PreActBlock)]
-    next_blocks = [block for _, block in blocks[1:]] + [None]
+    followers = [block for _, block in blocks[1:]] + [None]
     ends = [
         name
-        for (name, _), following in zip(blocks, next_blocks, strict=bool(blocks))
-        if following is None or following.shortcut is not None
+        for (name, _), follower in zip(blocks, followers, strict=False)
+        if follower is None or follower.shortcut is not None
     ]
     activations = [name for name, module in named if isinstance(module, ACTIVATIONS)]
     weighted = [name for name, module in named if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)]

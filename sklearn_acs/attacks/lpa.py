@@ -241,8 +241,8 @@ class LPA(PerceptualAttack):
                 value = part.value(logits) - lam * F.relu(distance - self.bound)
                 gradient = torch.autograd.grad(value.sum(), point)[0]
                 found = (logits.argmax(1) != part.y) & (distance <= part.ball.limit)
-                length_ = step_size * _DECAY ** (step / self.steps)
-                moved = ascend(part.ball, point.detach(), phi.detach(), gradient, length_, 1e-8)
+                stride = step_size * _DECAY ** (step / self.steps)
+                moved = ascend(part.ball, point.detach(), phi.detach(), gradient, stride, 1e-8)
                 left = (~found).nonzero().squeeze(1)
                 if len(left) < len(live):
                     live, lam, part = live[left], lam[left], part.take(left)

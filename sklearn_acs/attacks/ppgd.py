@@ -13,7 +13,6 @@ from sklearn_acs.attacks.perceptual_ball import PerceptualBall, length, per_samp
 _REACH = 1e-3  # of the finite differences, in units of `scale`
 _CG_STEPS = 5
 _CG_RESIDUAL = 0.1  # relative to the gradient's length
-_FLAT = 1e-4  # samples with a gradient no longer than this, per unit of `scale`, stay where they are
 
 
 class PPGD(PerceptualAttack):
@@ -55,7 +54,9 @@ class PPGD(PerceptualAttack):
        code waits for the whole batch.
     2. Their directions are scaled to length 0.001 for the finite difference, and the result is scaled back: the
        difference is no worse for long or short ones.
-    3. Newton's projection falls back to halving sample by sample, and aims closer to the bound; see `LPA`.
+    3. A sample stays only where its gradient is 0; the authors' threshold of 0.0001 would keep every sample where
+       the divergence of TRADES begins.
+    4. Newton's projection falls back to halving sample by sample, and aims closer to the bound; see `LPA`.
 
     References
     ----------
@@ -106,7 +107,7 @@ class PPGD(PerceptualAttack):
             logits, phi = task.look(point)
             gradient = torch.autograd.grad(part.value(logits).sum(), point, retain_graph=True)[0]
             # Where the loss is flat a sample would stay in all further steps: it is done.
-            steep = (length(gradient * task.ball.scale) > _FLAT).nonzero().squeeze(1)
+            steep = (length(gradient) > 0).nonzero().squeeze(1)
             if len(steep) == 0:
                 break
             moved = point.detach() + steepest(part.ball, point, phi, gradient, step_size)

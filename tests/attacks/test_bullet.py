@@ -7,7 +7,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 from torch import nn
 
-from sklearn_acs import FGSM, PGD, TRADES, BulletTrain, RobustClassifier
+from sklearn_acs import FGSM, PGD, TRADES, BulletTrain, FastLPA, RobustClassifier
 from sklearn_acs.attacks import Attack
 
 EPS = 0.3
@@ -241,3 +241,8 @@ def test_by_name_it_goes_around_the_default_attack_fitted_to_the_data():
 def test_bad_parameter_is_named(bad, name):
     with pytest.raises(ValueError, match=name):
         bad.validate()
+
+
+def test_an_attack_that_is_measured_otherwise_than_it_trains_is_so_inside_too():
+    inner = FastLPA()
+    assert repr(BulletTrain(inner).for_evaluation()) == repr(inner.for_evaluation()) != repr(inner)

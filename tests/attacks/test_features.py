@@ -8,6 +8,14 @@ from sklearn_acs.attacks.features import find_layers, looking, unit_features
 from sklearn_acs.models import MODELS, standardized
 
 
+@pytest.fixture(autouse=True)
+def same_weights():
+    """Networks made in a test have the same weights in every run."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
 def numbers(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 from urllib.error import URLError
 
 import lpips
@@ -16,7 +17,8 @@ CPU = torch.device("cpu")
 
 def make_lpips(name, seed=0):
     """A metric with random weights, which needs no download."""
-    with torch.random.fork_rng(devices=[]), pytest.warns():
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # lpips asks torchvision in a deprecated way
         torch.manual_seed(seed)
         return lpips.LPIPS(net=name, lpips=False, pnet_rand=True, verbose=False)
 
