@@ -1,8 +1,32 @@
 """Adversarial training on coresets, behind scikit-learn's fit and predict."""
 
-from sklearn_acs.attacks import FGSM, LPA, NFGSM, PGD, PPGD, Attack, BulletTrain, FastLPA
+from sklearn_acs.attacks import (
+    FGSM,
+    JPEG,
+    LPA,
+    NFGSM,
+    PGD,
+    PGD5010,
+    PPGD,
+    Attack,
+    AutoAttack,
+    BulletTrain,
+    FastLPA,
+    ReColor,
+    StAdv,
+)
 from sklearn_acs.classifier import RobustClassifier
+from sklearn_acs.evaluation import Evaluation, evaluate
 from sklearn_acs.gradients import LastLayerGradients
+from sklearn_acs.inspection import (
+    CoresetDisplay,
+    CostDisplay,
+    DynamicsDisplay,
+    PerturbationDisplay,
+    RobustnessCurveDisplay,
+    TradeoffDisplay,
+    make_robustness_report,
+)
 from sklearn_acs.metrics import robust_accuracy, robust_scorer
 from sklearn_acs.objectives import MART, PAT, TRADES, Adversarial, FastAT, Natural, Objective
 from sklearn_acs.selectors import CRAIG, Glister, GradMatch, RandomSelector, ScoreSelector
@@ -17,19 +41,26 @@ __version__ = "0.1.0"
 __all__ = [
     "CRAIG",
     "FGSM",
+    "JPEG",
     "LPA",
     "MART",
     "NFGSM",
     "PAT",
     "PGD",
+    "PGD5010",
     "PPGD",
     "TRADES",
     "Adversarial",
     "Attack",
+    "AutoAttack",
     "BulletTrain",
     "CollapseGuard",
+    "CoresetDisplay",
     "CoresetSchedule",
+    "CostDisplay",
     "Dynamics",
+    "DynamicsDisplay",
+    "Evaluation",
     "FastAT",
     "FastLPA",
     "Glister",
@@ -38,10 +69,17 @@ __all__ = [
     "LastLayerGradients",
     "Natural",
     "Objective",
+    "PerturbationDisplay",
     "RandomSelector",
+    "ReColor",
     "RobustClassifier",
+    "RobustnessCurveDisplay",
     "ScoreSelector",
+    "StAdv",
     "StabilityTracker",
+    "TradeoffDisplay",
+    "evaluate",
+    "make_robustness_report",
     "robust_accuracy",
     "robust_scorer",
 ]

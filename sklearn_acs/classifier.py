@@ -47,7 +47,7 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         ``(input_shape, n_classes) -> nn.Module`` is used as it is.
     objective : {"adversarial", "trades", "mart", "pat", "fast", "natural"} or Objective, default="adversarial"
         What is minimised.
-    attack : {"pgd", "fgsm", "n-fgsm", "fast-lpa"}, Attack or None, default=None
+    attack : {"pgd", "fgsm", "n-fgsm", "fast-lpa", "bullet"}, Attack or None, default=None
         What training defends against. None is the objective's own attack, and where that is None too "pgd". A name
         means 10 steps (or one) in linf with radius 8/255 for images, and 0.1 standard deviations of each feature for
         tables; "fast-lpa" is bounded by 0.5 in the model's activations. An object means what it says, in the units

@@ -88,7 +88,32 @@ class FittingMixin(RoutedParamsMixin):
         classes: ArrayLike | None = None,
         one_pass: bool = False,
     ) -> Self:
-        """Validate, read, assemble and train; `one_pass` goes on with the optimiser's state and the history."""
+        """Validate, read, assemble and train; `one_pass` goes on with the optimiser's state and the history.
+
+        A fit that fails before its first epoch is over leaves everything as it was.
+        """
+        before = vars(self).copy()
+        try:
+            self._train_anew(X, y, sample_weight, schedule, lr_schedule, continues, classes, one_pass)
+        except Exception as error:
+            trained = self.__dict__.get("net_") is not before.get("net_") and len(self.history_)
+            if not (trained or isinstance(error, FloatingPointError)):
+                vars(self).clear()
+                vars(self).update(before)
+            raise
+        return self
+
+    def _train_anew(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: ArrayLike | None,
+        schedule: CoresetSchedule,
+        lr_schedule: str | LrSchedule,
+        continues: bool,
+        classes: ArrayLike | None,
+        one_pass: bool,
+    ) -> None:
         meter = CostMeter()
         self._validate_params()  # type: ignore[attr-defined]
         self._check_routed()
@@ -135,6 +160,9 @@ class FittingMixin(RoutedParamsMixin):
             selection.prepare(net.module_, example, len(self.classes_))
             if continues:
                 net.module_.load_state_dict(self.net_.module_.state_dict())
+                self.attack_.resume(self.net_.attack)
+                if in_batch is not None and self.net_.in_batch is not None:
+                    in_batch.share_ = self.net_.in_batch.share_
             if continues and one_pass:
                 net.resume_optimizer(self.net_)
 
@@ -152,7 +180,6 @@ class FittingMixin(RoutedParamsMixin):
                     for epoch, coreset in selection.coresets_.items()
                 }
                 self.coreset_ = next(reversed(self.coresets_.values()), None)
-        return self
 
     def _read(
         self, X: Any, y: Any, sample_weight: ArrayLike | None, classes: ArrayLike | None, *, reset: bool

@@ -62,7 +62,7 @@ def robust_accuracy(
     y : array-like of shape (n,)
         True labels; for a module, 0 to C-1.
     attack : Attack or str, default="pgd"
-        The attack, raising cross-entropy.
+        The attack, raising its own loss: cross-entropy for most.
     clip : (float, float) or None, default=(0, 1)
         The box that a module's inputs live in.
     batch_size : int, default=256

@@ -41,7 +41,7 @@ def settle_attack(
     params = attack.get_params(deep=False)
     if "attack" in params:  # one around another
         inner = params["attack"]
-        made = make_part("attack", PGD() if inner is None else inner, ATTACKS, base=Attack)
+        made = make_part("attack", "pgd" if inner is None else inner, ATTACKS, base=Attack)
         settle_attack(made, not isinstance(inner, Attack), form, scale, objective)
         attack.set_params(attack=made)
     if by_name and form.is_table and params.get("norm") == "linf":
@@ -158,7 +158,8 @@ class PredictionMixin(ClassifierMixin):
         y : array-like of shape (n,) or None
             True labels; None for a Dataset.
         attack : Attack, str or None, default=None
-            The attack, raising its own loss (cross-entropy for most); None is the one trained against, `attack_`.
+            The attack, raising its own loss, cross-entropy for most. None is that trained against, and where it saves
+            steps in training alone, the one that measures it: ``attack_.for_evaluation()``.
         sample_weight : array-like of shape (n,) or None, default=None
             Weights of the samples in the mean.
 
@@ -180,7 +181,8 @@ class PredictionMixin(ClassifierMixin):
         y : array-like of shape (n,) or None
             True labels; None for a Dataset.
         attack : Attack, str or None, default=None
-            The attack, raising its own loss (cross-entropy for most); None is the one trained against, `attack_`.
+            The attack, raising its own loss, cross-entropy for most. None is that trained against, and where it saves
+            steps in training alone, the one that measures it: ``attack_.for_evaluation()``.
 
         Returns
         -------

@@ -1,10 +1,13 @@
 """What all tests share."""
 
+import os
 import random
 
 import numpy as np
 import pytest
 import torch
+
+os.environ.setdefault("MPLBACKEND", "Agg")  # pictures are drawn in memory
 
 # Two pytest workers run on two cores: more threads than that would only wait for each other.
 torch.set_num_threads(1)

@@ -6,18 +6,48 @@ from math import ceil
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.datasets import load_digits
+from torch import nn
 
-from sklearn_acs import PGD, BulletTrain, RobustClassifier
+from sklearn_acs import (
+    FGSM,
+    MART,
+    PAT,
+    PGD,
+    TRADES,
+    Adversarial,
+    BulletTrain,
+    FastAT,
+    FastLPA,
+    Natural,
+    RobustClassifier,
+)
 from sklearn_acs.attacks import Attack
-from sklearn_acs.objectives import ADVERSARIAL, CLEAN, OBJECTIVES
+from sklearn_acs.objectives import ADVERSARIAL, OBJECTIVES
 from sklearn_acs.selectors import SELECTORS
 from sklearn_acs.training import coreset as selection
 from sklearn_acs.training.coreset import SELECT_BY
 
 X = (load_digits(n_class=3).images / 16).astype(np.float32)[:128]
 y = load_digits(n_class=3).target[:128]
-STEPS, EPOCHS, FRAC = 2, 6, 0.5
+EPOCHS, FRAC = 6, 0.5
+
+MODULE = nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Linear(24, 3))
+
+PGD_2, FAST_LPA = PGD(eps=0.05, steps=2), FastLPA(bound=0.1, steps=2, only_correct=False)
+
+ROWS = {
+    # objective, attack, passes forwards and backwards of an attack, and of a training step, per sample
+    "natural": (Natural(), PGD_2, (0, 0), (1, 1)),
+    "adversarial": (Adversarial(), PGD_2, (2, 2), (1, 1)),
+    "trades": (TRADES(), PGD_2, (1 + 2, 2), (2, 2)),  # the clean prediction that it moves away from
+    "mart": (MART(), PGD_2, (2, 2), (2, 2)),
+    # To judge by the sample itself takes a pass, each step one for its gradient and one for its length.
+    "pat": (PAT(), FAST_LPA, (1 + 2 * 2, 2), (1, 1)),
+    # GradAlign: two gradients, and one of them differentiated. A guard would count passes of its own.
+    "fast": (FastAT(gradalign=0.2, guard=None), FGSM(eps=0.05, random_start=True), (1, 1), (1 + 2, 1 + 3)),
+}
 
 
 @pytest.fixture
@@ -67,23 +97,22 @@ def gradients_are_autograds(monkeypatch):
     return calls
 
 
-def without_guard(objective):
-    """The objective of that name; a guard would count passes of its own, and may end a training this small."""
-    made = OBJECTIVES[objective]()
-    return made.set_params(guard=None) if "guard" in made.get_params() else made
+def test_every_objective_has_its_row():
+    assert set(ROWS) == set(OBJECTIVES)
+    assert all(type(ROWS[name][0]) is OBJECTIVES[name] for name in ROWS)
 
 
 @pytest.mark.parametrize("select_by", SELECT_BY)
 @pytest.mark.parametrize("selector", SELECTORS)
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_combination(objective, selector, select_by, attacks_leave_no_trace, gradients_are_autograds):
+@pytest.mark.parametrize("name", ROWS)
+def test_combination(name, selector, select_by, attacks_leave_no_trace, gradients_are_autograds):
+    objective, attack, of_attack, of_step = ROWS[name]
     clf = RobustClassifier(
-        objective=without_guard(objective),
+        MODULE,
+        objective=objective,
+        attack=attack,
         selector=selector,
         select_by=select_by,
-        attack=PGD(eps=0.05, steps=STEPS),
-        module="convnet",
-        module__width=4,
         max_epochs=EPOCHS,
         coreset_frac=FRAC,
         batch_size=16,
@@ -96,11 +125,8 @@ def test_combination(objective, selector, select_by, attacks_leave_no_trace, gra
     assert losses[-1] < losses[0]
     assert len(clf.coreset_.indices) == pytest.approx(FRAC * len(X) * (0.9 if selector == "glister" else 1), abs=3)
 
-    cost, part, schedule = clf.cost_, clf.net_.criterion_, clf.schedule_
-    attacked = ADVERSARIAL in part.branches
-    both = attacked and CLEAN in part.branches
-    forwards = STEPS * attacked + len(part.branches) + (both and part.attack_uses_clean)
-    backwards = STEPS * attacked + len(part.branches)
+    cost, schedule = clf.cost_, clf.schedule_
+    forwards, backwards = (a + b for a, b in zip(of_attack, of_step, strict=True))
     n = len(X) - (ceil(0.1 * len(X)) if selector == "glister" else 0)
     assert cost["full"].forwards == schedule.full_epochs * n * forwards
     assert cost["full"].backwards == schedule.full_epochs * n * backwards
@@ -108,30 +134,26 @@ def test_combination(objective, selector, select_by, attacks_leave_no_trace, gra
     assert cost["coreset"].forwards == trained * forwards
     assert cost["coreset"].backwards == trained * backwards
     looks = schedule.n_selections * (selector != "random")
-    of_held_out = forwards - len(part.branches) + 1  # cross-entropy is all that validation samples are asked for
-    assert cost["selection"].forwards == looks * (n * forwards + (len(X) - n) * of_held_out)
-    assert cost["selection"].backwards == looks * len(X) * STEPS * attacked
+    branches = len(objective.branches)  # held-out samples are asked for their cross-entropy alone
+    assert cost["selection"].forwards == looks * (n * (of_attack[0] + branches) + (len(X) - n) * (of_attack[0] + 1))
+    assert cost["selection"].backwards == looks * len(X) * of_attack[1]
     assert cost["solver"].forwards == 0
 
-    assert bool(attacks_leave_no_trace) == attacked
+    assert bool(attacks_leave_no_trace) == (ADVERSARIAL in objective.branches)
     assert bool(gradients_are_autograds) == (selector != "random")
+    steps = schedule.full_epochs * ceil(n / 16) + schedule.coreset_epochs * ceil(len(clf.coreset_.indices) / 16)
+    assert clf.net_.module_[2].num_batches_tracked == steps * branches  # by training alone
 
 
 @pytest.mark.parametrize("selector", ["gradmatch", "glister"])
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("objective", sorted(set(OBJECTIVES) - {"natural"}))
-def test_bullet_train_goes_with_every_objective(objective, norm, selector, attacks_leave_no_trace):
-    eps = {"linf": 0.05, "l2": 0.3}[norm]
+@pytest.mark.parametrize("attack", [PGD(eps=0.05, steps=4), PGD(eps=0.3, norm="l2", steps=4), FastLPA(0.1, steps=4)])
+@pytest.mark.parametrize("name", ["adversarial", "trades", "mart", "pat"])
+def test_bullet_train_saves_steps_with_every_objective(name, attack, selector, attacks_leave_no_trace):
     clf = RobustClassifier(
-        objective=without_guard(objective),
-        selector=selector,
-        attack=BulletTrain(PGD(eps=eps, norm=norm, steps=4)),
-        max_epochs=8,
-        batch_size=16,
-        lr=0.05,
-        random_state=0,
-    ).fit(X, y)
-    assert clf.robust_score(X, y) > 0.7
-    assert clf.attack_.robust_share_ > 0
-    whole = clf.schedule_.n_epochs * len(X) * 4
-    assert clf.cost_["full"].backwards + clf.cost_["coreset"].backwards < whole
+        MODULE, objective=ROWS[name][0], attack=attack, selector=selector, max_epochs=12, batch_size=16, lr=0.03
+    ).set_params(random_state=0)
+    plain = clone(clf).fit(X, y)
+    bullet = clone(clf).set_params(attack=BulletTrain(attack)).fit(X, y)
+    assert bullet.cost_.total.backwards < 0.85 * plain.cost_.total.backwards
+    assert bullet.robust_score(X, y) > plain.robust_score(X, y) - 0.15
+    assert bullet.attack_.robust_share_ > 0.2

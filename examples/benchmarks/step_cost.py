@@ -8,6 +8,7 @@ are counted where they happen, in the network being trained. Writes docs/results
 """
 
 import sys
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def main() -> None:
     groups = sorted_by(trained, X, y)
     steps = STEPS * groups[0] + bullet.robust_steps * groups[1]  # per sample
     one_of_each = (1.0 + STEPS, 1.0 + STEPS)
-    half = round(n / 2 + 0.1) / n
+    half = ceil(0.5 * n) / n
     # name -> objective, attack, in-batch selection, forwards and backwards per sample by arithmetic
     cases = {
         "PGD-10": (Adversarial(), pgd, None, one_of_each),
@@ -131,7 +132,7 @@ def main() -> None:
         f"Bullet-Train takes a share of {SHARE} for robust: {groups[0]:.1%} are near the boundary, {groups[1]:.1%} are "
         "robust, the others are outliers.\n\n"
         + "\n".join(lines)
-        + f"\n\nMade by `examples/benchmarks/step_cost.py`. {hardware('cpu')}\n"
+        + f"\n\nMade by `examples/benchmarks/step_cost.py`. {hardware()}\n"
     )
     print(text)
     (RESULTS / "step_cost.md").write_text(text)

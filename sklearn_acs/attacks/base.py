@@ -61,6 +61,9 @@ class Attack(BaseEstimator, ABC):
     def observe(self, adv_logits: Tensor, y: Tensor) -> None:
         """Be told the (detached) logits of a training step's adversarial examples, from which an attack may learn."""
 
+    def resume(self, before: "Attack") -> None:
+        """Take over what `before` has learned, the attack of a training that is continued."""
+
     def validate(self) -> None:
         """Raise ValueError when a parameter is out of range; called once before any work."""
         self._validate_params()
@@ -96,7 +99,7 @@ class Attack(BaseEstimator, ABC):
             Source of the random starts, on the device of `x`. None makes a fresh one with a fixed seed, so that the
             global generator is neither read nor changed.
         start : Tensor of shape (batch, ...) or None, default=None
-            First perturbation, projected into the ball; None draws it as the attack's `init` says.
+            First perturbation, cut to the box and, in a norm's ball, projected into that; None draws it.
         clean_logits : Tensor of shape (batch, C) or None, default=None
             The model's (detached) logits at `x`, handed on to `loss`.
 
@@ -105,6 +108,8 @@ class Attack(BaseEstimator, ABC):
         Tensor of shape (batch, ...)
             The adversarial examples, detached.
         """
+        if len(x) == 0:
+            return x.clone()
         if generator is None:
             generator = torch.Generator(device=x.device).manual_seed(0)
         loss = loss or self.default_loss

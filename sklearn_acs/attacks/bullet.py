@@ -1,16 +1,17 @@
 """Bullet-Train: spend an attack's steps where they matter, on samples near the decision boundary."""
 
+from copy import copy
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.base import clone
 from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 
 from sklearn_acs.attacks.base import Attack, AttackLoss, Clip
 from sklearn_acs.attacks.pgd import PGD
+from sklearn_acs.parts import make_part
 
 _STRIDE = 3  # a robust sample's step in those of the attack, as published: 6/255 and 2/255
 
@@ -26,12 +27,12 @@ class BulletTrain(Attack):
 
     Parameters
     ----------
-    attack : Attack or None, default=None
+    attack : Attack, str or None, default=None
         The attack around which steps are saved: one with `steps`, as PGD; None is ``PGD()``.
     robust_steps : int, default=2
         Steps for robust samples.
     robust_step_size : float or None, default=None
-        Length of these; None is three steps of PGD, and for other attacks what `robust_steps` mean to them.
+        Length of these; None is three times the step of PGD, and what `robust_steps` mean to other attacks.
     gamma : float, default=0.8
         Share, in [0, 1], of the samples right under attack that is taken for robust.
     momentum : float, default=0.9
@@ -39,8 +40,8 @@ class BulletTrain(Attack):
 
     Attributes
     ----------
-    robust_share_ : Tensor
-        The moving average, a number; 0 before training, when no sample counts as robust.
+    robust_share_ : float or Tensor
+        The moving average; 0 before training, when no sample counts as robust.
 
     See Also
     --------
@@ -67,16 +68,18 @@ class BulletTrain(Attack):
     """
 
     _parameter_constraints: ClassVar[dict] = {
-        "attack": [Attack, None],
+        "attack": [Attack, str, None],
         "robust_steps": [Interval(Integral, 1, None, closed="left")],
         "robust_step_size": [Interval(Real, 0, None, closed="neither"), None],
         "gamma": [Interval(Real, 0, 1, closed="both")],
         "momentum": [Interval(Real, 0, 1, closed="left")],
     }
 
+    robust_share_: float | Tensor = 0.0
+
     def __init__(
         self,
-        attack: Attack | None = None,
+        attack: Attack | str | None = None,
         *,
         robust_steps: int = 2,
         robust_step_size: float | None = None,
@@ -108,7 +111,16 @@ class BulletTrain(Attack):
     def observe(self, adv_logits: Tensor, y: Tensor) -> None:
         """Learn from a training step how many samples are robust."""
         share = self.gamma * (adv_logits.argmax(1) == y).float().mean()
-        self.robust_share_ = self.momentum * getattr(self, "robust_share_", 0.0) + (1 - self.momentum) * share
+        self.robust_share_ = self.momentum * self.robust_share_ + (1 - self.momentum) * share
+
+    def resume(self, before: Attack) -> None:
+        """Take over what `before` has learned, the attack of a training that is continued."""
+        if isinstance(before, BulletTrain):
+            self.robust_share_ = before.robust_share_
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: no tensor that may be on a device."""
+        return {**super().__getstate__(), "robust_share_": float(self.robust_share_)}
 
     def groups(self, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Which samples are at the boundary and which are robust, by their clean logits; the others are outliers.
@@ -127,7 +139,7 @@ class BulletTrain(Attack):
         """
         right = logits.argmax(1) == y
         sureness = torch.where(right, 1.0, -1.0) * logits.float().softmax(1).std(1)
-        share = torch.as_tensor(getattr(self, "robust_share_", 0.0), device=logits.device)
+        share = torch.as_tensor(self.robust_share_, device=logits.device)
         threshold = sureness.quantile((1 - share).clamp(0, 1)).clamp(min=0)
         robust = right & (sureness > threshold)
         return right & ~robust, robust
@@ -166,11 +178,15 @@ class BulletTrain(Attack):
         return x_adv
 
     def _whole(self) -> Attack:
-        return PGD() if self.attack is None else self.attack
+        if isinstance(self.attack, Attack):
+            return self.attack
+        from sklearn_acs.attacks import ATTACKS  # of which this class is one
+
+        return make_part("attack", self.attack or "pgd", ATTACKS, base=Attack)
 
     def _brief(self, attack: Attack, x: Tensor) -> Attack:
         """The attack with fewer and longer steps."""
-        brief: Any = clone(attack).set_params(steps=min(self.robust_steps, attack.get_params()["steps"]))
+        brief: Any = copy(attack).set_params(steps=min(self.robust_steps, attack.get_params()["steps"]))
         if self.robust_step_size is not None:
             brief.step_size = self.robust_step_size
         elif isinstance(attack, PGD) and brief.steps < attack.steps:

@@ -96,12 +96,15 @@ class FastAT(Adversarial):
         return NFGSM() if self.start == "noise" else FGSM(random_start=self.start == "random")
 
     def check_attack(self, attack: Attack) -> None:
-        """Raise ValueError where GradAlign has no ball to draw from."""
-        if self.gradalign and not isinstance(attack.for_evaluation(), PGD):
-            raise ValueError(
-                f"gradalign={self.gradalign!r} draws from the ball of a norm, and attack={attack!r} has none; use "
-                "FGSM, NFGSM, PGD or one of them inside another attack, or gradalign=0"
-            )
+        """Raise ValueError where GradAlign or the guard have no ball to draw from."""
+        if isinstance(attack.for_evaluation(), PGD):
+            return
+        for name, value, without in (("gradalign", self.gradalign, 0), ("guard", self.guard, None)):
+            if value:
+                raise ValueError(
+                    f"{name}={value!r} draws from the ball of a norm, and attack={attack!r} has none; use FGSM, NFGSM, "
+                    f"PGD or one of them inside another attack, or {name}={without}"
+                )
 
     def penalty(
         self, model: nn.Module, x: Tensor, y: Tensor, *, attack: Attack, clip: Clip, generator: torch.Generator

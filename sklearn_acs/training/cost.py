@@ -29,7 +29,8 @@ class Cost(Mapping[str, PhaseCost]):
     (attacking every sample and reading its gradients), "solver" (choosing the coreset from them), "coreset" (epochs on
     it) and "checks" (callbacks that look at the model: `Dynamics`, `CollapseGuard`, `StabilityTracker`). A sample
     counts once for each forward and for each backward pass through the whole network, measured where they happen,
-    whatever the attack.
+    whatever the attack. (Backward passes that begin at activations, and not at the logits, are not counted: those of
+    projections into a perceptual distance that the model itself judges.)
 
     Examples
     --------

@@ -8,7 +8,7 @@ from sklearn.base import clone
 from skorch.callbacks import Callback
 from torch import Tensor
 
-from sklearn_acs.attacks import Attack
+from sklearn_acs.attacks import PGD, Attack
 from sklearn_acs.attacks.base import frozen
 from sklearn_acs.tables import Table
 from sklearn_acs.training.net import AdversarialNet
@@ -29,10 +29,11 @@ class Dynamics(Callback):
     Parameters
     ----------
     attack : Attack or None, default=None
-        What tells them apart; None is the attack trained against, with 5 steps where it takes a number of steps.
+        What tells them apart; None is PGD with 5 steps in the ball trained for, and another attack with 5 steps where
+        it takes a number of steps.
     n_samples : int or None, default=None
-        How many samples are looked at, evenly spaced over the data set; None looks at all, which costs up to 6 passes
-        each, an epoch of training with 10 steps having 11.
+        How many samples are looked at, evenly spaced over the data set; None looks at all. With 5 steps that takes 7
+        passes forwards and 5 backwards for each; an epoch of training with 10 steps takes 11 of both.
 
     Attributes
     ----------
@@ -76,8 +77,11 @@ class Dynamics(Callback):
             raise TypeError(f"attack of Dynamics must be an Attack or None; got {self.attack!r}")
         if self.n_samples is not None and not (isinstance(self.n_samples, Integral) and self.n_samples >= 1):
             raise ValueError(f"n_samples of Dynamics must be None or an int of 1 or more; got {self.n_samples!r}")
-        self.attack_: Attack = clone(net.attack.for_evaluation() if self.attack is None else self.attack)
-        if self.attack is None and "steps" in self.attack_.get_params():
+        within = net.attack.for_evaluation()
+        self.attack_: Attack = clone(within if self.attack is None else self.attack)
+        if self.attack is None and isinstance(within, PGD):
+            self.attack_ = PGD(within.eps, steps=STEPS, norm=within.norm)
+        elif self.attack is None and "steps" in within.get_params():
             self.attack_.set_params(steps=STEPS)
         self.attack_.validate()
         n = len(net.run_.batches.data)

@@ -115,9 +115,9 @@ class CollapseGuard(Callback):
         net.module_.load_state_dict(self.good_)
         net.optimizer_.state.clear()  # its momentum leads where the weights went
         warnings.warn(
-            f"robust accuracy collapsed in epoch {self.collapsed_epoch_} of {net.max_epochs}, from {before:.2f} to "
+            f"robust accuracy collapsed in epoch {self.collapsed_epoch_}, from {before:.2f} to "
             f"{self.accuracy_:.2f} on {sum(len(y) for _, y in self.samples_)} training samples; training ends with the "
-            "weights from before that epoch. FastAT(start='noise'), FastAT(gradalign=0.2), a smaller lr or eps, or "
+            "weights from before that epoch. FastAT(start='noise'), a larger gradalign, a smaller lr or eps, or "
             "more attack steps may help",
             ConvergenceWarning,
             stacklevel=2,

@@ -36,7 +36,7 @@ class InBatchSelection(BaseEstimator, Callback):
     Attributes
     ----------
     share_ : float
-        The share in the last epoch.
+        The share that the next epoch would keep, on the copy in ``clf.net_.in_batch``.
 
     See Also
     --------
@@ -79,8 +79,16 @@ class InBatchSelection(BaseEstimator, Callback):
         self._validate_params()
 
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:
-        """Begin with the share asked for."""
-        self.share_ = 1.0 if self.share == "adaptive" else float(self.share)
+        """Begin with the share asked for, or go on with that of the training before."""
+        if net.in_batch is not self:
+            raise ValueError("InBatchSelection does not go into `callbacks`: give it to RobustClassifier as `in_batch`")
+        if not hasattr(self, "share_") or self.share != "adaptive":
+            self.share_ = 1.0 if self.share == "adaptive" else float(self.share)
+
+    def on_train_end(self, net: Any, **kwargs: Any) -> None:
+        """Let go of what is on the device."""
+        self._judged.clear()
+        self._taken.clear()
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
         """Count anew."""
@@ -99,8 +107,6 @@ class InBatchSelection(BaseEstimator, Callback):
 
     def before_attack(self, net: Any, batch: Batch) -> Batch:
         """What is left of a batch to attack and train on."""
-        if self.when == "after":
-            return batch
         with frozen(net.module_), torch.no_grad():
             logits = net.module_(batch.x)
         keep = self._hardest(cross_entropy(logits, batch.y), logits, batch.y)
@@ -110,14 +116,14 @@ class InBatchSelection(BaseEstimator, Callback):
 
     def after_attack(self, net: Any, batch: Batch, inputs: dict[str, Tensor]) -> tuple[Batch, dict[str, Tensor]]:
         """What is left of a batch, and of the inputs of its forward passes, to train on."""
-        if self.when == "before":
-            return batch, inputs
         n_clean = len(batch.y)
         if set(inputs) == {ADVERSARIAL}:
             inputs = {ADVERSARIAL: torch.cat([batch.x, inputs[ADVERSARIAL]])}
             batch = Batch(*(torch.cat([field, field]) for field in batch))
         with frozen(net.module_), torch.no_grad():
             logits = {branch: net.module_(x) for branch, x in inputs.items()}
+        if ADVERSARIAL in logits:
+            net.attack.observe(logits[ADVERSARIAL][-n_clean:], batch.y[-n_clean:])
         keep = self._hardest(net.criterion_.loss(logits, batch.y), next(reversed(logits.values())), batch.y)
         if len(batch.y) > n_clean:
             n_clean_kept = (keep < n_clean).sum()

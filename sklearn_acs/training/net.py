@@ -124,10 +124,11 @@ class AdversarialNet(NeuralNet):
     def train_step_single(self, batch: Batch, **fit_params: Any) -> dict[str, Tensor]:
         """Attack the batch, then gradients of the weighted mean loss."""
         objective, module = self.criterion_, self.module_
-        if self.in_batch is not None:
+        chosen_after = self.in_batch is not None and self.in_batch.when == "after"
+        if self.in_batch is not None and not chosen_after:
             batch = self.in_batch.before_attack(self, batch)
         inputs = self.branch_inputs(batch)
-        if self.in_batch is not None:
+        if chosen_after:
             batch, inputs = self.in_batch.after_attack(self, batch, inputs)
         self._set_training(True)
         logits = {branch: module(x) for branch, x in inputs.items()}
@@ -138,7 +139,7 @@ class AdversarialNet(NeuralNet):
         loss = (batch.weight * (losses if penalty is None else losses + penalty)).mean()
         loss.backward()
         y_pred = next(reversed(logits.values())).detach()
-        if ADVERSARIAL in logits:
+        if ADVERSARIAL in logits and not chosen_after:  # else it has been told of the whole batch
             self.attack.observe(y_pred, batch.y)
         return {"loss": loss.detach(), "y_pred": y_pred, "trained": batch, "inputs": inputs}
 
@@ -156,7 +157,8 @@ class AdversarialNet(NeuralNet):
             losses.append(step["loss"])
             sizes.append(len(batch.y))
             self.history.record_batch(f"{prefix}_batch_size", sizes[-1])
-            self.notify("on_batch_end", batch=pair, training=training, **step)
+            kept = step["trained"]
+            self.notify("on_batch_end", batch=(kept.x, kept.y), training=training, **step)
             self.run_.progress.advance(sizes[-1])
 
         values = torch.stack(losses).tolist()

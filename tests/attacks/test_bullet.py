@@ -1,5 +1,7 @@
 """Bullet-Train: its groups against the formula, what each group gets, what it learns, and what it costs."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -142,6 +144,12 @@ def test_clean_logits_and_starts_follow_the_groups():
     torch.testing.assert_close(both[boundary], alone)
 
 
+def test_a_name_means_the_attack_with_its_defaults():
+    x, y = make_batch()
+    named, made = (BulletTrain(attack).perturb(make_model(), x, y) for attack in ("pgd", PGD()))
+    assert torch.equal(named, made)
+
+
 def test_same_generator_same_examples_and_the_model_is_left_as_it_was():
     x, y = make_batch()
     model = make_model().train()
@@ -171,7 +179,17 @@ def test_the_share_is_a_moving_average_of_what_training_sees():
 
 
 def test_a_copy_has_learned_nothing():
-    assert not hasattr(clone(with_share(0.4)), "robust_share_")
+    assert clone(with_share(0.4)).robust_share_ == 0
+
+
+def test_what_it_learned_is_pickled_as_a_number_and_goes_on_in_partial_fit():
+    assert pickle.loads(pickle.dumps(with_share(0.4))).robust_share_ == pytest.approx(0.4)
+    clf, shares = RobustClassifier(attack=BulletTrain(PGD(eps=0.05, steps=2)), random_state=0), []
+    for _ in range(6):
+        clf.partial_fit(X, labels)
+        shares.append(float(clf.attack_.robust_share_))
+    assert shares == sorted(shares)
+    assert shares[-1] > 2 * shares[0]
 
 
 def test_attacks_outside_of_training_teach_it_nothing():
@@ -231,7 +249,8 @@ def test_by_name_it_goes_around_the_default_attack_fitted_to_the_data():
         (BulletTrain(robust_step_size=-1.0), "robust_step_size"),
         (BulletTrain(gamma=2), "gamma"),
         (BulletTrain(momentum=1.0), "momentum"),
-        (BulletTrain(attack="pgd"), "attack"),
+        (BulletTrain(attack="pdg"), "pdg"),
+        (BulletTrain(attack=3), "attack"),
         (BulletTrain(PGD(eps=-1)), "eps"),
         (BulletTrain(FGSM()), "no number of steps"),
         (BulletTrain(BulletTrain()), "no number of steps"),

@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from sklearn_acs import PGD, BulletTrain, Dynamics, InBatchSelection, RobustClassifier
+from sklearn_acs import FGSM, PGD, BulletTrain, Dynamics, FastLPA, InBatchSelection, RobustClassifier
 
 X = (load_digits(n_class=4).images / 16).astype(np.float32)[:96]
 y = load_digits(n_class=4).target[:96]
@@ -34,7 +34,20 @@ def test_groups_are_those_of_predictions_and_robust_accuracy(objective):
 def test_the_default_attack_is_the_trainings_with_five_steps():
     dynamics = Dynamics()
     fit(dynamics, attack=BulletTrain(PGD(eps=0.07, norm="l2", steps=9)))
-    assert dynamics.attack_.get_params() == PGD(eps=0.07, norm="l2", steps=5, init="uniform").get_params()
+    assert dynamics.attack_.get_params() == PGD(eps=0.07, norm="l2", steps=5).get_params()
+
+
+def test_single_step_training_is_judged_by_five_steps():
+    dynamics = Dynamics()
+    fit(dynamics, objective="fast", attack=FGSM(eps=0.07, random_start=True))
+    assert dynamics.attack_.get_params() == PGD(eps=0.07, steps=5).get_params()
+
+
+@pytest.mark.parametrize("attack", [PGD(eps=0.1, norm="l2"), PGD(eps=0.1, norm="l1"), FastLPA(), BulletTrain()])
+def test_a_batch_without_a_right_sample_is_no_trouble(attack):
+    dynamics = Dynamics(attack, n_samples=3)
+    fit(dynamics, lr=1e-12, max_epochs=1, batch_size=1, X=X[:3], y=y[:3])
+    assert sum(dynamics.table_.rows[0][1:4]) == 3
 
 
 def test_history_has_the_counts():

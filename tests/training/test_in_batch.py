@@ -6,10 +6,10 @@ import torch
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, EpochScoring
 from torch.nn import functional as F
 
-from sklearn_acs import PGD, InBatchSelection, RobustClassifier, StabilityTracker
+from sklearn_acs import PGD, BulletTrain, InBatchSelection, RobustClassifier, StabilityTracker
 
 X = (load_digits(n_class=4).images / 16).astype(np.float32)[:96]
 y = load_digits(n_class=4).target[:96]
@@ -17,13 +17,18 @@ STEPS = 3
 
 
 class Record(Callback):
-    """Remembers the batches and what of them was trained on; with the rate at 0, by the model that is recorded."""
+    """Remembers the batches and what of them was trained on."""
 
     def __init__(self):
         self.steps = []
 
+    def on_batch_begin(self, net, batch=None, **kwargs):
+        self.whole = batch
+
     def on_batch_end(self, net, batch=None, trained=None, inputs=None, loss=None, **kwargs):
-        self.steps.append((batch, trained, inputs, loss))
+        assert torch.equal(batch[0], trained.x)
+        assert torch.equal(batch[1], trained.y)
+        self.steps.append((self.whole, trained, inputs, loss))
 
 
 def fit(in_batch, **params):
@@ -158,6 +163,40 @@ def test_goes_with_a_coreset_and_a_tracker():
     clf, _ = fit(InBatchSelection(share=0.5), selector="craig", max_epochs=6, callbacks=[tracker])
     assert tracker.times_seen_.sum() == sum(clf.history_[:, "adversarial_taken"])
     assert clf.history_[-1, "adversarial_taken"] < 0.6 * clf.history_[-1, "coreset_size"]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_skorchs_training_scores_are_those_of_what_was_trained_on(when):
+    score = EpochScoring("accuracy", on_train=True, name="right")
+    clf, _ = fit(InBatchSelection(share=0.5, when=when), callbacks=[score])
+    assert all(0 <= right <= 1 for right in clf.history_[:, "right"])
+
+
+def test_bullet_train_learns_from_whole_batches_also_where_the_hardest_are_chosen_after():
+    seen = []
+
+    class Watched(BulletTrain):
+        def observe(self, adv_logits, y):
+            seen.append(len(y))
+            super().observe(adv_logits, y)
+
+    fit(InBatchSelection(share=0.25, when="after"), attack=Watched(PGD(eps=0.1, steps=STEPS)))
+    assert seen == [32] * 6
+
+
+def test_the_adaptive_share_goes_on_in_partial_fit():
+    clf, shares = RobustClassifier(in_batch=InBatchSelection("adaptive"), attack=PGD(steps=1), random_state=0), []
+    for _ in range(4):
+        clf.partial_fit(X, y)
+        shares.append(clf.history_[-1, "in_batch_share"])
+    assert shares[0] == 1
+    assert shares == sorted(shares, reverse=True)
+    assert shares[-1] < 1
+
+
+def test_it_is_no_callback_for_the_list():
+    with pytest.raises(ValueError, match="in_batch"):
+        fit(None, callbacks=[InBatchSelection()])
 
 
 def test_same_seed_same_bits_and_the_parameter_is_left_alone():

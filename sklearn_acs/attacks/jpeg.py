@@ -1,0 +1,225 @@
+"""JPEG: perturbations that are bounded in the frequencies that JPEG keeps, and by how finely it keeps them."""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from math import pi
+from numbers import Integral, Real
+from typing import ClassVar
+
+import torch
+from sklearn.utils._param_validation import Interval
+from torch import Tensor
+from torch.nn import functional as F
+
+from sklearn_acs.attacks.balls import uniform
+from sklearn_acs.attacks.base import Clip
+from sklearn_acs.attacks.transform import Transform, TransformAttack
+
+_CELL = 16  # pixels a side of what 4:2:0 codes together: four blocks of brightness and one of each colour
+
+# The quantisation tables that the standard gives as examples (ITU-T T.81, Annex K), frequencies rising down and right.
+_LUMA = (
+    (16, 11, 10, 16, 24, 40, 51, 61),
+    (12, 12, 14, 19, 26, 58, 60, 55),
+    (14, 13, 16, 24, 40, 57, 69, 56),
+    (14, 17, 22, 29, 51, 87, 80, 62),
+    (18, 22, 37, 56, 68, 109, 103, 77),
+    (24, 35, 55, 64, 81, 104, 113, 92),
+    (49, 64, 78, 87, 103, 121, 120, 101),
+    (72, 92, 95, 98, 112, 100, 103, 99),
+)
+_CHROMA_LOW = ((17, 18, 24, 47), (18, 21, 26, 66), (24, 26, 56, 99), (47, 66, 99, 99))
+_CHROMA_HIGH = 99
+
+
+class JPEG(TransformAttack):
+    """JPEG attack: the coefficients that JPEG stores are moved, each by a share of its quantisation step.
+
+    ``x' = x + decode(bound * v / 2)`` with each v in [-1, 1], and coefficients counted in quantisation steps. Sign
+    steps on v raise the loss. With ``bound=1`` the change is as large as that of JPEG's own rounding at quality 50.
+
+    Parameters
+    ----------
+    bound : float, default=0.25
+        Largest change of a coefficient, in units of half its quantisation step.
+    steps : int, default=200
+        Gradient steps, each one forward and one backward pass.
+    step_size : float or None, default=None
+        Length of a step in the same units; None is ``bound / sqrt(steps)``.
+    restarts : int, default=1
+        Runs from fresh starts, uniform in the bound. Samples that are broken leave.
+
+    See Also
+    --------
+    PGD : The same in the space of pixels.
+
+    Notes
+    -----
+    Images have one channel, or red, green and blue, whose two colour differences are coded at half resolution
+    (4:2:0). They may have any size: the perturbation is made for the next multiple of 16 pixels, and cut. The range
+    of a channel is `clip`, and (0, 1) without one. `start` is a tensor of shape (batch, n), `bound * v` in the order
+    of `coefficients`.
+
+    1. The published attack also halves the colour resolution of the image itself, and so changes it before any
+       attack; here that is done to the perturbation alone.
+    2. The published code takes its first step from a start that it has not scaled by the bound; here all are alike.
+    3. Each sample keeps the best of all steps, see `TransformAttack`; the published code returns the last.
+
+    References
+    ----------
+    Kang, Sun, Hendrycks, Brown, Steinhardt, "Testing robustness against unforeseen adversaries", arXiv:1908.08016.
+    Settings: for 0.25, Laidlaw, Singla, Feizi, "Perceptual adversarial robustness: defense against unseen threat
+    models", ICLR 2021.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_acs import JPEG
+    >>> from sklearn_acs.attacks.jpeg import coefficients
+    >>> from sklearn_acs.models import convnet
+    >>> model, x, y = convnet((3, 16, 16), 3), torch.rand(5, 3, 16, 16), torch.tensor([0, 1, 2, 0, 1])
+    >>> x_adv = JPEG(bound=0.5, steps=5).perturb(model, x, y)
+    >>> bool((coefficients(x_adv) - coefficients(x)).abs().max() <= 0.5 / 2 + 1e-4)
+    True
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        **TransformAttack._parameter_constraints,
+        "step_size": [Interval(Real, 0, None, closed="neither"), None],
+        "restarts": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(
+        self, bound: float = 0.25, *, steps: int = 200, step_size: float | None = None, restarts: int = 1
+    ) -> None:
+        self.bound = bound
+        self.steps = steps
+        self.step_size = step_size
+        self.restarts = restarts
+
+    def _start(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        if x.shape[1] not in (1, 3):
+            raise ValueError(f"JPEG is for images of 1 or 3 channels; got samples of shape {tuple(x.shape[1:])}")
+        height, width = _padded(x)
+        per_pixel = 1.0 if x.shape[1] == 1 else 1.5
+        return self.bound * (2 * uniform((len(x), int(per_pixel * height * width)), x, generator) - 1)
+
+    def _transform(self, x: Tensor, clip: Clip) -> Transform:
+        width = 1.0 if clip is None else clip[1] - clip[0]
+
+        def transform(moves: Tensor) -> Tensor:
+            x_adv = x + width * decode(moves / 2, x.shape[1:])
+            return x_adv if clip is None else x_adv.clamp(*clip)
+
+        return transform
+
+    def _ascent(self, parameters: Tensor) -> Callable[[Tensor], object]:
+        step_size = self.bound / self.steps**0.5 if self.step_size is None else self.step_size
+        return lambda gradient: parameters.add_(gradient.sign(), alpha=step_size)
+
+
+def decode(moves: Tensor, shape: Sequence[int]) -> Tensor:
+    """What JPEG's decoder makes of coefficients: the linear map from these to pixels.
+
+    Parameters
+    ----------
+    moves : Tensor of shape (batch, n)
+        Coefficients in units of their quantisation steps, in the order of `coefficients`.
+    shape : (C, H, W)
+        Of one image; C is 1 or 3.
+
+    Returns
+    -------
+    Tensor of shape (batch, C, H, W)
+        Pixels, 1 being the whole range of a channel, and grey 0.
+    """
+    channels, height, width = shape
+    high, wide = _padded(moves.new_empty(0, *shape))
+    luma = moves[:, : high * wide].reshape(-1, 1, high, wide)
+    image = _blockwise(_dct(moves), luma * _tiled(_luma_table(moves), luma))
+    if channels == 3:
+        chroma = moves[:, high * wide :].reshape(-1, 2, high // 2, wide // 2)
+        chroma = _blockwise(_dct(moves), chroma * _tiled(_chroma_table(moves), chroma))
+        image = torch.cat([image, chroma.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)], dim=1)
+        image = torch.einsum("ij,njhw->nihw", _ycc_of_rgb(moves)[1], image)
+    return image[:, :, :height, :width] / 255
+
+
+def coefficients(x: Tensor) -> Tensor:
+    """What JPEG's encoder would round: the coefficients of images in units of their quantisation steps.
+
+    Parameters
+    ----------
+    x : Tensor of shape (batch, C, H, W)
+        Images of 1 or 3 channels in [0, 1].
+
+    Returns
+    -------
+    Tensor of shape (batch, n)
+        Those of brightness, where they lie in a plane of the image's size, and those of the two colour differences,
+        in planes of half its width and height. Images are continued to multiples of 16 pixels by those at their edge.
+    """
+    height, width = _padded(x)
+    image = 255 * F.pad(x, (0, width - x.shape[3], 0, height - x.shape[2]), mode="replicate")
+    if x.shape[1] == 3:
+        image = torch.einsum("ij,njhw->nihw", _ycc_of_rgb(x)[0], image)
+    luma = _blockwise(_dct(x).T, image[:, :1] - 128)
+    planes = [luma / _tiled(_luma_table(x), luma)]
+    if x.shape[1] == 3:
+        chroma = _blockwise(_dct(x).T, F.avg_pool2d(image[:, 1:], 2))
+        planes.append(chroma / _tiled(_chroma_table(x), chroma))
+    return torch.cat([plane.flatten(1) for plane in planes], dim=1)
+
+
+def _padded(x: Tensor) -> tuple[int, int]:
+    """Height and width up to the next multiple of 16."""
+    height, width = (-(-side // _CELL) * _CELL for side in x.shape[2:])
+    return height, width
+
+
+def _blockwise(matrix: Tensor, planes: Tensor) -> Tensor:
+    """``matrix.T @ block @ matrix`` for each block of 8 by 8."""
+    blocks = planes.unflatten(3, (-1, 8)).unflatten(2, (-1, 8))
+    return torch.einsum("ncavbw,vy,wx->ncaybx", blocks, matrix, matrix).flatten(4).flatten(2, 3)
+
+
+def _tiled(table: Tensor, planes: Tensor) -> Tensor:
+    return table.repeat(planes.shape[2] // 8, planes.shape[3] // 8)
+
+
+def _dct(like: Tensor) -> Tensor:
+    """The orthonormal cosine transform of 8 numbers, (frequency, place)."""
+    return _exact_dct().to(like)
+
+
+@cache
+def _exact_dct() -> Tensor:
+    frequency, place = torch.arange(8, dtype=torch.float64)[:, None], torch.arange(8, dtype=torch.float64)
+    waves = 0.5 * torch.cos((2 * place + 1) * frequency * pi / 16)
+    return torch.cat([waves[:1] / 2**0.5, waves[1:]])
+
+
+def _luma_table(like: Tensor) -> Tensor:
+    return torch.tensor(_LUMA, dtype=like.dtype, device=like.device)
+
+
+def _chroma_table(like: Tensor) -> Tensor:
+    table = torch.full((8, 8), _CHROMA_HIGH, dtype=like.dtype, device=like.device)
+    table[:4, :4] = torch.tensor(_CHROMA_LOW)
+    return table
+
+
+def _ycc_of_rgb(like: Tensor) -> tuple[Tensor, Tensor]:
+    """From red, green, blue to brightness and the two colour differences (ITU-R BT.601), and back."""
+    there, back = _exact_ycc()
+    return there.to(like), back.to(like)
+
+
+@cache
+def _exact_ycc() -> tuple[Tensor, Tensor]:
+    red, blue = 0.299, 0.114
+    y = torch.tensor([red, 1 - red - blue, blue], dtype=torch.float64)
+    cb = (torch.tensor([0.0, 0.0, 1.0]) - y) / (2 * (1 - blue))
+    cr = (torch.tensor([1.0, 0.0, 0.0]) - y) / (2 * (1 - red))
+    there = torch.stack([y, cb, cr])
+    return there, torch.linalg.inv(there)

@@ -1,0 +1,139 @@
+"""What attacks have in common that bend an image by a bounded transform: the ascent on the transform's parameters."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import ClassVar
+
+import torch
+from sklearn.utils._param_validation import Interval
+from torch import Tensor, nn
+
+from sklearn_acs.attacks.base import Attack, AttackLoss, Clip
+from sklearn_acs.attacks.perceptual import margin_loss
+
+Transform = Callable[[Tensor], Tensor]
+"""From parameters, one set a sample, to the batch's transformed images."""
+
+
+class TransformAttack(Attack):
+    """Base class of attacks on the parameters of an image transform, each at most `bound`, 0 changing nothing.
+
+    Of all the points that the ascent comes by, each sample keeps the best: a misclassified one if there is any, and
+    among equals the one of highest loss.
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        "bound": [Interval(Real, 0, None, closed="neither")],
+        "steps": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    bound: float
+    steps: int
+
+    def _attack(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        loss: AttackLoss,
+        clip: Clip,
+        generator: torch.Generator,
+        start: Tensor | None,
+        clean_logits: Tensor | None,
+    ) -> Tensor:
+        if x.ndim != 4:
+            raise ValueError(f"{type(self).__name__} is for images; got samples of shape {tuple(x.shape[1:])}")
+        transform = self._transform(x, clip)
+        first = self._start(x, generator)
+        if start is not None:
+            if start.shape != first.shape:
+                raise ValueError(f"start must be of shape {tuple(first.shape)}; got {tuple(start.shape)}")
+            first = start.clamp(-self.bound, self.bound)
+        parameters = first.clone().requires_grad_()
+        ascend = self._ascent(parameters)
+        best, best_value, best_broken = x, torch.full_like(y, -torch.inf, dtype=x.dtype), torch.zeros_like(y).bool()
+        for step in range(self.steps + 1):
+            with torch.set_grad_enabled(step < self.steps):
+                x_adv = transform(parameters)
+                logits = model(x_adv)
+                value = loss(logits, y, clean_logits)
+            with torch.no_grad():
+                broken = logits.argmax(1) != y
+                better = (broken & ~best_broken) | ((broken == best_broken) & (value > best_value))
+                best = torch.where(better[:, None, None, None], x_adv, best)
+                best_value, best_broken = torch.where(better, value, best_value), best_broken | broken
+            if step < self.steps:
+                gradient = torch.autograd.grad((value - self._penalty(parameters)).sum(), parameters)[0]
+                with torch.no_grad():
+                    ascend(gradient)
+                    parameters.clamp_(-self.bound, self.bound)
+        return best
+
+    @abstractmethod
+    def _transform(self, x: Tensor, clip: Clip) -> Transform:
+        """Make the transform of one batch; what does not depend on parameters is computed here, once."""
+
+    @abstractmethod
+    def _start(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """First parameters, (batch, ...)."""
+
+    @abstractmethod
+    def _ascent(self, parameters: Tensor) -> Callable[[Tensor], object]:
+        """Make the function that moves `parameters`, in place, up the gradient that it is given."""
+
+    def _penalty(self, parameters: Tensor) -> Tensor:
+        """What is taken off the loss of each sample, (batch,)."""
+        return torch.zeros(len(parameters), dtype=parameters.dtype, device=parameters.device)
+
+
+class SmoothTransformAttack(TransformAttack):
+    """Base class of those that raise the margin with Adam, starting from no change, and want parameters smooth."""
+
+    _parameter_constraints: ClassVar[dict] = {
+        **TransformAttack._parameter_constraints,
+        "step_size": [Interval(Real, 0, None, closed="neither")],
+        "smoothness": [Interval(Real, 0, None, closed="left")],
+    }
+
+    step_size: float
+    smoothness: float
+
+    def default_loss(self, logits: Tensor, y: Tensor, clean_logits: Tensor | None = None) -> Tensor:
+        """What the attack raises unless told otherwise, per sample: the margin of the best wrong class."""
+        return margin_loss(logits, y)
+
+    def _ascent(self, parameters: Tensor) -> Callable[[Tensor], object]:
+        # Adam works on each number by itself: one sample's steps do not depend on the others in its batch.
+        optimizer = torch.optim.Adam([parameters], lr=self.step_size, maximize=True)
+
+        def ascend(gradient: Tensor) -> None:
+            parameters.grad = gradient
+            optimizer.step()
+
+        return ascend
+
+    def _penalty(self, parameters: Tensor) -> Tensor:
+        return self.smoothness / self.bound * roughness(parameters)
+
+
+def roughness(field: Tensor) -> Tensor:
+    """How much a field changes from each point of its grid to the neighbours.
+
+    ``sum_p sum_q sqrt(|field(p) - field(q)|^2 + 1e-10)`` over points p and their neighbours q in the grid.
+
+    Parameters
+    ----------
+    field : Tensor of shape (batch, components, ...)
+        Vectors on a grid of any number of axes.
+
+    Returns
+    -------
+    Tensor of shape (batch,)
+    """
+    total = torch.zeros(len(field), dtype=field.dtype, device=field.device)
+    for axis in range(2, field.ndim):
+        change = field.diff(dim=axis).pow(2).sum(1)
+        # The small number keeps the gradient finite where neighbours agree. Each pair counts once from either side.
+        total = total + 2 * (change + 1e-10).sqrt().flatten(1).sum(1)
+    return total

@@ -1,0 +1,263 @@
+"""One model under many attacks: a row for each, and the worst case over all of them sample by sample."""
+
+import os
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from sklearn.base import clone
+from torch import Tensor
+from tqdm import tqdm
+
+from sklearn_acs.attacks import PGD, Attack
+from sklearn_acs.attacks.base import Clip
+from sklearn_acs.evaluation.masking import find_masking
+from sklearn_acs.evaluation.result import BROKEN, NORMS, WITHSTOOD, Evaluation
+from sklearn_acs.evaluation.state import State, fingerprint
+from sklearn_acs.evaluation.subject import Subject, choice
+from sklearn_acs.evaluation.suites import make_attacks
+from sklearn_acs.inputs import dataset_sample
+
+Attacks = str | Attack | Sequence[str | Attack] | Mapping[str, str | Attack]
+"""A suite, an attack, or several of them."""
+
+
+def evaluate(
+    model: Any,
+    X: Any,
+    y: ArrayLike | Tensor | None = None,
+    attacks: Attacks = "quick",
+    *,
+    clip: Clip = (0.0, 1.0),
+    batch_size: int = 256,
+    random_state: int = 0,
+    worst_case_only: bool = False,
+    check_masking: bool = False,
+    state_path: str | os.PathLike | None = None,
+    verbose: int = 0,
+) -> Evaluation:
+    """Judge one model by many attacks, and by the worst of them for each sample.
+
+    Parameters
+    ----------
+    model : RobustClassifier or nn.Module
+        A fitted classifier, which knows its labels and clip range, or any module from inputs to logits.
+    X : array-like, DataFrame, Tensor or torch Dataset
+        For a classifier as in its `fit`; for a module a table (n, features), images (n, H, W), (n, C, H, W) or
+        (n, H, W, C), uint8 or floats in `clip`, which it gets channels first and as floats, or a Dataset of them.
+    y : array-like of shape (n,) or None
+        True labels; for a module 0 to C-1; None for a Dataset, which brings its own.
+    attacks : str, Attack, list or dict, default="quick"
+        A suite, an attack by name or as an object, a list of these, or a dict of attacks by the names of their rows.
+        The suites are "quick" (PGD-20), "linf" and "l2" (PGD with 50 steps and 10 restarts, and AutoAttack, at 8/255
+        and 80/255), "linf-sweep" (that PGD at 4, 8 and 16/255, and AutoAttack at 8/255), and "unseen" (AutoAttack at
+        8/255 in linf and 1 in l2, JPEG, StAdv, ReColor, PPGD and LPA). Their radii are for images in [0, 1]; "quick"
+        also goes with a classifier of tables, and there means 0.1 standard deviations of each feature.
+    clip : (float, float) or None, default=(0, 1)
+        The box that a module's inputs live in.
+    batch_size : int, default=256
+        Samples attacked together.
+    random_state : int, default=0
+        Seed of the attacks. Each of them draws the same whatever else is in `attacks`.
+    worst_case_only : bool, default=False
+        Whether samples that one attack broke are spared by the later ones, which saves their time: the worst case is
+        sought and the rows then tell the accuracy under an attack and all before it. By default every attack sees all
+        samples that are classified rightly, and its row is its own.
+    check_masking : bool, default=False
+        Whether to look for signs of masked gradients, on up to 500 samples; costs about 70 forward and 50 backward
+        passes for each. They are looked for in the ball of the first PGD among the attacks, and of "pgd" where there is
+        none.
+    state_path : str, Path or None, default=None
+        File that keeps what has been found, written after each batch. An evaluation that was interrupted goes on from
+        it, to the same result bit for bit. It stays when all is done.
+    verbose : int, default=0
+        1 shows a progress bar with the attack and the accuracy under it so far.
+
+    Returns
+    -------
+    Evaluation
+        A table: the clean accuracy, each attack, and the worst case; with what became of each sample.
+
+    Raises
+    ------
+    ValueError
+        The data or a parameter cannot be used, or `state_path` is of another evaluation.
+
+    See Also
+    --------
+    robust_accuracy : One number for one attack.
+    make_robustness_report : The table and the pictures on one page.
+
+    Notes
+    -----
+    1. Samples that are misclassified as they are count as wrong in every row and are not attacked.
+    2. An example with NaN or infinity does not count as adversarial; NaN among the logits counts as a wrong answer.
+    3. Perturbations that leave the ball or the box they were promised to stay in are told of in `warnings`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_acs import PGD, evaluate
+    >>> model = torch.nn.Linear(1, 2)
+    >>> with torch.no_grad():
+    ...     _ = model.weight.copy_(torch.tensor([[-1.0], [1.0]])), model.bias.copy_(torch.tensor([0.5, -0.5]))
+    >>> X, y = [[0.1], [0.45], [0.55], [0.9]], [0, 0, 1, 1]
+    >>> result = evaluate(model, X, y, {"weak": PGD(eps=0.01), "strong": PGD(eps=0.2)})
+    >>> result["attack"], result["accuracy"]
+    (['clean', 'weak', 'strong', 'worst case'], [1.0, 1.0, 0.5, 0.5])
+    >>> result.worst_case_
+    array([ True, False, False,  True])
+    """
+    for name, value, least in (("batch_size", batch_size, 1), ("random_state", random_state, 0)):
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name}={value!r} must be an int of {least} or more")
+    batch_size, random_state = int(batch_size), int(random_state)
+    subject = Subject.of(model, X, y, clip)
+    made = make_attacks(attacks, is_table=subject.form.is_table)
+    settled = {name: subject.settle(attack, by_name) for name, (attack, by_name) in made.items()}
+
+    start = perf_counter()
+    predicted = subject.predictions(batch_size)
+    clean = predicted == subject.data.y.cpu()
+    clean_seconds = perf_counter() - start
+    key = "" if state_path is None else _key(subject, predicted, settled, batch_size, random_state, worst_case_only)
+    state = State(len(settled), len(subject), state_path, key)
+
+    total = len(settled) * int(clean.sum())
+    masking = None
+    with subject.connected(state.warnings), tqdm(total=total, disable=not verbose, unit="sample") as bar:
+        if clean.any() and len(settled) > 1:
+            _try_out(subject, settled, clean.nonzero()[0])
+        for number, (name, attack) in enumerate(settled.items()):
+            bar.set_description(name)
+            left = clean.clone()
+            if worst_case_only:
+                left &= ~torch.from_numpy((state.outcomes[:number] == BROKEN).any(0))
+            bar.update(int((clean & ~left).sum()))
+            _run(subject, name, attack, number, left, state, batch_size, random_state, bar)
+        if check_masking:
+            reference = next((attack for attack in settled.values() if isinstance(attack, PGD)), None)
+            masking = find_masking(subject, reference, batch_size=batch_size, random_state=random_state)
+    return Evaluation(
+        list(settled),
+        clean.numpy(),
+        state.outcomes,
+        state.sizes,
+        [clean_seconds, *state.seconds],
+        norms=NORMS[: 2 + any(getattr(attack, "norm", None) == "l1" for attack in settled.values())],
+        worst_case_only=worst_case_only,
+        warnings=state.warnings,
+        masking=masking,
+    )
+
+
+def _try_out(subject: Subject, attacks: Mapping[str, Attack], row: Tensor) -> None:
+    """Take one step of each attack on one sample.
+
+    What cannot work (images without colour, weights that are not there) fails before hours of other attacks, not after.
+    """
+    x, y = next(subject.fetch([row]))
+    for name, attack in attacks.items():
+        brief = {length: 1 for length in ("steps", "restarts", "rounds") if length in attack.get_params(deep=False)}
+        if "steps" not in brief:
+            continue
+        trial = clone(attack).set_params(**brief)
+        try:
+            trial.perturb(subject.module, x, y, clip=subject.clip, generator=subject.generator(0))
+        except Exception as error:
+            error.add_note(f"in attack {name!r}, tried on one sample")
+            raise
+
+
+def _run(
+    subject: Subject,
+    name: str,
+    attack: Attack,
+    number: int,
+    left: Tensor,
+    state: State,
+    batch_size: int,
+    random_state: int,
+    bar: tqdm,
+) -> None:
+    """Attack the samples `left` batch by batch, those that the state already knows about excepted."""
+    # A batch holds the same samples and draws from a generator of its own whether or not a run was interrupted.
+    batches = list(enumerate(left.nonzero().squeeze(1).split(batch_size)))
+    done = state.outcomes[number] > 0
+    to_do = [(i, rows) for i, rows in batches if len(rows) and not done[rows.numpy()].all()]
+    bar.update(int(done.sum()))
+    since = perf_counter()
+    for (i, rows), (x, y) in zip(to_do, subject.fetch([rows for _, rows in to_do]), strict=True):
+        generator = subject.generator(random_state, i)
+        x_adv = attack.perturb(subject.module, x, y, clip=subject.clip, generator=generator)
+        finite = x_adv.flatten(1).isfinite().all(1)
+        broken = finite & (choice(subject.logits(x_adv)) != y)
+        sizes = perturbation_sizes(x_adv - x)
+        where = rows.numpy()  # as a tensor, a single row would be taken for an int
+        state.outcomes[number, where] = torch.where(broken, BROKEN, WITHSTOOD).cpu().numpy()
+        state.sizes[:, number, where] = sizes.cpu().numpy()
+        for text in [*getattr(attack, "warnings_", ()), *_overstepped(attack, x_adv, sizes, finite, subject.clip)]:
+            warning = f"{name}: {text}"
+            if warning not in state.warnings:
+                state.warnings.append(warning)
+        now = perf_counter()
+        state.seconds[number] += now - since
+        since = now
+        state.save()
+        bar.update(len(rows))
+        found = state.outcomes[number]
+        bar.set_postfix(broken=f"{(found == BROKEN).sum() / (found > 0).sum():.1%}")
+
+
+def perturbation_sizes(delta: Tensor) -> Tensor:
+    """Sizes of perturbations in linf, l2 and l1.
+
+    Parameters
+    ----------
+    delta : Tensor of shape (batch, ...)
+        Perturbations.
+
+    Returns
+    -------
+    Tensor of shape (3, batch)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_acs.evaluation.evaluating import perturbation_sizes
+    >>> perturbation_sizes(torch.tensor([[3.0, -4.0]])).tolist()
+    [[4.0], [5.0], [7.0]]
+    """
+    flat = delta.flatten(1).float()
+    return torch.stack([flat.abs().amax(1), torch.linalg.vector_norm(flat, dim=1), flat.abs().sum(1)])
+
+
+def _overstepped(attack: Attack, x_adv: Tensor, sizes: Tensor, finite: Tensor, clip: Clip) -> list[str]:
+    """What is wrong with adversarial examples, if anything is."""
+    found = []
+    if not finite.all():
+        found.append("some examples have NaN or infinity; they do not count as adversarial")
+    eps, norm = getattr(attack, "eps", None), str(getattr(attack, "norm", "")).lower()
+    if norm in NORMS and eps is not None and np.ndim(eps) == 0:
+        largest = sizes[NORMS.index(norm)][finite].max().item() if finite.any() else 0.0
+        if largest > eps * (1 + 1e-3) + 1e-6:
+            found.append(f"perturbations leave the ball of radius {eps:.4g} in {norm}")
+    if clip is not None and finite.any():
+        low, high, slack = x_adv[finite].min().item(), x_adv[finite].max().item(), 1e-6 * (clip[1] - clip[0])
+        if low < clip[0] - slack or high > clip[1] + slack:
+            found.append(f"examples leave the box {clip}")
+    return found
+
+
+def _key(subject: Subject, predicted: Tensor, attacks: Mapping[str, Attack], *parameters: Any) -> str:
+    """What tells this evaluation from others.
+
+    Predictions are among it, since a module may compute with more than its weights; logits are not, since another
+    number of threads rounds them differently. Of a Dataset, evenly spaced samples stand for all.
+    """
+    samples = subject.samples if isinstance(subject.samples, Tensor) else dataset_sample(subject.samples)
+    return fingerprint(subject.module, samples, subject.data.y, predicted, attacks, subject.clip, parameters)

@@ -1,0 +1,217 @@
+"""Signs of masked gradients: an attack that fails for want of a gradient makes a model look robust that is not."""
+
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sklearn_acs.attacks import FGSM, PGD
+from sklearn_acs.attacks.balls import gaussian
+from sklearn_acs.attacks.base import Clip, cross_entropy, frozen
+from sklearn_acs.evaluation.subject import Subject, choice
+
+SAMPLES = 500
+"""Samples that are looked at, at most, evenly spaced."""
+
+STEPS = 20
+NOISES = 20
+"""Random perturbations of each sample."""
+
+TOLERANCE = 0.01
+"""By how much, in shares of the samples, a weaker attack may do better by chance."""
+
+CHANCE = 2
+"""The same in samples, where they are few."""
+
+LEFT_AT_LARGE = 0.05
+"""Share of the samples that may be left right within a radius in which every sample can be turned into any other."""
+
+FLAT = 0.05
+"""Share of the samples that may have no gradient."""
+
+UNBOXED = 100
+"""The large radius, in those of the attack, where samples live in no box."""
+
+
+class MaskingCheck(NamedTuple):
+    """One sign of masked gradients.
+
+    Attributes
+    ----------
+    name : str
+        Which one.
+    flagged : bool
+        Whether it was found.
+    reason : str
+        What was measured and what it means, in a sentence.
+    """
+
+    name: str
+    flagged: bool
+    reason: str
+
+
+def find_masking(
+    subject: Subject, reference: PGD | None, *, batch_size: int = 256, random_state: int = 0
+) -> list[MaskingCheck]:
+    """Look for signs of masked gradients around PGD with the radius and norm of `reference`.
+
+    Parameters
+    ----------
+    subject : Subject
+        Model and samples, of which up to 500 are looked at.
+    reference : PGD or None
+        What to take radius and norm from; None is "pgd".
+    batch_size : int, default=256
+        Samples attacked together.
+    random_state : int, default=0
+        Seed of random starts and noise.
+
+    Returns
+    -------
+    list of MaskingCheck
+
+    References
+    ----------
+    Athalye, Carlini, Wagner, "Obfuscated gradients give a false sense of security", ICML 2018.
+    Carlini et al., "On evaluating adversarial robustness", 2019, arXiv:1902.06705.
+    """
+    if reference is None:
+        reference = cast(PGD, subject.settle(PGD(), by_name=True))
+    rows = torch.linspace(0, len(subject) - 1, min(len(subject), SAMPLES)).round().long()
+    parts = []
+    for number, (x, y) in enumerate(subject.fetch(rows.split(batch_size))):
+        generator = subject.generator(random_state, number)
+        parts.append(outcomes(subject.module, x, y, reference, subject.clip, generator))
+    return judge({name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]})
+
+
+def outcomes(
+    module: nn.Module, x: Tensor, y: Tensor, reference: PGD, clip: Clip, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Which samples are right as they are, under attacks weaker and stronger than PGD-20, and have no gradient.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The model.
+    x, y : Tensor
+        A batch.
+    reference : PGD
+        Its radius and norm.
+    clip : (float, float) or None
+        The box.
+    generator : torch.Generator
+        Of random starts and noise.
+
+    Returns
+    -------
+    dict of Tensor of bool, of shape (batch,), on the CPU
+    """
+    ball: dict[str, Any] = {"eps": reference.eps, "norm": reference.norm}
+    large: dict[str, Any] = {"eps": _large_eps(reference, x, clip), "norm": reference.norm}
+    attacks = {
+        "attack": PGD(**ball, steps=STEPS),
+        "few": PGD(**ball, steps=STEPS // 4),
+        "one": FGSM(**ball),
+        "large": PGD(**large, steps=STEPS),
+    }
+    with frozen(module):
+        right = {"clean": _right(module, x, y)}
+        for name, attack in attacks.items():
+            right[name] = _right(module, attack.perturb(module, x, y, clip=clip, generator=generator), y)
+        right["noise"] = torch.ones_like(right["clean"])
+        around = reference.ball(x, clip)
+        for _ in range(NOISES):
+            # One step up a random direction: as far out as the ball goes, where noise does the most.
+            delta = around.project(around.ascend(torch.zeros_like(x), gaussian(x, generator), around.eps))
+            right["noise"] &= _right(module, x + delta, y)
+        point = x.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            gradient = torch.autograd.grad(cross_entropy(module(point), y).sum(), point)[0]
+        size = gradient.flatten(1).abs().amax(1)
+        right["flat"] = (size == 0) | ~size.isfinite()
+    return {name: values.cpu() for name, values in right.items()}
+
+
+def judge(found: dict[str, np.ndarray]) -> list[MaskingCheck]:
+    """Outcomes sample by sample -> signs of masked gradients, each with its numbers.
+
+    Parameters
+    ----------
+    found : dict of ndarray of bool
+        What `outcomes` returns.
+
+    Returns
+    -------
+    list of MaskingCheck
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_acs.evaluation.masking import judge
+    >>> yes, no = np.ones(100, dtype=bool), np.zeros(100, dtype=bool)
+    >>> sound = {"clean": yes, "attack": no, "few": no, "one": no, "large": no, "noise": yes, "flat": no}
+    >>> [check.name for check in judge({**sound, "flat": yes}) if check.flagged]
+    ['no gradient']
+    """
+    clean = found["clean"]
+    n, n_right = len(clean), int(clean.sum())
+    left = {name: int((clean & found[name]).sum()) for name in ("attack", "few", "one", "large", "noise")}
+    share = {name: count / n for name, count in left.items()}
+    chance = max(TOLERANCE * n, CHANCE)
+    weaker = left["attack"] - chance  # if a weaker attack leaves fewer than this, something is wrong
+    raw, flat = int(found["attack"].sum()), int((clean & found["flat"]).sum())
+    name = f"PGD-{STEPS}"
+    return [
+        MaskingCheck(
+            "noise",
+            left["noise"] < weaker,
+            f"accuracy is {share['noise']:.1%} under the worst of {NOISES} random perturbations and "
+            f"{share['attack']:.1%} under {name}; noise should not do better than an attack that follows gradients.",
+        ),
+        MaskingCheck(
+            "fewer steps",
+            left["few"] < weaker,
+            f"accuracy is {share['few']:.1%} under {STEPS // 4} steps and {share['attack']:.1%} under {STEPS}; more "
+            "steps should not do worse.",
+        ),
+        MaskingCheck(
+            "one step",
+            left["one"] < weaker,
+            f"accuracy is {share['one']:.1%} under one step (FGSM) and {share['attack']:.1%} under {name}; one step "
+            "should not do better than many.",
+        ),
+        MaskingCheck(
+            "large radius",
+            share["large"] > LEFT_AT_LARGE,
+            f"accuracy is {share['large']:.1%} within a radius in which every sample can be turned into any other; it "
+            f"should fall to 0, and to at most {LEFT_AT_LARGE:.0%} here.",
+        ),
+        MaskingCheck(
+            "better under attack",
+            raw > n_right + chance,
+            f"of {n} samples, {n_right} are right as they are and {raw} under {name}, the wrong ones attacked as "
+            "well; an attack should not help.",
+        ),
+        MaskingCheck(
+            "no gradient",
+            flat > FLAT * n_right,
+            f"of {n_right} samples that are classified rightly, {flat} have a loss whose gradient is zero or not "
+            "finite; attacks by gradients do not move those.",
+        ),
+    ]
+
+
+def _right(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    with torch.no_grad():
+        return choice(module(x)) == y
+
+
+def _large_eps(reference: PGD, x: Tensor, clip: Clip) -> Any:
+    """A radius as large as the box, or many times that of the attack where there is none."""
+    if clip is None:
+        return UNBOXED * np.asarray(reference.eps) if np.ndim(reference.eps) else UNBOXED * cast(float, reference.eps)
+    n_features = x[0].numel()
+    return (clip[1] - clip[0]) * {"linf": 1.0, "l2": n_features**0.5, "l1": float(n_features)}[reference.norm]

@@ -1,0 +1,87 @@
+"""Axes to draw on: those that are given, or new ones; matplotlib is imported when a picture is drawn."""
+
+from math import ceil
+from typing import Any
+
+import numpy as np
+
+WIDE = 5.0
+"""Width of a figure in inches from which panels go side by side."""
+
+
+def pyplot(what: str) -> Any:
+    """matplotlib.pyplot, or an error that says what needs it and where it comes from."""
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError(f"{what} needs matplotlib: pip install 'sklearn_acs[plot]'") from error
+    return plt
+
+
+def one_axes(ax: Any, what: str) -> Any:
+    """The axes given, or those of a new figure."""
+    if ax is None:
+        _, ax = pyplot(what).subplots(layout="constrained")
+    return _bare(ax)
+
+
+def several_axes(ax: Any, n: int, what: str, *, height: float = 2.3) -> list[Any]:
+    """The `n` axes given, or those of a new figure of the usual width: two in a row if it is wide."""
+    if ax is None:
+        plt = pyplot(what)
+        width = plt.rcParams["figure.figsize"][0]
+        columns = min(n, 2) if width >= WIDE else 1
+        rows = ceil(n / columns)
+        figure = plt.figure(figsize=(width, height * rows), layout="constrained")
+        ax = [figure.add_subplot(rows, columns, i + 1) for i in range(n)]
+    given = list(np.ravel(ax))
+    if len(given) != n:
+        raise ValueError(f"ax must be {n} axes, one for each panel; got {len(given)}")
+    return [_bare(axes) for axes in given]
+
+
+def legend_above(ax: Any, handles: list[Any] | None = None) -> Any:
+    """A legend over the axes, where it hides nothing, with as many columns as fit."""
+    if handles is None:
+        handles, _ = ax.get_legend_handles_labels()
+    size = inches("small")
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    width = ax.get_position().width * ax.figure.get_figwidth()
+    columns = max(
+        1, min(len(handles), int(width / (size * (0.56 * longest + 2.7))))
+    )  # letters, and what is around them
+    return ax.legend(
+        handles=handles,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=columns,
+        frameon=False,
+        fontsize="small",
+        borderaxespad=0.2,
+        handlelength=1.2,
+        handletextpad=0.5,
+        columnspacing=1.0,
+    )
+
+
+def inches(size: str) -> float:
+    """Height of a font size such as "small"."""
+    from matplotlib.font_manager import FontProperties
+
+    return FontProperties(size=size).get_size_in_points() / 72
+
+
+def plain(text: str) -> str:
+    """Text that matplotlib takes for no formula."""
+    return text.replace("$", r"\$")
+
+
+def cut(text: str, longest: float) -> str:
+    """Text of no more than so many letters."""
+    return text if len(text) <= longest else text[: max(1, int(longest) - 1)] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def _bare(ax: Any) -> Any:
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.set_axisbelow(True)
+    return ax

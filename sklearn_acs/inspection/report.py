@@ -1,0 +1,194 @@
+"""One page that tells how robust a classifier is and how it was trained."""
+
+import os
+import platform
+import re
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from html import escape
+from importlib.metadata import version
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+from torch.utils.data import Dataset
+
+import sklearn_acs
+from sklearn_acs.attacks import PGD
+from sklearn_acs.evaluation import Evaluation, evaluate
+from sklearn_acs.evaluation.evaluating import Attacks
+from sklearn_acs.inspection._axes import pyplot
+from sklearn_acs.inspection._estimators import fitted
+from sklearn_acs.inspection.coreset import CoresetDisplay
+from sklearn_acs.inspection.cost import CostDisplay
+from sklearn_acs.inspection.dynamics import DynamicsDisplay
+from sklearn_acs.inspection.perturbation import PerturbationDisplay
+from sklearn_acs.inspection.robustness_curve import RobustnessCurveDisplay
+from sklearn_acs.tables import Table
+
+CURVE_SAMPLES = 500
+"""Samples that the curve over radii is drawn from, at most."""
+
+PACKAGES = ("scikit-learn", "skorch", "numpy")
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 760px; margin: 2em auto; padding: 0 1em; color: #222; }
+h1 { font-size: 1.6em; } h2 { font-size: 1.2em; margin: 2em 0 0.5em; border-bottom: 1px solid #ddd; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: 0.25em 0.9em 0.25em 0; text-align: right; border-bottom: 1px solid #eee; }
+th:first-child, td:first-child { text-align: left; } .words th, .words td { text-align: left; vertical-align: top; }
+.words td:not(:last-child) { white-space: nowrap; } .words td:last-child { overflow-wrap: anywhere; }
+.reasons th:last-child, .reasons td:last-child { text-align: left; }
+img { max-width: 100%; } .found { color: #b00020; font-weight: 600; }
+"""
+
+
+def make_robustness_report(
+    clf: Any,
+    X: Any,
+    y: ArrayLike | Tensor | None,
+    path: str | os.PathLike,
+    attacks: Attacks = "quick",
+    *,
+    y_train: ArrayLike | None = None,
+    title: str = "Robustness report",
+    **options: Any,
+) -> Evaluation:
+    """Evaluate a classifier and write all that is known about it into one HTML file.
+
+    The page holds the evaluation, signs of masked gradients, accuracy over radii, examples, what the fit cost, its
+    coresets and dynamics, the parameters, and versions. It needs nothing from elsewhere: pictures are inside, and there
+    is no script.
+
+    Parameters
+    ----------
+    clf : RobustClassifier
+        A fitted classifier.
+    X : array-like, DataFrame, Tensor or torch Dataset
+        Samples that it was not fitted on.
+    y : array-like of shape (n,) or None
+        Their labels; None for a Dataset.
+    path : str or Path
+        The file to write.
+    attacks : str, Attack, list or dict, default="quick"
+        A suite or attacks, as in `evaluate`.
+    y_train : array-like or None, default=None
+        The labels of the fit, for the classes of its coresets.
+    title : str, default="Robustness report"
+        Heading of the page.
+    **options
+        Further parameters of `evaluate`; masked gradients are looked for unless ``check_masking=False``.
+
+    Returns
+    -------
+    Evaluation
+        The table on the page.
+
+    See Also
+    --------
+    evaluate : The table alone.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn_acs import RobustClassifier, make_robustness_report
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = RobustClassifier(max_epochs=4, random_state=0).fit(X[::2], y[::2])
+    >>> with TemporaryDirectory() as folder:
+    ...     result = make_robustness_report(clf, X[1::2], y[1::2], Path(folder) / "report.html")
+    >>> result["attack"]
+    ['clean', 'PGD-20', 'worst case']
+    """
+    clf = fitted(clf, "clf")
+    plt = pyplot("make_robustness_report")
+    if not Path(path).parent.is_dir():  # said before the work
+        raise FileNotFoundError(f"path={os.fspath(path)!r} is in a folder that does not exist")
+    result = evaluate(clf, X, y, attacks, **{"check_masking": True, **options})
+    with plt.style.context("default"), plt.rc_context({"figure.figsize": (7.0, 3.4), "font.size": 9}):
+        sections = [*_findings(result), *_pictures(plt, clf, X, y, y_train), *_training(clf)]
+    body = "".join(f"<section><h2>{escape(heading)}</h2>{content}</section>\n" for heading, content in sections)
+    page = (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<style>{STYLE}</style></head>\n<body><h1>{escape(title)}</h1>\n{body}</body></html>\n"
+    )
+    Path(path).write_text(page, encoding="utf-8")
+    return result
+
+
+def _findings(result: Evaluation) -> Iterator[tuple[str, str]]:
+    about = f"{len(result.clean_):,} samples. Attacked are those that are right as they are; accuracy is of all."
+    if result.worst_case_only:
+        about += " Samples that one attack broke are spared by the next: accuracy is under it and all before it."
+    warnings = "".join(f"<p>{escape(warning)}</p>" for warning in result.warnings)
+    yield "Accuracy under attack", f'<p>{about}</p><div class="wide">{Table._repr_html_(result)}</div>{warnings}'
+    if result.masking is not None:
+        rows = "".join(
+            f"<tr><td>{escape(check.name)}</td>"
+            + ('<td class="found">found</td>' if check.flagged else "<td>not found</td>")
+            + f"<td>{escape(check.reason)}</td></tr>"
+            for check in result.masking
+        )
+        head = "<thead><tr><th>sign</th><th></th><th>what was measured</th></tr></thead>"
+        yield "Signs of masked gradients", f'<table class="words">{head}<tbody>{rows}</tbody></table>'
+
+
+def _pictures(plt: Any, clf: Any, X: Any, y: Any, y_train: Any) -> Iterator[tuple[str, str]]:
+    """Every display that there is data for."""
+    is_array = not isinstance(X, Dataset)
+    attack = clf.attack_.for_evaluation()
+    displays: list[tuple[str, bool, Callable[[], Any]]] = [
+        (
+            "Accuracy over the radius",
+            is_array and isinstance(attack, PGD),
+            lambda: RobustnessCurveDisplay.from_estimator(clf, X[:CURVE_SAMPLES], y[:CURVE_SAMPLES], name=repr(attack)),
+        ),
+        (
+            "Examples",
+            is_array and not clf.input_format_.is_table,
+            lambda: PerturbationDisplay.from_estimator(clf, X, y, n_images=min(6, len(X))),
+        ),
+        ("What the fit cost", True, lambda: CostDisplay.from_estimator(clf)),
+        ("Coresets", bool(clf.coresets_), lambda: CoresetDisplay.from_estimator(clf, y_train)),
+        (
+            "Dynamics of the fit",
+            any("robust" in row for row in clf.history_),
+            lambda: DynamicsDisplay.from_estimator(clf),
+        ),
+    ]
+    for heading, is_known, make in displays:
+        if is_known:
+            figure = make().figure_
+            file = BytesIO()
+            figure.savefig(file, format="png", dpi=150)
+            plt.close(figure)
+            data = b64encode(file.getvalue()).decode()
+            yield heading, f'<img alt="{escape(heading)}" src="data:image/png;base64,{data}">'
+
+
+def _training(clf: Any) -> Iterator[tuple[str, str]]:
+    total = clf.cost_.total
+    rows = [
+        [name, cost.forwards, cost.backwards, cost.seconds] for name, cost in [*clf.cost_.items(), ("total", total)]
+    ]
+    table = Table(["phase", "forwards", "backwards", "seconds"], rows)
+    yield "Cost by phase", f'<div class="wide">{table._repr_html_()}</div>'
+    if clf.coresets_:
+        yield "Selections", f'<div class="wide reasons">{clf.selection_report()._repr_html_()}</div>'
+    parameters = {**clf.get_params(deep=False), "attack_": clf.attack_, "clip_": clf.clip_}
+    shown = [[name, re.sub(" at 0x[0-9a-f]+", "", repr(value))] for name, value in parameters.items()]
+    yield "Parameters", _words(["parameter", "value"], shown)
+    versions = [["sklearn_acs", sklearn_acs.__version__], ["torch", str(torch.__version__)]]
+    versions += [[name, version(name)] for name in PACKAGES]
+    device = torch.cuda.get_device_name(clf.net_.device) if str(clf.net_.device).startswith("cuda") else clf.net_.device
+    versions += [["Python", platform.python_version()], ["system", platform.platform()], ["device", str(device)]]
+    yield "Versions", _words(["what", "version"], versions)
+
+
+def _words(columns: list[str], rows: list[list[str]]) -> str:
+    return Table(columns, rows)._repr_html_().replace("<table>", '<table class="words">', 1)

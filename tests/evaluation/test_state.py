@@ -1,0 +1,106 @@
+"""The file that an evaluation goes on from, and the fingerprint that says whose it is."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sklearn_acs import PGD
+from sklearn_acs.evaluation.state import State, fingerprint
+
+
+def test_a_state_comes_back_as_it_was(tmp_path):
+    state = State(2, 3, tmp_path / "state", "key")
+    state.outcomes[:] = [[0, 1, 2], [2, 1, 0]]
+    state.sizes[1] = 0.5
+    state.seconds[1] = 1.5
+    state.warnings.append("Übung")
+    state.save()
+    back = State(2, 3, tmp_path / "state", "key")
+    for name in ("outcomes", "sizes", "seconds"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(state, name))
+        assert getattr(back, name).dtype == getattr(state, name).dtype
+    assert back.warnings == ["Übung"]
+
+
+def test_nothing_is_left_beside_the_file(tmp_path):
+    State(1, 1, tmp_path / "state", "key")
+    assert os.listdir(tmp_path) == ["state"]
+
+
+def test_nothing_is_written_without_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    State(1, 1).save()
+    assert os.listdir(tmp_path) == []
+
+
+def test_another_key_is_refused_and_the_file_left_alone(tmp_path):
+    path = tmp_path / "state"
+    State(1, 1, path, "key")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="another evaluation"):
+        State(1, 1, path, "other")
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut short"])
+def test_another_file_is_refused(tmp_path, content):
+    path = tmp_path / "state"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="not the state of an evaluation"):
+        State(1, 1, path, "key")
+    assert path.read_bytes() == content
+
+
+def test_pickled_objects_are_not_read(tmp_path):
+    path = tmp_path / "state"
+    with path.open("wb") as file:
+        np.savez(file, about=np.array([object()], dtype=object))
+    with pytest.raises(ValueError, match="not the state of an evaluation"):
+        State(1, 1, path, "key")
+
+
+def test_a_folder_that_is_not_there_is_known_at_once(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        State(1, 1, tmp_path / "nowhere" / "state")
+
+
+def things():
+    model = nn.Linear(2, 2)
+    with torch.no_grad():
+        model.weight.fill_(1.0), model.bias.fill_(0.0)
+    return [
+        torch.arange(4.0),
+        torch.arange(4.0).reshape(2, 2),
+        torch.arange(4),
+        torch.arange(4.0).bfloat16(),
+        np.arange(4.0),
+        np.arange(4, dtype=np.int32),
+        model,
+        nn.Sequential(model),
+        PGD(),
+        PGD(eps=0.1),
+        PGD(eps=np.array([0.1, 0.2])),
+        {"a": 1},
+        {"a": "1"},
+        [1, [2]],
+        [[1], 2],
+        None,
+        "None",
+    ]
+
+
+def test_fingerprints_tell_things_apart_and_know_them_again():
+    found = [fingerprint(thing) for thing in things()]
+    assert found == [fingerprint(thing) for thing in things()]
+    assert len(set(found)) == len(found)
+
+
+def test_one_weight_makes_another_fingerprint():
+    model = nn.Linear(2, 2)
+    before = fingerprint(model)
+    with torch.no_grad():
+        model.bias[1] += 1e-6
+    assert fingerprint(model) != before
