@@ -2,8 +2,8 @@
 
     python examples/evaluate_images.py DATA_FOLDER
 
-DATA_FOLDER is that of train_images.py. PGD with 20 and 50 steps, AutoAttack, spatial and JPEG attacks, the worst case over
-all of them, and the signs of masked gradients. Writes docs/results/evaluation.md.
+DATA_FOLDER is that of train_images.py. PGD with 20 and 50 steps, AutoAttack, spatial and JPEG attacks, the worst
+case over all of them, and the signs of masked gradients. Writes docs/results/evaluation.md.
 """
 
 from argparse import ArgumentParser
@@ -44,8 +44,10 @@ def main() -> None:
         seconds = f"Trained in {clf.cost_.total.seconds:.0f} seconds."
         sections.append(f"## {name}\n\n{seconds}\n\n```text\n{result}\n```\n\nMasked gradients?\n\n{signs}\n")
     text = (
-        f"# Evaluation\n\nFashion-MNIST, {len(X):,} training and {len(X_test):,} test images, linf {EPS}, {args.epochs} "
-        "epochs, one seed.\n\n" + "\n".join(sections) + f"\nMade by `examples/evaluate_images.py`. {hardware()}\n"
+        f"# Evaluation\n\nFashion-MNIST, {len(X):,} training and {len(X_test):,} test images, linf {EPS}, "
+        f"{args.epochs} epochs, one seed.\n\n"
+        + "\n".join(sections)
+        + f"\nMade by `examples/evaluate_images.py`. {hardware()}\n"
     )
     (RESULTS / "evaluation.md").write_text(text)
 
