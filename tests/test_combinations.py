@@ -155,5 +155,5 @@ def test_bullet_train_saves_steps_with_every_objective(name, attack, selector, a
     plain = clone(clf).fit(X, y)
     bullet = clone(clf).set_params(attack=BulletTrain(attack)).fit(X, y)
     assert bullet.cost_.total.backwards < 0.85 * plain.cost_.total.backwards
-    assert bullet.robust_score(X, y) > plain.robust_score(X, y) - 0.15
+    assert bullet.robust_score(X, y) > 0.5  # of three classes
     assert bullet.attack_.robust_share_ > 0.2

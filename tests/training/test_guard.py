@@ -61,7 +61,7 @@ def guard_of(clf):
 
 def test_the_weights_and_buffers_of_the_last_good_epoch_are_restored_and_training_ends():
     guard = CollapseGuard()
-    with pytest.warns(ConvergenceWarning, match="collapsed in epoch 4 of 5"):
+    with pytest.warns(ConvergenceWarning, match="collapsed in epoch 4"):
         clf = make([Ruin(4), guard]).fit(X, y)
     assert state_of(clf) == state_of(make(max_epochs=3).fit(X, y))
     assert guard.collapsed_epoch_ == len(clf.history_) == 4
@@ -214,8 +214,10 @@ class Nowhere(Attack):
 
 
 def test_an_attack_without_a_ball_is_refused():
-    with pytest.raises(ValueError, match=r"CollapseGuard .* attack=Nowhere\(\) has none; .*guard=None"):
+    with pytest.raises(ValueError, match=r"guard=0.2 .* attack=Nowhere\(\) has none; .*guard=None"):
         make(objective="fast", attack=Nowhere()).fit(X, y)
+    with pytest.raises(ValueError, match=r"CollapseGuard .* attack=Nowhere\(\) has none"):
+        make([CollapseGuard()], attack=Nowhere()).fit(X, y)
 
 
 @pytest.mark.parametrize("max_fall", [0, -0.1, 1.1, "much", None])
