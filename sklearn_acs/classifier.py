@@ -68,6 +68,9 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         Share of the samples, in (0, 1), that a fit holds out where its selector asks for validation samples, as
         "glister" does: stratified, neither trained on nor part of a coreset, and attacked at every selection.
         `coreset_frac` is then a share of the others. Other selectors hold out nothing.
+    selection_attack : str, Attack or None, default=None
+        The attack at selections, for example one of fewer steps. None is that of training, and where that remembers
+        (``PGD(init="previous")``), no attack: a selection reads the perturbations that training had last.
     in_batch : InBatchSelection or None, default=None
         Train on the hardest samples of each batch alone; goes with a coreset and without.
     max_epochs : int, default=30
@@ -80,7 +83,7 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         Highest learning rate. None is 0.1 for "sgd" and 0.002 for "adam" and "adamw".
     lr_schedule : {"one-cycle", "cosine", "multistep", "constant"} or callable, default="one-cycle"
         Factor of `lr` over the steps really taken; a callable gets the share of training done, 0 to 1.
-    augment : {"crop", "flip", "crop-flip"}, callable or None, default=None
+    augment : {"crop", "flip", "cutout", "crop-flip", ...}, callable or None, default=None
         Change of each training batch before its attack; a callable is ``augment(x, generator) -> x`` on a batch of
         (C, H, W) images. Selections look at the samples as they are.
     clip : (float, float), "auto" or None, default="auto"
@@ -158,7 +161,17 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
     (True, True)
     """
 
-    _routes = ("module", "objective", "attack", "selector", "in_batch", "optimizer", "iterator_train", "callbacks")
+    _routes = (
+        "module",
+        "objective",
+        "attack",
+        "selector",
+        "selection_attack",
+        "in_batch",
+        "optimizer",
+        "iterator_train",
+        "callbacks",
+    )
 
     _parameter_constraints: ClassVar[dict] = {
         "module": [StrOptions({"auto", *MODELS}), nn.Module, callable],
@@ -170,6 +183,7 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         "warmup_frac": [Interval(Real, 0, 1, closed="left")],
         "select_by": [StrOptions(set(SELECT_BY))],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "selection_attack": [StrOptions(set(ATTACKS)), Attack, None],
         "in_batch": [InBatchSelection, None],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -197,6 +211,7 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         warmup_frac: float = 0.5,
         select_by: str = "batch",
         validation_fraction: float = 0.1,
+        selection_attack: str | Attack | None = None,
         in_batch: InBatchSelection | None = None,
         max_epochs: int = 30,
         batch_size: int = 128,
@@ -221,6 +236,7 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         self.warmup_frac = warmup_frac
         self.select_by = select_by
         self.validation_fraction = validation_fraction
+        self.selection_attack = selection_attack
         self.in_batch = in_batch
         self.max_epochs = max_epochs
         self.batch_size = batch_size

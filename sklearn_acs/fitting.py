@@ -36,12 +36,14 @@ from sklearn_acs.parts import RoutedParamsMixin, make_part
 from sklearn_acs.prediction import settle_attack
 from sklearn_acs.selectors import SELECTORS
 from sklearn_acs.selectors.base import BaseSelector
-from sklearn_acs.training.augment import AUGMENTS
-from sklearn_acs.training.batches import Batches
+from sklearn_acs.training.adversary import Adversary
+from sklearn_acs.training.augment import AUGMENTS, Augmentation
+from sklearn_acs.training.batches import Batches, StreamedData
 from sklearn_acs.training.coreset import CoresetSelection, coreset_size
 from sklearn_acs.training.cost import CostMeter
 from sklearn_acs.training.guard import CollapseGuard
 from sklearn_acs.training.in_batch import InBatchSelection
+from sklearn_acs.training.memory import PerturbationMemory
 from sklearn_acs.training.net import AdversarialNet, Run, find_device
 from sklearn_acs.training.optimization import LR_SCHEDULES, OPTIMIZERS, LrFactor, LrSchedule
 from sklearn_acs.training.progress import Progress
@@ -59,6 +61,7 @@ class FittingMixin(RoutedParamsMixin):
     attack: Any
     selector: Any
     select_by: str
+    selection_attack: Any
     in_batch: Any
     validation_fraction: float
     batch_size: int
@@ -126,6 +129,12 @@ class FittingMixin(RoutedParamsMixin):
         default = objective.default_attack() if given is None else given
         attack = make_part("attack", default, ATTACKS, self._routed("attack"), base=Attack)
 
+        selection_attack = self.selection_attack
+        if selection_attack is not None:
+            options = self._routed("selection_attack")
+            selection_attack = make_part("selection_attack", selection_attack, ATTACKS, options, base=Attack)
+        elif options := self._routed("selection_attack"):
+            raise ValueError(f"selection_attack=None has no parameters {sorted(options)}; give an attack")
         in_batch = None
         if self.in_batch is not None:
             in_batch = make_part("in_batch", self.in_batch, {}, base=InBatchSelection)
@@ -149,6 +158,10 @@ class FittingMixin(RoutedParamsMixin):
             data = make_data(samples, labels, self.input_format_, self.clip_, device)
             by_name = not isinstance(given, Attack) and "attack__eps" not in vars(self)
             self.attack_ = settle_attack(attack, by_name, self.input_format_, self._statistics[1], objective)
+            if selection_attack is not None:
+                by_name = isinstance(self.selection_attack, str) and "selection_attack__eps" not in vars(self)
+                settle_attack(selection_attack, by_name, self.input_format_, self._statistics[1], objective)
+            self._check_memory(one_pass)
             n_select = coreset_size(len(data), schedule.coreset_frac, self.select_by, self.batch_size)
             selection = CoresetSelection(schedule, selector, self.select_by, n_select, selection_state)
             batches = self._make_batches(data, weight, seeds, device)
@@ -171,8 +184,11 @@ class FittingMixin(RoutedParamsMixin):
             selection_cost = selection.attacks + (len(held_out.data) / len(data) if held_out else 0)
             progress = Progress(schedule, len(data), n_select, selection_cost, bool(self.verbose))
             generator = torch.Generator(device=device).manual_seed(seeds.attack)
+            adversaries = self._make_adversaries(objective, selection_attack, data, generator)
+            training, selecting, validating = adversaries
+            run = Run(batches, rows, n_given, training, selecting, meter, progress, held_out, validating)
             try:
-                net.train(Run(batches, rows, n_given, generator, meter, progress, held_out))
+                net.train(run)
             finally:
                 selection.layer_ = None
                 self.coresets_ = {
@@ -180,6 +196,38 @@ class FittingMixin(RoutedParamsMixin):
                     for epoch, coreset in selection.coresets_.items()
                 }
                 self.coreset_ = next(reversed(self.coresets_.values()), None)
+
+    def _check_memory(self, one_pass: bool) -> None:
+        """Refuse a remembering attack where nothing can be remembered, before any work."""
+        if not self.attack_.remembers:
+            return
+        if one_pass:
+            raise ValueError(
+                f"attack={self.attack_!r} remembers a sample's perturbation from one epoch to the next, and partial_fit "
+                "sees each sample once; use another init, with more steps, or fit"
+            )
+        if not (self.augment is None or isinstance(self.augment, str | Augmentation)):
+            raise ValueError(
+                f"attack={self.attack_!r} moves remembered perturbations along with the augmentation, and that of "
+                f"augment={self.augment!r} is not known; use one of {sorted(AUGMENTS)}"
+            )
+
+    def _make_adversaries(
+        self, objective: Objective, selection_attack: Attack | None, data: Any, generator: torch.Generator
+    ) -> tuple[Adversary, Adversary, Adversary]:
+        """Who attacks in training, at selections, and the samples held out for them."""
+        attack, memory = self.attack_, None
+        if attack.remembers:
+            shape, streamed = (len(data), *self.input_format_.model_shape), isinstance(data, StreamedData)
+            max_age = attack.get_params().get("max_age")
+            memory = PerturbationMemory(shape, generator.device, on_disk=streamed, max_age=max_age)
+        training = Adversary(attack, objective, self.clip_, generator, memory)
+        if selection_attack is None:
+            validating = attack.for_evaluation() if attack.remembers else attack
+            return training, replace(training, reads=True), replace(training, attack=validating, memory=None)
+        forgetful = replace(training, attack=selection_attack, memory=None)
+        selecting = replace(forgetful, memory=memory) if selection_attack.remembers else forgetful
+        return training, selecting, forgetful
 
     def _read(
         self, X: Any, y: Any, sample_weight: ArrayLike | None, classes: ArrayLike | None, *, reset: bool

@@ -105,7 +105,7 @@ class Alternate(Callback):
 
     def on_train_begin(self, net: AdversarialNet, **kwargs: Any) -> None:
         """Give the bare loop the weights, the data and the randomness that ours begins with."""
-        batches, generator = net.run_.batches, net.run_.generator
+        batches, generator = net.run_.batches, net.run_.adversary.generator
         x, y = batches.data.x, batches.data.y
         model = build_model("convnet", tuple(x.shape[1:]), int(y.max()) + 1, mean=0.0, scale=1.0)
         model.load_state_dict(net.module_.state_dict())

@@ -50,6 +50,11 @@ class Attack(BaseEstimator, ABC):
     _parameter_constraints: ClassVar[dict] = {}
     restarts: int = 1
 
+    @property
+    def remembers(self) -> bool:
+        """Whether training starts it from the perturbation that the same sample had last."""
+        return False
+
     def default_loss(self, logits: Tensor, y: Tensor, clean_logits: Tensor | None = None) -> Tensor:
         """What the attack raises unless told otherwise, per sample: cross-entropy."""
         return cross_entropy(logits, y)

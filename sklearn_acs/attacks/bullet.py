@@ -100,6 +100,11 @@ class BulletTrain(Attack):
         if "steps" not in inner.get_params():
             raise ValueError(f"attack={inner!r} of BulletTrain takes no number of steps, so that none can be saved")
 
+    @property
+    def remembers(self) -> bool:
+        """Whether training starts the attack inside from the perturbation that the same sample had last."""
+        return self._whole().remembers
+
     def for_evaluation(self) -> Attack:
         """What measures robustness against the attack itself: all its steps, for every sample."""
         return self._whole().for_evaluation()

@@ -64,6 +64,7 @@ class NFGSM(PGD):
 
     steps = 1
     restarts = 1
+    remembers = False
 
     def __init__(
         self,

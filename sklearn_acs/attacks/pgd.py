@@ -13,6 +13,10 @@ from sklearn_acs.attacks.balls import BALLS, Ball
 from sklearn_acs.attacks.base import Attack, AttackLoss, Clip
 
 
+REMEMBERED_STEP = 0.5
+"""Longest default step from a remembered perturbation, in radii of the ball."""
+
+
 class PGD(Attack):
     """Projected gradient descent (PGD): repeated small steps up the loss, kept inside a norm ball.
 
@@ -23,12 +27,18 @@ class PGD(Attack):
     steps : int, default=10
         Gradient steps, each one forward and one backward pass through the model.
     step_size : float or None, default=None
-        Length of a step in the same norm and units; None is ``2.5 * eps / steps``, enough to cross the ball.
+        Length of a step in the same norm and units; None is ``2.5 * eps / steps``, enough to cross the ball, and with
+        ``init="previous"``, whose steps go on from one epoch to the next, `eps` times 1/2, or that if it is less.
     norm : {"linf", "l2", "l1"}, default="linf"
         The norm that `eps` bounds.
-    init : {"auto", "uniform", "normal", "zero"}, default="auto"
+    init : {"auto", "uniform", "normal", "zero", "previous"}, default="auto"
         Where the ascent starts: uniformly in the ball, at 0.001 N(0, 1) a pixel (TRADES and MART), or at the sample
-        itself. "auto" is the start that the training objective asks for, and uniform on its own.
+        itself. "auto" is the start that the training objective asks for, and uniform on its own. "previous" is, in
+        training, the perturbation that the same sample had last, and uniform where there is none: one step an epoch
+        then does the work of many.
+    max_age : int or None, default=None
+        Epochs after which a remembered perturbation that was not renewed is forgotten; None is never. Of use with
+        ``init="previous"`` alone.
     restarts : int, default=1
         Runs from fresh starts. Samples that are broken leave; for the others the run of highest loss is kept.
 
@@ -42,12 +52,16 @@ class PGD(Attack):
     more than one restart.
 
     1. The l2 start is uniform in the l2 ball, not per pixel as in the published code of adversarial coresets.
-    2. An l1 step moves the steepest 5 % of the coordinates by equal amounts (Tramer and Boneh 2019).
+    2. A remembered perturbation is kept as 8-bit steps, moved along with crops and flips (`Augmentation`), and forgotten
+       when `fit` ends. Selections read it instead of attacking. Measured is with 10 steps from a uniform start.
+    3. An l1 step moves the steepest 5 % of the coordinates by equal amounts (Tramer and Boneh 2019).
 
     References
     ----------
     Madry, Makelov, Schmidt, Tsipras, Vladu, "Towards deep learning models resistant to adversarial attacks",
     ICLR 2018.
+    Zheng, Zhang, Gu, Lee, Prakash, "Efficient adversarial training with transferable adversarial examples", CVPR 2020,
+    for remembered perturbations.
 
     Examples
     --------
@@ -64,7 +78,8 @@ class PGD(Attack):
         "steps": [Interval(Integral, 1, None, closed="left")],
         "step_size": [Interval(Real, 0, None, closed="neither"), None],
         "norm": [StrOptions(set(BALLS))],
-        "init": [StrOptions({"auto", "uniform", "normal", "zero"})],
+        "init": [StrOptions({"auto", "uniform", "normal", "zero", "previous"})],
+        "max_age": [Interval(Integral, 1, None, closed="left"), None],
         "restarts": [Interval(Integral, 1, None, closed="left")],
     }
 
@@ -76,6 +91,7 @@ class PGD(Attack):
         step_size: float | None = None,
         norm: str = "linf",
         init: str = "auto",
+        max_age: int | None = None,
         restarts: int = 1,
     ) -> None:
         self.eps = eps
@@ -83,6 +99,7 @@ class PGD(Attack):
         self.step_size = step_size
         self.norm = norm
         self.init = init
+        self.max_age = max_age
         self.restarts = restarts
 
     def validate(self) -> None:
@@ -104,12 +121,22 @@ class PGD(Attack):
         return BALLS[self.norm](x, eps, clip)
 
     def start(self) -> str:
-        """Where a run starts: `init`, and uniform for "auto"."""
-        return "uniform" if self.init == "auto" else self.init
+        """Where a run without a start given begins: `init`, and uniform for "auto" and "previous"."""
+        return "uniform" if self.init in ("auto", "previous") else self.init
 
     def default_step(self, eps: float | Tensor) -> float | Tensor:
         """Length of a step when `step_size` is None."""
-        return 2.5 * eps / self.steps
+        crossing = 2.5 / self.steps  # of radii
+        return (min(crossing, REMEMBERED_STEP) if self.remembers else crossing) * eps
+
+    @property
+    def remembers(self) -> bool:
+        """Whether training starts it from the perturbation that the same sample had last."""
+        return self.init == "previous"
+
+    def for_evaluation(self) -> Attack:
+        """The attack that measures robustness against this one; not remembering, it takes 10 steps at least."""
+        return PGD(self.eps, steps=max(self.steps, 10), norm=self.norm) if self.remembers else self
 
     def _attack(
         self,
@@ -170,6 +197,7 @@ class FGSM(PGD):
 
     steps = 1
     restarts = 1
+    remembers = False
 
     def __init__(
         self,

@@ -1,35 +1,97 @@
-"""Random crops and flips of a whole batch at once, on its device, drawn from a generator of one's own."""
+"""Random crops, flips and cutouts of a whole batch at once, on its device, and the way back."""
+
+from dataclasses import dataclass
+from itertools import product
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sklearn_acs.training.batches import Augment
-
 PADDING = 4
 """Pixels of black border from which crops are cut, as is usual for CIFAR-10."""
 
 
-def crop(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Pad each image of (batch, C, H, W) by 4 pixels and cut a window of the old size at random."""
-    batch, _, height, width = x.shape
-    padded = F.pad(x, [PADDING] * 4)
-    offset = torch.randint(2 * PADDING + 1, (2, batch, 1), device=x.device, generator=generator)
-    rows = offset[0] + torch.arange(height, device=x.device)  # (batch, H)
-    columns = offset[1] + torch.arange(width, device=x.device)  # (batch, W)
-    sample = torch.arange(batch, device=x.device)[:, None, None]
-    return padded[sample, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+class View(NamedTuple):
+    """What each image of a batch shows of itself after augmentation."""
+
+    rows: Tensor  # (batch, H), of the padded image
+    columns: Tensor  # (batch, W), of the padded image, in descending order where it is mirrored
+    hole: Tensor | None  # (batch, 1, H, W), True where it is cut out
+
+    def see(self, x: Tensor) -> Tensor:
+        """Images of shape (batch, C, H, W) as this view shows them, black beyond their border and in the hole."""
+        seen = F.pad(x, [PADDING] * 4)[self._window()].permute(0, 3, 1, 2).contiguous()
+        return seen if self.hole is None else seen.masked_fill_(self.hole, 0)
+
+    def put_back(self, seen: Tensor, whole: Tensor) -> Tensor:
+        """Write what is seen to its place in the whole images; what the view does not show stays as it is there."""
+        if self.hole is not None:
+            seen = torch.where(self.hole, self._replace(hole=None).see(whole), seen)
+        padded = F.pad(whole, [PADDING] * 4)
+        padded[self._window()] = seen.permute(0, 2, 3, 1)
+        return padded[:, :, PADDING:-PADDING, PADDING:-PADDING]
+
+    def take(self, at: Tensor) -> "View":
+        """The views of some images of the batch."""
+        return View(*(None if field is None else field[at.to(field.device)] for field in self))
+
+    def _window(self) -> tuple:
+        sample = torch.arange(len(self.rows), device=self.rows.device)[:, None, None]
+        return sample, slice(None), self.rows[:, :, None], self.columns[:, None, :]
 
 
-def flip(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror each image of (batch, C, H, W) left to right with probability one half."""
-    mirrored = torch.rand(len(x), 1, 1, 1, device=x.device, generator=generator) < 0.5
-    return torch.where(mirrored, x.flip(3), x)
+@dataclass(frozen=True)
+class Augmentation:
+    """A random view of each image: ``augment(x, generator) -> x`` for (batch, C, H, W), drawn in this order.
+
+    Attributes
+    ----------
+    crop : bool
+        Pad by 4 black pixels and cut a window of the old size.
+    flip : bool
+        Mirror left to right with probability one half.
+    cutout : bool
+        Cut a black hole of half the image's height and width, centred anywhere, so that it may reach beyond the border
+        (DeVries and Taylor 2017).
+    """
+
+    crop: bool = False
+    flip: bool = False
+    cutout: bool = False
+
+    def draw(self, x: Tensor, generator: torch.Generator) -> View:
+        """Draw a view of each image."""
+        (batch, _, height, width), device = x.shape, x.device
+        offset = torch.full((2, batch, 1), PADDING, device=device)
+        if self.crop:
+            offset = torch.randint(2 * PADDING + 1, (2, batch, 1), device=device, generator=generator)
+        row, column = torch.arange(height, device=device), torch.arange(width, device=device)
+        rows, columns = offset[0] + row, offset[1] + column
+        if self.flip:
+            mirrored = torch.rand(batch, 1, device=device, generator=generator) < 0.5
+            columns = torch.where(mirrored, columns.flip(1), columns)
+        hole = None
+        if self.cutout:
+            centre = torch.rand(2, batch, 1, device=device, generator=generator)
+            high, wide = covered(row, centre[0], height), covered(column, centre[1], width)
+            hole = (high[:, :, None] & wide[:, None, :])[:, None]
+        return View(rows, columns, hole)
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw a view of each image and show it."""
+        return self.draw(x, generator).see(x)
 
 
-def crop_flip(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Crop, then flip: the usual augmentation of CIFAR-10."""
-    return flip(crop(x, generator), generator)
+def covered(at: Tensor, centre: Tensor, size: int) -> Tensor:
+    """Which positions of 0 to `size` lie in a window of half that size around a share of it, (batch, size)."""
+    first = (centre * size).floor() - size // 4
+    return (at >= first) & (at < first + size // 2)
 
 
-AUGMENTS: dict[str, Augment] = {"crop": crop, "flip": flip, "crop-flip": crop_flip}
+AUGMENTS: dict[str, Augmentation] = {
+    "-".join(name for name, on in zip(("crop", "flip", "cutout"), chosen, strict=True) if on): Augmentation(*chosen)
+    for chosen in product((True, False), repeat=3)
+    if any(chosen)
+}
+"""By name: "crop", "flip", "cutout", and several of them in this order, as in "crop-flip"."""

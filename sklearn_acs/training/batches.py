@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from sklearn_acs.training.augment import Augmentation, View
+
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 """``augment(x, generator) -> x``: a random change of a whole batch, on its device."""
 
@@ -19,6 +21,7 @@ class Batch(NamedTuple):
     y: Tensor  # (batch,), labels 0 to C-1
     weight: Tensor  # (batch,), factor of each sample's loss
     rows: Tensor  # (batch,), positions in the data set, on the CPU
+    view: View | None = None  # of the samples, where an `Augmentation` changed them
 
 
 class ArrayData(Dataset):
@@ -134,7 +137,13 @@ class Batches:
         """Every sample of the coreset once, in a fresh order, augmented."""
         order = self.indices[torch.randperm(len(self.indices), generator=self.generator)]
         for batch in self._read(order, self.weight):
-            yield batch if self.augment is None else batch._replace(x=self.augment(batch.x, self.augment_generator))
+            if isinstance(self.augment, Augmentation):
+                view = self.augment.draw(batch.x, self.augment_generator)
+                yield batch._replace(x=view.see(batch.x), view=view)
+            elif self.augment is not None:
+                yield batch._replace(x=self.augment(batch.x, self.augment_generator))
+            else:
+                yield batch
 
     def everything(self) -> Iterator[Batch]:
         """Every sample of the whole set once, in order, as it is: what a selection looks at."""

@@ -20,6 +20,7 @@ from sklearn_acs.objectives import ADVERSARIAL, CLEAN
 from sklearn_acs.objectives.base import Logits
 from sklearn_acs.selectors import BaseSelector, Coreset, Part
 from sklearn_acs.selectors.base import relative_error
+from sklearn_acs.training.adversary import Adversary
 from sklearn_acs.training.batches import Batches
 from sklearn_acs.training.net import AdversarialNet
 from sklearn_acs.training.schedule import CoresetSchedule
@@ -150,10 +151,11 @@ class CoresetSelection(Callback):
 def last_layer_gradients(net: AdversarialNet, layer: nn.Linear) -> LastLayerGradients:
     """Gradients of the last layer at every sample's current adversarial example, as factors.
 
-    Attacked, forwarded and differentiated batch by batch on the same tensors, without augmentation and in eval mode,
+    Attacked (or read from the memory of an attack that remembers), forwarded and differentiated batch by batch on the same tensors, without augmentation and in eval mode,
     so that neither the batch's other samples nor another crop has a say; only the factors are kept.
     """
-    return _gather(net, layer, net.run_.batches, net.criterion_.loss, net.criterion_.branches)
+    run, objective = net.run_, net.criterion_
+    return _gather(net, layer, run.batches, run.selecting, objective.loss, objective.branches)
 
 
 def validation_gradients(net: AdversarialNet, layer: nn.Linear, held_out: Batches) -> LastLayerGradients:
@@ -163,16 +165,23 @@ def validation_gradients(net: AdversarialNet, layer: nn.Linear, held_out: Batche
     under attack (Li et al. 2023, Eq. 5), whatever else the objective adds up.
     """
     branch = ADVERSARIAL if ADVERSARIAL in net.criterion_.branches else CLEAN
-    return _gather(net, layer, held_out, lambda logits, y: cross_entropy(logits[branch], y), (branch,))
+    adversary = net.run_.validating
+    assert adversary is not None
+    return _gather(net, layer, held_out, adversary, lambda logits, y: cross_entropy(logits[branch], y), (branch,))
 
 
 def _gather(
-    net: AdversarialNet, layer: nn.Linear, batches: Batches, loss: BranchLoss, branches: tuple[str, ...]
+    net: AdversarialNet,
+    layer: nn.Linear,
+    batches: Batches,
+    adversary: Adversary,
+    loss: BranchLoss,
+    branches: tuple[str, ...],
 ) -> LastLayerGradients:
-    """Attack the batches as the objective does, and differentiate `loss`, which looks at `branches`, batch by batch."""
+    """Attack the batches, and differentiate `loss`, which looks at `branches`, batch by batch."""
     parts = []
     for batch in batches.everything():
-        inputs = net.branch_inputs(batch)
+        inputs = net.branch_inputs(batch, adversary)
         inputs = {branch: inputs[branch] for branch in branches}
         with frozen(net.module_):
             factors = batch_factors(net.module_, layer, loss, inputs, batch.y)

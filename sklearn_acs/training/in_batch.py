@@ -119,7 +119,7 @@ class InBatchSelection(BaseEstimator, Callback):
         n_clean = len(batch.y)
         if set(inputs) == {ADVERSARIAL}:
             inputs = {ADVERSARIAL: torch.cat([batch.x, inputs[ADVERSARIAL]])}
-            batch = Batch(*(torch.cat([field, field]) for field in batch))
+            batch = Batch(*(torch.cat([field, field]) for field in batch[:4]))
         with frozen(net.module_), torch.no_grad():
             logits = {branch: net.module_(x) for branch, x in inputs.items()}
         if ADVERSARIAL in logits:
@@ -142,4 +142,5 @@ class InBatchSelection(BaseEstimator, Callback):
 
 def take(batch: Batch, rows: Tensor) -> Batch:
     """Some samples of a batch."""
-    return Batch(*(field[rows.to(field.device)] for field in batch))
+    view = None if batch.view is None else batch.view.take(rows)
+    return Batch(*(field[rows.to(field.device)] for field in batch[:4]), view)

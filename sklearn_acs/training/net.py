@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from sklearn_acs.attacks import Attack
-from sklearn_acs.attacks.base import Clip, frozen
+from sklearn_acs.attacks.base import Clip
 from sklearn_acs.objectives import ADVERSARIAL, CLEAN
+from sklearn_acs.training.adversary import Adversary
 from sklearn_acs.training.batches import Batch, Batches
 from sklearn_acs.training.cost import CostMeter
 from sklearn_acs.training.progress import Progress
@@ -21,15 +22,17 @@ from sklearn_acs.training.progress import Progress
 
 @dataclass
 class Run:
-    """What belongs to one fit and is gone after it: the data, the attacks' randomness, meter and progress bar."""
+    """What belongs to one fit and is gone after it: the data, who attacks them, meter and progress bar."""
 
     batches: Batches
     rows: np.ndarray  # where in X the samples of `batches` come from
     n_given: int  # samples in X
-    generator: torch.Generator
+    adversary: Adversary  # of the training steps
+    selecting: Adversary  # of the same samples at selections
     meter: CostMeter
     progress: Progress
     held_out: Batches | None = None  # of which selectors are told too
+    validating: Adversary | None = None  # of the samples held out
 
 
 class AdversarialNet(NeuralNet):
@@ -101,24 +104,15 @@ class AdversarialNet(NeuralNet):
         """Hand out the run's batches in training, skorch's iterator otherwise."""
         return self.run_.batches if training and self.run_ else super().get_iterator(dataset, training)
 
-    def branch_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        """Inputs of each forward pass that the objective needs: the batch, its adversarial examples, or both."""
-        objective, module = self.criterion_, self.module_
-        inputs = {CLEAN: batch.x} if CLEAN in objective.branches else {}
-        if ADVERSARIAL in objective.branches:
-            clean_logits = None
-            if CLEAN in objective.branches and objective.attack_uses_clean:
-                with frozen(module), torch.no_grad():
-                    clean_logits = module(batch.x)
-            inputs[ADVERSARIAL] = self.attack.perturb(
-                module,
-                batch.x,
-                batch.y,
-                loss=objective.inner_loss,
-                clip=self.clip,
-                generator=self.run_.generator,
-                clean_logits=clean_logits,
-            )
+    def branch_inputs(self, batch: Batch, adversary: Adversary | None = None) -> dict[str, Tensor]:
+        """Inputs of each forward pass that the objective needs: the batch, its adversarial examples, or both.
+
+        The adversary is that of the training steps unless another is given.
+        """
+        adversary = adversary or self.run_.adversary
+        inputs = {CLEAN: batch.x} if CLEAN in self.criterion_.branches else {}
+        if ADVERSARIAL in self.criterion_.branches:
+            inputs[ADVERSARIAL] = adversary.examples(self.module_, batch)
         return inputs
 
     def train_step_single(self, batch: Batch, **fit_params: Any) -> dict[str, Tensor]:
@@ -134,7 +128,7 @@ class AdversarialNet(NeuralNet):
         logits = {branch: module(x) for branch, x in inputs.items()}
         losses = objective.loss(logits, batch.y)
         penalty = objective.penalty(
-            module, batch.x, batch.y, attack=self.attack, clip=self.clip, generator=self.run_.generator
+            module, batch.x, batch.y, attack=self.attack, clip=self.clip, generator=self.run_.adversary.generator
         )
         loss = (batch.weight * (losses if penalty is None else losses + penalty)).mean()
         loss.backward()
@@ -150,6 +144,8 @@ class AdversarialNet(NeuralNet):
         last_finite = deepcopy(self.module_.state_dict())
         lr = self.optimizer_.param_groups[0]["lr"]
         losses, sizes = [], []
+        if self.run_.adversary.memory is not None:
+            self.run_.adversary.memory.epoch += 1
         for batch in iterator:
             pair = (batch.x, batch.y)  # what skorch's callbacks take for a batch
             self.notify("on_batch_begin", batch=pair, training=training)

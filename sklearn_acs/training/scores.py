@@ -17,7 +17,7 @@ def sample_scores(net: AdversarialNet, score: str) -> Tensor:
     """
     found = []
     for batch in net.run_.batches.everything():
-        inputs = net.branch_inputs(batch)
+        inputs = net.branch_inputs(batch, net.run_.selecting)
         if score == "margin":
             inputs = dict([inputs.popitem()])
         with frozen(net.module_):

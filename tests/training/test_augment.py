@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_acs.training.augment import AUGMENTS, PADDING, crop, crop_flip, flip
+from sklearn_acs.training.augment import AUGMENTS, PADDING, View
+
+crop, flip, crop_flip, cutout = (AUGMENTS[name] for name in ("crop", "flip", "crop-flip", "cutout"))
 
 
 def seeded(seed=0):

@@ -153,7 +153,7 @@ def test_streamed_data_gives_the_batches_of_an_array(dtype):
     for batches in pair:
         batches.use_coreset(np.array([1, 5, 9, 13, 17, 21]), np.array([1.0, 2, 3, 4, 5, 6]))
     for of_array, streamed in zip(*pair, strict=True):
-        assert all(map(torch.equal, of_array, streamed))
+        assert all(map(torch.equal, of_array[:4], streamed[:4]))
 
 
 def test_single_samples_are_those_of_the_data_set():

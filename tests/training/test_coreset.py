@@ -25,9 +25,9 @@ class Inspect(Callback):
         selection = dict(net.callbacks_)["coreset_selection"]
         if selection.epoch_ == selection.schedule.n_epochs:
             self.batches = list(net.run_.batches.everything())
-            state = net.run_.generator.get_state()
+            state = net.run_.adversary.generator.get_state()
             self.inputs = [net.branch_inputs(batch) for batch in self.batches]
-            net.run_.generator.set_state(state)
+            net.run_.adversary.generator.set_state(state)
             self.gradients = last_layer_gradients(net, selection.layer_)
 
 
@@ -169,11 +169,11 @@ class InspectScores(Callback):
 
     def on_epoch_end(self, net, **kwargs):
         run, self.scores = net.run_, {}
-        state = run.generator.get_state()
+        state = run.adversary.generator.get_state()
         for name in ("loss", "margin"):
-            run.generator.set_state(state)
+            run.adversary.generator.set_state(state)
             self.scores[name] = sample_scores(net, name)
-        run.generator.set_state(state)
+        run.adversary.generator.set_state(state)
         self.seen = [(net.branch_inputs(batch), batch.y) for batch in run.batches.everything()]
 
 

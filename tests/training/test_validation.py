@@ -109,10 +109,10 @@ class Inspect(Callback):
     def on_epoch_end(self, net, **kwargs):
         selection = dict(net.callbacks_)["coreset_selection"]
         if selection.epoch_ == selection.schedule.n_epochs:
-            held_out, state = net.run_.held_out, net.run_.generator.get_state()
+            held_out, state = net.run_.held_out, net.run_.adversary.generator.get_state()
             self.batches = list(held_out.everything())
             self.inputs = [net.branch_inputs(batch) for batch in self.batches]
-            net.run_.generator.set_state(state)
+            net.run_.adversary.generator.set_state(state)
             self.gradients = validation_gradients(net, selection.layer_, held_out)
 
 

@@ -1,0 +1,71 @@
+"""Who attacks the batches: in training, in selections, and where selectors look at samples held out."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sklearn_acs.attacks import PGD, Attack
+from sklearn_acs.attacks.base import Clip, frozen
+from sklearn_acs.objectives import CLEAN, Objective
+from sklearn_acs.training.batches import Batch
+from sklearn_acs.training.memory import PerturbationMemory
+
+
+@dataclass
+class Adversary:
+    """An attack that raises an objective's inner loss, from where it was last time if it remembers.
+
+    Attributes
+    ----------
+    attack : Attack
+        The attack.
+    objective : Objective
+        Has the inner loss.
+    clip : (float, float) or None
+        The box that inputs live in.
+    generator : torch.Generator
+        Source of its random starts, on the device of the batches.
+    memory : PerturbationMemory or None
+        Of the data set that the batches come from, for an attack that remembers.
+    reads : bool
+        Take the remembered perturbations as they are, where all of a batch are known, without an attack.
+    """
+
+    attack: Attack
+    objective: Objective
+    clip: Clip
+    generator: torch.Generator
+    memory: PerturbationMemory | None = None
+    reads: bool = False
+
+    def examples(self, module: nn.Module, batch: Batch) -> Tensor:
+        """Adversarial examples of a batch."""
+        if self.memory is None:
+            return self._attack(module, batch, None)
+        within = self.attack.for_evaluation()
+        assert isinstance(within, PGD)
+        ball = within.ball(batch.x, self.clip)
+        start = self.memory.start(batch, ball, ball.start("uniform", self.generator))
+        if self.reads and self.memory.knows(batch.rows).all():
+            x_adv = batch.x + start
+            return x_adv if self.clip is None else x_adv.clamp_(*self.clip)
+        x_adv = self._attack(module, batch, start)
+        self.memory.keep(batch, ball, x_adv - batch.x)
+        return x_adv
+
+    def _attack(self, module: nn.Module, batch: Batch, start: Tensor | None) -> Tensor:
+        clean_logits = None
+        if CLEAN in self.objective.branches and self.objective.attack_uses_clean:
+            with frozen(module), torch.no_grad():
+                clean_logits = module(batch.x)
+        return self.attack.perturb(
+            module,
+            batch.x,
+            batch.y,
+            loss=self.objective.inner_loss,
+            clip=self.clip,
+            generator=self.generator,
+            start=start,
+            clean_logits=clean_logits,
+        )

@@ -1,0 +1,82 @@
+"""The perturbation that each sample had last, kept in the frame of the sample as it is, without augmentation."""
+
+from tempfile import TemporaryFile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sklearn_acs.attacks.balls import Ball
+from sklearn_acs.training.batches import Batch
+
+LEVELS = 127
+"""Positive steps of 8 bits."""
+
+
+class PerturbationMemory:
+    """The last perturbation of every sample of a data set, in 8 bits a value.
+
+    A value is kept in steps of its sample's largest one over 127, both in radii of the ball, so that every norm and
+    every feature's own bound keep their precision: 1 byte a value and 4 a sample, 154 MB for CIFAR-10.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Number of samples, and the shape of one.
+    device : torch.device
+        Where it is kept.
+    on_disk : bool, default=False
+        Keep it in a memory map instead, a temporary file that goes with the object.
+    max_age : int or None, default=None
+        Epochs after which a perturbation that was not renewed is forgotten.
+
+    Attributes
+    ----------
+    epoch : int
+        The epoch that goes on; whoever trains counts it.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], device: torch.device, *, on_disk: bool = False, max_age: int | None = None
+    ) -> None:
+        if on_disk:
+            with TemporaryFile() as file:  # the map stays when the file is closed
+                self._levels = torch.from_numpy(np.memmap(file, np.int8, "w+", shape=shape))
+        else:
+            self._levels = torch.zeros(shape, dtype=torch.int8, device=device)
+        self._largest = torch.zeros(shape[0], device=self._levels.device)
+        self._renewed = np.full(shape[0], -1)  # the epoch of each sample's last perturbation
+        self.on_disk, self.max_age, self.epoch = on_disk, max_age, 0
+
+    def knows(self, rows: Tensor) -> np.ndarray:
+        """Which of these samples have a perturbation that is not too old."""
+        renewed = self._renewed[rows.numpy()]
+        known = renewed >= 0
+        return known if self.max_age is None else known & (self.epoch - renewed <= self.max_age)
+
+    def start(self, batch: Batch, ball: Ball, fresh: Tensor) -> Tensor:
+        """The last perturbations of a batch, as its view shows them, and `fresh` ones where there are none."""
+        remembered = self._read(batch, ball)
+        # A perturbation of zero is no place to start from: a divergence has no gradient there.
+        known = torch.from_numpy(self.knows(batch.rows)).to(fresh.device) & remembered.flatten(1).any(1)
+        if batch.view is not None:
+            remembered = batch.view.see(remembered)
+        return ball.project(torch.where(ball.per_sample(known), remembered, fresh))
+
+    def keep(self, batch: Batch, ball: Ball, delta: Tensor) -> None:
+        """Remember a batch's perturbations; of pixels that its view does not show, the old ones."""
+        if batch.view is not None:
+            delta = batch.view.put_back(delta, self._read(batch, ball))
+        flat = (delta / ball.eps).nan_to_num(0.0, 0.0, 0.0).flatten(1)  # a radius of 0 allows none
+        largest = flat.abs().amax(1)
+        steps = (flat * (LEVELS / largest.clamp(min=1e-30))[:, None]).round_()
+        at, rows = self._levels.device, batch.rows.to(self._levels.device)
+        self._levels[rows] = steps.reshape(delta.shape).to(at, torch.int8)
+        self._largest[rows] = largest.float().to(at)
+        self._renewed[batch.rows.numpy()] = self.epoch
+
+    def _read(self, batch: Batch, ball: Ball) -> Tensor:
+        """Perturbations as they were kept, in input units."""
+        rows = batch.rows.to(self._levels.device)
+        levels, largest = self._levels[rows].to(batch.x), (self._largest[rows] / LEVELS).to(batch.x)
+        return levels * ball.per_sample(largest) * ball.eps
