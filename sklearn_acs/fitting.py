@@ -203,8 +203,8 @@ class FittingMixin(RoutedParamsMixin):
             return
         if one_pass:
             raise ValueError(
-                f"attack={self.attack_!r} remembers a sample's perturbation from one epoch to the next, and partial_fit "
-                "sees each sample once; use another init, with more steps, or fit"
+                f"attack={self.attack_!r} remembers a sample's perturbation from one epoch to the next, and "
+                "partial_fit sees each sample once; use another init, with more steps, or fit"
             )
         if not (self.augment is None or isinstance(self.augment, str | Augmentation)):
             raise ValueError(

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from sklearn_acs.attacks.balls import BALLS, Ball
 from sklearn_acs.attacks.base import Attack, AttackLoss, Clip
 
-
 REMEMBERED_STEP = 0.5
 """Longest default step from a remembered perturbation, in radii of the ball."""
 
@@ -52,8 +51,8 @@ class PGD(Attack):
     more than one restart.
 
     1. The l2 start is uniform in the l2 ball, not per pixel as in the published code of adversarial coresets.
-    2. A remembered perturbation is kept as 8-bit steps, moved along with crops and flips (`Augmentation`), and forgotten
-       when `fit` ends. Selections read it instead of attacking. Measured is with 10 steps from a uniform start.
+    2. A remembered perturbation is kept as 8-bit steps, moved along with crops, flips and cutouts, and forgotten when
+       `fit` ends. Selections read it instead of attacking. Robustness is measured with 10 steps from a uniform start.
     3. An l1 step moves the steepest 5 % of the coordinates by equal amounts (Tramer and Boneh 2019).
 
     References

@@ -34,7 +34,8 @@ class View(NamedTuple):
 
     def take(self, at: Tensor) -> "View":
         """The views of some images of the batch."""
-        return View(*(None if field is None else field[at.to(field.device)] for field in self))
+        at = at.to(self.rows.device)
+        return View(self.rows[at], self.columns[at], None if self.hole is None else self.hole[at])
 
     def _window(self) -> tuple:
         sample = torch.arange(len(self.rows), device=self.rows.device)[:, None, None]

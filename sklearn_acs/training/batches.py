@@ -23,6 +23,11 @@ class Batch(NamedTuple):
     rows: Tensor  # (batch,), positions in the data set, on the CPU
     view: View | None = None  # of the samples, where an `Augmentation` changed them
 
+    def take(self, at: Tensor) -> "Batch":
+        """Some samples of the batch."""
+        x, y, weight, rows = (field[at.to(field.device)] for field in self[:4])
+        return Batch(x, y, weight, rows, None if self.view is None else self.view.take(at))
+
 
 class ArrayData(Dataset):
     """Samples kept as tensors on the device; uint8 images stay uint8 and become [0, 1] floats batch by batch."""

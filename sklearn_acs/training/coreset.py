@@ -151,8 +151,9 @@ class CoresetSelection(Callback):
 def last_layer_gradients(net: AdversarialNet, layer: nn.Linear) -> LastLayerGradients:
     """Gradients of the last layer at every sample's current adversarial example, as factors.
 
-    Attacked (or read from the memory of an attack that remembers), forwarded and differentiated batch by batch on the same tensors, without augmentation and in eval mode,
-    so that neither the batch's other samples nor another crop has a say; only the factors are kept.
+    Attacked, or read from the memory of an attack that remembers, forwarded and differentiated batch by batch on the
+    same tensors, without augmentation and in eval mode, so that neither the batch's other samples nor another crop has
+    a say; only the factors are kept.
     """
     run, objective = net.run_, net.criterion_
     return _gather(net, layer, run.batches, run.selecting, objective.loss, objective.branches)

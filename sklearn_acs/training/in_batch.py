@@ -112,14 +112,14 @@ class InBatchSelection(BaseEstimator, Callback):
         keep = self._hardest(cross_entropy(logits, batch.y), logits, batch.y)
         sees_clean, sees_adversarial = (branch in net.criterion_.branches for branch in (CLEAN, ADVERSARIAL))
         self._taken.append(torch.tensor([len(keep) * sees_clean, len(keep) * sees_adversarial]))
-        return take(batch, keep)
+        return batch.take(keep)
 
     def after_attack(self, net: Any, batch: Batch, inputs: dict[str, Tensor]) -> tuple[Batch, dict[str, Tensor]]:
         """What is left of a batch, and of the inputs of its forward passes, to train on."""
         n_clean = len(batch.y)
         if set(inputs) == {ADVERSARIAL}:
             inputs = {ADVERSARIAL: torch.cat([batch.x, inputs[ADVERSARIAL]])}
-            batch = Batch(*(torch.cat([field, field]) for field in batch[:4]))
+            batch = batch.take(torch.arange(2 * n_clean) % n_clean)
         with frozen(net.module_), torch.no_grad():
             logits = {branch: net.module_(x) for branch, x in inputs.items()}
         if ADVERSARIAL in logits:
@@ -130,7 +130,7 @@ class InBatchSelection(BaseEstimator, Callback):
             self._taken.append(torch.stack([n_clean_kept, len(keep) - n_clean_kept]))
         else:
             self._taken.append(torch.tensor([len(keep) * (branch in inputs) for branch in (CLEAN, ADVERSARIAL)]))
-        return take(batch, keep), {branch: x[keep] for branch, x in inputs.items()}
+        return batch.take(keep), {branch: x[keep] for branch, x in inputs.items()}
 
     def _hardest(self, losses: Tensor, logits: Tensor, y: Tensor) -> Tensor:
         """Positions of the largest losses, in ascending order; at least two where there are, for BatchNorm's sake."""
@@ -138,9 +138,3 @@ class InBatchSelection(BaseEstimator, Callback):
         self._judged.append(torch.stack([wrong, torch.full_like(wrong, len(y))]))
         n_kept = min(len(y), max(2, ceil(self.share_ * len(y))))
         return losses.argsort(descending=True, stable=True)[:n_kept].sort().values
-
-
-def take(batch: Batch, rows: Tensor) -> Batch:
-    """Some samples of a batch."""
-    view = None if batch.view is None else batch.view.take(rows)
-    return Batch(*(field[rows.to(field.device)] for field in batch[:4]), view)
