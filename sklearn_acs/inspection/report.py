@@ -35,14 +35,22 @@ CURVE_SAMPLES = 500
 PACKAGES = ("scikit-learn", "skorch", "numpy")
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 760px; margin: 2em auto; padding: 0 1em; color: #222; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 760px; margin: 2em auto; padding: 0 1em; color: #222;
+  background: #fff; }
 h1 { font-size: 1.6em; } h2 { font-size: 1.2em; margin: 2em 0 0.5em; border-bottom: 1px solid #ddd; }
+h1, p, td:first-child { overflow-wrap: anywhere; } h2 { break-after: avoid; } tr, img { break-inside: avoid; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.25em 0.9em 0.25em 0; text-align: right; border-bottom: 1px solid #eee; }
-th:first-child, td:first-child { text-align: left; } .words th, .words td { text-align: left; vertical-align: top; }
+th:first-child, td:first-child { text-align: left; } td { vertical-align: top; }
+.wide td:first-child { min-width: 6em; } .words th, .words td { text-align: left; }
 .words td:not(:last-child) { white-space: nowrap; } .words td:last-child { overflow-wrap: anywhere; }
-.reasons th:last-child, .reasons td:last-child { text-align: left; }
-img { max-width: 100%; } .found { color: #b00020; font-weight: 600; }
+.reasons th:last-child, .reasons td:last-child { text-align: left; min-width: 14em; }
+.reasons td:first-child { min-width: 0; overflow-wrap: normal; }
+img { display: block; max-width: 100%; } .found { color: #b00020; font-weight: 600; }
+@media (max-width: 560px) {
+  .words thead { display: none; } .words tr { display: block; padding: 0.4em 0; border-bottom: 1px solid #eee; }
+  .words td { display: block; padding: 0; border: 0; } .words td:first-child { font-weight: 600; }
+}
 """
 
 
@@ -146,7 +154,9 @@ def _pictures(plt: Any, clf: Any, X: Any, y: Any, y_train: Any) -> Iterator[tupl
         (
             "Accuracy over the radius",
             is_array and isinstance(attack, PGD),
-            lambda: RobustnessCurveDisplay.from_estimator(clf, X[:CURVE_SAMPLES], y[:CURVE_SAMPLES], name=repr(attack)),
+            lambda: RobustnessCurveDisplay.from_estimator(
+                clf, X[:CURVE_SAMPLES], y[:CURVE_SAMPLES], name=_without_radius(attack)
+            ),
         ),
         (
             "Examples",
@@ -179,7 +189,10 @@ def _training(clf: Any) -> Iterator[tuple[str, str]]:
     table = Table(["phase", "forwards", "backwards", "seconds"], rows)
     yield "Cost by phase", f'<div class="wide">{table._repr_html_()}</div>'
     if clf.coresets_:
-        yield "Selections", f'<div class="wide reasons">{clf.selection_report()._repr_html_()}</div>'
+        report = clf.selection_report()
+        # Its epochs count from 0, those of the pictures on this page from 1.
+        selections = Table(report.columns, [[epoch + 1, *row] for epoch, *row in report.rows])
+        yield "Selections", f'<div class="wide reasons">{selections._repr_html_()}</div>'
     parameters = {**clf.get_params(deep=False), "attack_": clf.attack_, "clip_": clf.clip_}
     shown = [[name, re.sub(" at 0x[0-9a-f]+", "", repr(value))] for name, value in parameters.items()]
     yield "Parameters", _words(["parameter", "value"], shown)
@@ -188,6 +201,11 @@ def _training(clf: Any) -> Iterator[tuple[str, str]]:
     device = torch.cuda.get_device_name(clf.net_.device) if str(clf.net_.device).startswith("cuda") else clf.net_.device
     versions += [["Python", platform.python_version()], ["system", platform.platform()], ["device", str(device)]]
     yield "Versions", _words(["what", "version"], versions)
+
+
+def _without_radius(attack: PGD) -> str:
+    """What an attack is when its radius is what changes."""
+    return f"{type(attack).__name__}, {attack.steps} step{'s' if attack.steps > 1 else ''}"
 
 
 def _words(columns: list[str], rows: list[list[str]]) -> str:

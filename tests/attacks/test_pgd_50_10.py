@@ -35,7 +35,7 @@ def numpy_gradient(model, x, y):
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_pgd_is_its_definition_step_by_step(norm):
-    # Written out in NumPy instead of asking foolbox, whose import warns with SciPy 1.8 and newer.
+    # Written out in NumPy, with gradients by hand; test_pgd_against_foolbox.py asks foolbox.
     model, rng = make_model(), np.random.default_rng(0)
     x, y = rng.uniform(size=(30, 20)), rng.integers(4, size=30)
     eps, step, steps = 0.3, 0.07, 20

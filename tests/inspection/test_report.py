@@ -11,7 +11,7 @@ from sklearn.datasets import load_iris
 from sklearn.exceptions import NotFittedError
 from torch.utils.data import TensorDataset
 
-from sklearn_acs import PGD, RobustClassifier, make_robustness_report
+from sklearn_acs import PGD, CoresetDisplay, RobustClassifier, make_robustness_report
 
 VOID = {"meta", "img", "br"}
 
@@ -65,8 +65,10 @@ def test_the_page_is_well_formed_and_whole(written):
     assert page.startswith("<!DOCTYPE html>")
     assert not {"script", "link", "iframe", "object", "embed"} & set(found.tags)
     assert all(link.startswith("data:image/png;base64,") for link in found.links)
-    for address in ("http:", "https:", "url(", "@import", "//"):
-        assert address not in page.replace("".join(found.links), "").split("data:image")[0]
+    for link in found.links:
+        page = page.replace(link, "")
+    for address in ("http:", "https:", "url(", "@import", "//", "data:"):
+        assert address not in page
     style = page[page.index("<style>") : page.index("</style>")]
     assert "url" not in style and "import" not in style
 
@@ -105,6 +107,13 @@ def test_the_table_is_the_one_returned(written):
     assert f"<td>{result['accuracy'][2]:.3g}</td>" in page
     assert len(result.masking) == 6
     assert all(check.name in Page(page).text for check in result.masking)
+
+
+def test_selections_are_in_the_epochs_of_the_pictures(written, clf):
+    _, page = written
+    rows = page[page.index("<h2>Selections</h2>") :].partition("<tbody>")[2].partition("</tbody>")[0].split("</tr>")
+    epochs = [int(row.partition("<td>")[2].partition("</td>")[0]) for row in rows[:-1]]
+    assert epochs == CoresetDisplay.from_estimator(clf).epochs.tolist() and len(epochs) == len(clf.coresets_)
 
 
 def test_parameters_and_versions_are_told(written, clf):
