@@ -30,6 +30,7 @@ from sklearn_acs.inspection import (
 from sklearn_acs.metrics import robust_accuracy, robust_scorer
 from sklearn_acs.objectives import MART, PAT, TRADES, Adversarial, FastAT, Natural, Objective
 from sklearn_acs.selectors import CRAIG, Glister, GradMatch, RandomSelector, ScoreSelector
+from sklearn_acs.training.averaging import EMA
 from sklearn_acs.training.dynamics import Dynamics
 from sklearn_acs.training.guard import CollapseGuard
 from sklearn_acs.training.in_batch import InBatchSelection
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CRAIG",
+    "EMA",
     "FGSM",
     "JPEG",
     "LPA",

@@ -24,6 +24,7 @@ from sklearn_acs.selectors import SELECTORS
 from sklearn_acs.selectors.base import BaseSelector
 from sklearn_acs.tables import Table
 from sklearn_acs.training.augment import AUGMENTS
+from sklearn_acs.training.averaging import AVERAGES, EMA
 from sklearn_acs.training.batches import Augment
 from sklearn_acs.training.coreset import SELECT_BY
 from sklearn_acs.training.in_batch import InBatchSelection
@@ -83,6 +84,9 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         Highest learning rate. None is 0.1 for "sgd" and 0.002 for "adam" and "adamw".
     lr_schedule : {"one-cycle", "cosine", "multistep", "constant"} or callable, default="one-cycle"
         Factor of `lr` over the steps really taken; a callable gets the share of training done, 0 to 1.
+    averaging : {"ema"}, EMA or None, default=None
+        Average of the weights over the steps, with which the classifier predicts; see `EMA`. None predicts with the
+        last weights.
     augment : {"crop", "flip", "cutout", "crop-flip", ...}, callable or None, default=None
         Change of each training batch before its attack; a callable is ``augment(x, generator) -> x`` on a batch of
         (C, H, W) images. Selections look at the samples as they are.
@@ -109,7 +113,8 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
     classes_ : ndarray of shape (n_classes,)
         The labels.
     net_ : AdversarialNet
-        The skorch net; ``net_.module_`` is the trained torch module, from inputs to logits.
+        The skorch net; ``net_.module_`` is the trained torch module, from inputs to logits. With `averaging` it has
+        the averaged weights, and ``net_.raw_module_`` those that training ended with and would go on from.
     attack_ : Attack
         The attack trained against.
     coreset_ : Coreset or None
@@ -162,15 +167,8 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
     """
 
     _routes = (
-        "module",
-        "objective",
-        "attack",
-        "selector",
-        "selection_attack",
-        "in_batch",
-        "optimizer",
-        "iterator_train",
-        "callbacks",
+        *("module", "objective", "attack", "selector", "selection_attack", "in_batch", "optimizer", "averaging"),
+        *("iterator_train", "callbacks"),
     )
 
     _parameter_constraints: ClassVar[dict] = {
@@ -190,6 +188,7 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         "optimizer": [StrOptions(set(OPTIMIZERS)), callable],
         "lr": [Interval(Real, 0, None, closed="neither"), None],
         "lr_schedule": [StrOptions(set(LR_SCHEDULES)), callable],
+        "averaging": [StrOptions(set(AVERAGES)), EMA, None],
         "augment": [StrOptions(set(AUGMENTS)), callable, None],
         "clip": [StrOptions({"auto"}), tuple, None],
         "device": [str, torch.device],
@@ -218,6 +217,7 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         optimizer: str | type[Optimizer] = "sgd",
         lr: float | None = None,
         lr_schedule: str | LrSchedule = "one-cycle",
+        averaging: str | EMA | None = None,
         augment: str | Augment | None = None,
         clip: str | Clip = "auto",
         device: str | torch.device = "auto",
@@ -243,6 +243,7 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         self.optimizer = optimizer
         self.lr = lr
         self.lr_schedule = lr_schedule
+        self.averaging = averaging
         self.augment = augment
         self.clip = clip
         self.device = device

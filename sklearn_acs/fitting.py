@@ -38,6 +38,7 @@ from sklearn_acs.selectors import SELECTORS
 from sklearn_acs.selectors.base import BaseSelector
 from sklearn_acs.training.adversary import Adversary
 from sklearn_acs.training.augment import AUGMENTS, Augmentation
+from sklearn_acs.training.averaging import AVERAGES, EMA, WeightAverage
 from sklearn_acs.training.batches import Batches, StreamedData
 from sklearn_acs.training.coreset import CoresetSelection, coreset_size
 from sklearn_acs.training.cost import CostMeter
@@ -67,6 +68,7 @@ class FittingMixin(RoutedParamsMixin):
     batch_size: int
     optimizer: Any
     lr: float | None
+    averaging: Any
     augment: Any
     clip: Any
     device: Any
@@ -140,6 +142,11 @@ class FittingMixin(RoutedParamsMixin):
             in_batch = make_part("in_batch", self.in_batch, {}, base=InBatchSelection)
         elif options := self._routed("in_batch"):
             raise ValueError(f"in_batch=None has no parameters {sorted(options)}; give an InBatchSelection")
+        averaging = None
+        if self.averaging is not None:
+            averaging = make_part("averaging", self.averaging, AVERAGES, self._routed("averaging"), base=EMA)
+        elif options := self._routed("averaging"):
+            raise ValueError(f"averaging=None has no parameters {sorted(options)}; use averaging='ema'")
 
         self._epochs_done = self._epochs_done + schedule.n_epochs if continues else 0
         seeds = spawn_seeds(self.random_state, self._epochs_done)
@@ -172,12 +179,16 @@ class FittingMixin(RoutedParamsMixin):
             example, _ = next(iter(data.fetch([torch.arange(min(len(data), 8))])))
             selection.prepare(net.module_, example, len(self.classes_))
             if continues:
-                net.module_.load_state_dict(self.net_.module_.state_dict())
+                net.module_.load_state_dict(self.net_.raw_module_.state_dict())
                 self.attack_.resume(self.net_.attack)
                 if in_batch is not None and self.net_.in_batch is not None:
                     in_batch.share_ = self.net_.in_batch.share_
             if continues and one_pass:
                 net.resume_optimizer(self.net_)
+            if averaging is not None:
+                net.average_ = WeightAverage(net.module_, averaging)
+                if continues and self.net_.average_ is not None:
+                    net.average_.resume(self.net_.average_)
 
             self.net_, self.history_, self.cost_, self.schedule_ = net, net.history, meter.cost, schedule
             self._evaluation_seed = seeds.evaluation

@@ -88,13 +88,14 @@ class CostMeter:
             self.enter(before)
 
     @contextmanager
-    def watching(self, module: nn.Module) -> Iterator[None]:
-        """Count the samples that go through `module`, forwards and backwards."""
-        handle = module.register_forward_hook(self._count)
+    def watching(self, *modules: nn.Module) -> Iterator[None]:
+        """Count the samples that go through each of the modules, forwards and backwards."""
+        handles = [module.register_forward_hook(self._count) for module in dict.fromkeys(modules)]
         try:
             yield
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
             self.enter(self._phase)
 
     def _count(self, module: nn.Module, inputs: tuple[Tensor, ...], logits: Tensor) -> None:

@@ -1,7 +1,6 @@
 """A guard against catastrophic overfitting: it ends training where robust accuracy falls off a cliff."""
 
 import warnings
-from copy import deepcopy
 from numbers import Real
 from typing import Any
 
@@ -34,8 +33,8 @@ class CollapseGuard(Callback):
     Single-step adversarial training can overfit to its one step within an epoch ("catastrophic overfitting"): the
     training loss goes on falling, and accuracy under PGD goes to 0. After every epoch this callback attacks some
     training samples with 5 steps of PGD, of the norm and radius trained against. Where their robust accuracy is lower
-    by more than `max_fall` than an epoch before, it restores the weights and buffers from before that epoch, ends
-    training as skorch's EarlyStopping does, and warns.
+    by more than `max_fall` than an epoch before, it restores the weights, their average and the buffers from before
+    that epoch, ends training as skorch's EarlyStopping does, and warns.
 
     Parameters
     ----------
@@ -102,7 +101,7 @@ class CollapseGuard(Callback):
 
     def on_epoch_begin(self, net: AdversarialNet, **kwargs: Any) -> None:
         """Keep a copy of what was good so far."""
-        self.good_ = deepcopy(net.module_.state_dict())
+        self.good_ = net.weights()
 
     def on_epoch_end(self, net: AdversarialNet, **kwargs: Any) -> None:
         """Look again; go on, or go back and end the training."""
@@ -112,8 +111,7 @@ class CollapseGuard(Callback):
         if before - self.accuracy_ <= self.max_fall:
             return
         self.collapsed_epoch_ = len(net.history)
-        net.module_.load_state_dict(self.good_)
-        net.optimizer_.state.clear()  # its momentum leads where the weights went
+        net.restore(self.good_)
         warnings.warn(
             f"robust accuracy collapsed in epoch {self.collapsed_epoch_}, from {before:.2f} to "
             f"{self.accuracy_:.2f} on {sum(len(y) for _, y in self.samples_)} training samples; training ends with the "
@@ -126,7 +124,7 @@ class CollapseGuard(Callback):
 
     def on_train_end(self, net: AdversarialNet, **kwargs: Any) -> None:
         """Let go of the samples and of the weights."""
-        self.samples_, self.good_ = [], {}
+        self.samples_, self.good_ = [], []
 
     def _accuracy(self, net: AdversarialNet) -> float:
         """Robust accuracy of the samples, from the same random starts every time."""

@@ -15,6 +15,7 @@ from sklearn_acs.attacks import Attack
 from sklearn_acs.attacks.base import Clip
 from sklearn_acs.objectives import ADVERSARIAL, CLEAN
 from sklearn_acs.training.adversary import Adversary
+from sklearn_acs.training.averaging import WeightAverage
 from sklearn_acs.training.batches import Batch, Batches
 from sklearn_acs.training.cost import CostMeter
 from sklearn_acs.training.progress import Progress
@@ -42,6 +43,9 @@ class AdversarialNet(NeuralNet):
     one per batch, which makes a GPU wait. An epoch that ends with a loss or a weight that is not finite raises
     FloatingPointError and leaves the weights of the epoch before.
 
+    With an `average_`, `module_` is what is being trained until training ends, and the average of its weights after
+    that; `raw_module_` and `final_module_` are the two at any time.
+
     Parameters
     ----------
     module : callable
@@ -59,6 +63,7 @@ class AdversarialNet(NeuralNet):
     """
 
     history_: Any  # skorch's History
+    cuda_dependent_attributes_ = [*NeuralNet.cuda_dependent_attributes_, "average_"]
 
     def __init__(
         self, module: Any, criterion: Any, *, attack: Attack, clip: Clip, in_batch: Any = None, **kwargs: Any
@@ -68,6 +73,7 @@ class AdversarialNet(NeuralNet):
         self.clip = clip
         self.in_batch = in_batch
         self.run_: Any = None  # a Run during training
+        self.average_: WeightAverage | None = None
 
     def get_default_callbacks(self) -> list:
         """None: history and progress are written here and by the coreset callback."""
@@ -84,17 +90,39 @@ class AdversarialNet(NeuralNet):
         self.optimizer_.load_state_dict({**state, "param_groups": self.optimizer_.state_dict()["param_groups"]})
         self.history_ = before.history_
 
+    @property
+    def raw_module_(self) -> nn.Module:
+        """What is trained."""
+        return self.module_ if self.average_ is None else self.average_.trained
+
+    @property
+    def final_module_(self) -> nn.Module:
+        """What predicts when training is over: the averaged weights where there are any."""
+        return self.module_ if self.average_ is None else self.average_.module
+
+    def weights(self) -> list[dict[str, Tensor]]:
+        """Copy the weights and buffers, and their average; for `restore`."""
+        modules = dict.fromkeys([self.raw_module_, self.final_module_])
+        return [deepcopy(module.state_dict()) for module in modules]
+
+    def restore(self, weights: list[dict[str, Tensor]]) -> None:
+        """Go back to earlier weights, and forget the optimiser's momentum, which leads where they went."""
+        for module, state in zip(dict.fromkeys([self.raw_module_, self.final_module_]), weights, strict=True):
+            module.load_state_dict(state)
+        self.optimizer_.state.clear()
+
     def train(self, run: Run) -> None:
         """Train for `max_epochs` epochs on the run's batches; KeyboardInterrupt ends it early, as in skorch."""
         self.run_ = run
         try:
-            with run.meter.watching(self.module_):
+            with run.meter.watching(self.raw_module_, self.final_module_):
                 self.partial_fit(run.batches.data)
         finally:
             if len(self.history) and "train_loss" not in self.history[-1]:
                 self.history.pop()  # of an epoch that was cut short
             run.progress.close()
             self.run_ = None
+            self.module_ = self.final_module_
 
     def predict(self, X: Any) -> np.ndarray:
         """Most probable class of each sample, 0 to C-1, as skorch's classifiers predict."""
@@ -141,7 +169,8 @@ class AdversarialNet(NeuralNet):
         """One epoch; its losses are read from the device once, at the end."""
         if iterator is None:
             return
-        last_finite = deepcopy(self.module_.state_dict())
+        last_finite = self.weights()
+        follow = None if self.average_ is None else self.average_.follow()
         lr = self.optimizer_.param_groups[0]["lr"]
         losses, sizes = [], []
         if self.run_.adversary.memory is not None:
@@ -150,6 +179,8 @@ class AdversarialNet(NeuralNet):
             pair = (batch.x, batch.y)  # what skorch's callbacks take for a batch
             self.notify("on_batch_begin", batch=pair, training=training)
             step = step_fn(batch, **fit_params)
+            if follow is not None:
+                follow()
             losses.append(step["loss"])
             sizes.append(len(batch.y))
             self.history.record_batch(f"{prefix}_batch_size", sizes[-1])
@@ -165,8 +196,7 @@ class AdversarialNet(NeuralNet):
         self.history.record(f"{prefix}_batch_count", len(values))
         self.history.record("lr", lr)
         if not isfinite(mean) or not all_finite(self.module_):
-            self.module_.load_state_dict(last_finite)
-            self.optimizer_.state.clear()
+            self.restore(last_finite)
             raise FloatingPointError(
                 f"training diverged in epoch {len(self.history)}: the loss is {mean} at lr={lr:g}. "
                 f"The weights from before that epoch are kept; a smaller lr may help"
