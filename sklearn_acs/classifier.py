@@ -26,7 +26,7 @@ from sklearn_acs.tables import Table
 from sklearn_acs.training.augment import AUGMENTS
 from sklearn_acs.training.averaging import AVERAGES, EMA
 from sklearn_acs.training.batches import Augment
-from sklearn_acs.training.coreset import SELECT_BY
+from sklearn_acs.training.coreset import GRADIENTS_FROM, SELECT_BY
 from sklearn_acs.training.in_batch import InBatchSelection
 from sklearn_acs.training.optimization import LR_SCHEDULES, OPTIMIZERS, LrSchedule
 from sklearn_acs.training.schedule import CoresetSchedule
@@ -72,6 +72,10 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
     selection_attack : str, Attack or None, default=None
         The attack at selections, for example one of fewer steps. None is that of training, and where that remembers
         (``PGD(init="previous")``), no attack: a selection reads the perturbations that training had last.
+    selection_gradients : {"fresh", "last"}, default="fresh"
+        Where selectors that match gradients have them from: every sample attacked afresh, or, without a pass through
+        the network, what training computed when it last saw the sample (in train mode, augmented, and one epoch old
+        or, for samples outside the coreset, older). A selection before all samples have been seen is "fresh".
     in_batch : InBatchSelection or None, default=None
         Train on the hardest samples of each batch alone; goes with a coreset and without.
     max_epochs : int, default=30
@@ -182,6 +186,7 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         "select_by": [StrOptions(set(SELECT_BY))],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "selection_attack": [StrOptions(set(ATTACKS)), Attack, None],
+        "selection_gradients": [StrOptions(set(GRADIENTS_FROM))],
         "in_batch": [InBatchSelection, None],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -211,6 +216,7 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         select_by: str = "batch",
         validation_fraction: float = 0.1,
         selection_attack: str | Attack | None = None,
+        selection_gradients: str = "fresh",
         in_batch: InBatchSelection | None = None,
         max_epochs: int = 30,
         batch_size: int = 128,
@@ -237,6 +243,7 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         self.select_by = select_by
         self.validation_fraction = validation_fraction
         self.selection_attack = selection_attack
+        self.selection_gradients = selection_gradients
         self.in_batch = in_batch
         self.max_epochs = max_epochs
         self.batch_size = batch_size

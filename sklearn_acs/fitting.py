@@ -63,6 +63,7 @@ class FittingMixin(RoutedParamsMixin):
     selector: Any
     select_by: str
     selection_attack: Any
+    selection_gradients: str
     in_batch: Any
     validation_fraction: float
     batch_size: int
@@ -140,6 +141,11 @@ class FittingMixin(RoutedParamsMixin):
         in_batch = None
         if self.in_batch is not None:
             in_batch = make_part("in_batch", self.in_batch, {}, base=InBatchSelection)
+            if self.selection_gradients == "last":
+                raise ValueError(
+                    "selection_gradients='last' takes gradients from training steps, of which in_batch spares samples; "
+                    "use 'fresh', or in_batch=None"
+                )
         elif options := self._routed("in_batch"):
             raise ValueError(f"in_batch=None has no parameters {sorted(options)}; give an InBatchSelection")
         averaging = None
@@ -170,7 +176,9 @@ class FittingMixin(RoutedParamsMixin):
                 settle_attack(selection_attack, by_name, self.input_format_, self._statistics[1], objective)
             self._check_memory(one_pass)
             n_select = coreset_size(len(data), schedule.coreset_frac, self.select_by, self.batch_size)
-            selection = CoresetSelection(schedule, selector, self.select_by, n_select, selection_state)
+            selection = CoresetSelection(
+                schedule, selector, self.select_by, n_select, self.selection_gradients, selection_state
+            )
             batches = self._make_batches(data, weight, seeds, device)
             n_steps = schedule.full_epochs * len(batches) + schedule.coreset_epochs * ceil(n_select / self.batch_size)
             follow = LR_SCHEDULES[lr_schedule] if isinstance(lr_schedule, str) else lr_schedule
@@ -201,7 +209,7 @@ class FittingMixin(RoutedParamsMixin):
             try:
                 net.train(run)
             finally:
-                selection.layer_ = None
+                selection.layer_ = selection.recorder_ = None
                 self.coresets_ = {
                     epoch: replace(coreset, indices=rows[coreset.indices])
                     for epoch, coreset in selection.coresets_.items()

@@ -22,6 +22,7 @@ from sklearn_acs.selectors import BaseSelector, Coreset, Part
 from sklearn_acs.selectors.base import relative_error
 from sklearn_acs.training.adversary import Adversary
 from sklearn_acs.training.batches import Batches
+from sklearn_acs.training.factors import FactorRecorder
 from sklearn_acs.training.net import AdversarialNet
 from sklearn_acs.training.schedule import CoresetSchedule
 from sklearn_acs.training.scores import sample_scores
@@ -29,6 +30,8 @@ from sklearn_acs.training.scores import sample_scores
 BranchLoss = Callable[[Logits, Tensor], Tensor]
 
 SELECT_BY = ("sample", "class", "batch")
+
+GRADIENTS_FROM = ("fresh", "last")
 
 MIN_GROUPS = 64
 """Batches to choose from at least, so that a small data set is not all or nothing; they are then smaller."""
@@ -47,6 +50,8 @@ class CoresetSelection(Callback):
         Choose among all samples, within each class, or among random batches by their summed gradients.
     n_select : int
         Samples in a coreset; see `coreset_size`.
+    gradients_from : {"fresh", "last"}
+        Attack every sample for its gradient, or take that of the last training step on it.
     random_state : numpy.random.RandomState
         Forms the batches of ``select_by="batch"`` and seeds the selector.
 
@@ -62,12 +67,14 @@ class CoresetSelection(Callback):
         selector: BaseSelector | None,
         select_by: str,
         n_select: int,
+        gradients_from: str,
         random_state: np.random.RandomState,
     ) -> None:
         self.schedule = schedule
         self.selector = selector
         self.select_by = select_by
         self.n_select = n_select
+        self.gradients_from = gradients_from
         self.random_state = random_state
 
     @property
@@ -97,6 +104,9 @@ class CoresetSelection(Callback):
         own = getattr(self.selector, "random_state", None)
         self.random_state_ = self.random_state if own is None else check_random_state(own)
         self.coresets_: dict[int, Coreset] = {}
+        self.recorder_: FactorRecorder | None = None
+        if self.layer_ is not None and self.gradients_from == "last":
+            self.recorder_ = FactorRecorder(self.layer_, len(net.run_.batches.data))
 
     def on_epoch_begin(self, net: AdversarialNet, **kwargs: Any) -> None:
         """Select if it is time, and say which phase the epoch belongs to."""
@@ -106,6 +116,7 @@ class CoresetSelection(Callback):
             run.progress.enter("selecting", self.epoch_, loss)
             coreset = self.coresets_[self.epoch_] = self._select(net)
             run.batches.use_coreset(coreset.indices, coreset.weights)
+        run.recorder = self.recorder_ if self.schedule.selects(self.epoch_ + 1) else None
         phase = self.schedule.phase(self.epoch_)
         run.progress.enter(phase, self.epoch_, loss)
         run.meter.enter(phase)
@@ -123,7 +134,11 @@ class CoresetSelection(Callback):
         assert self.selector is not None
         meter, batches = net.run_.meter, net.run_.batches
         meter.enter("selection")
-        gradients = None if self.layer_ is None else last_layer_gradients(net, self.layer_)
+        gradients = None
+        if self.recorder_ is not None and self.recorder_.complete:
+            gradients = self.recorder_.gradients(batches.sample_weight)
+        elif self.layer_ is not None:
+            gradients = last_layer_gradients(net, self.layer_)
         given: dict[str, Any] = {}
         for score in {"loss", "margin"}.intersection(self.selector.fit_inputs):
             given["scores"] = sample_scores(net, score)

@@ -1,5 +1,6 @@
 """The skorch net: one training step is attack, loss per sample, weighted mean, optimiser step."""
 
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from math import isfinite
@@ -18,6 +19,7 @@ from sklearn_acs.training.adversary import Adversary
 from sklearn_acs.training.averaging import WeightAverage
 from sklearn_acs.training.batches import Batch, Batches
 from sklearn_acs.training.cost import CostMeter
+from sklearn_acs.training.factors import FactorRecorder
 from sklearn_acs.training.progress import Progress
 
 
@@ -34,6 +36,7 @@ class Run:
     progress: Progress
     held_out: Batches | None = None  # of which selectors are told too
     validating: Adversary | None = None  # of the samples held out
+    recorder: FactorRecorder | None = None  # in epochs whose gradients a selection wants
 
 
 class AdversarialNet(NeuralNet):
@@ -153,8 +156,12 @@ class AdversarialNet(NeuralNet):
         if chosen_after:
             batch, inputs = self.in_batch.after_attack(self, batch, inputs)
         self._set_training(True)
-        logits = {branch: module(x) for branch, x in inputs.items()}
+        recorder = self.run_.recorder
+        with nullcontext() if recorder is None else recorder.watching():
+            logits = {branch: module(x) for branch, x in inputs.items()}
         losses = objective.loss(logits, batch.y)
+        if recorder is not None:
+            recorder.keep(batch, logits, losses)
         penalty = objective.penalty(
             module, batch.x, batch.y, attack=self.attack, clip=self.clip, generator=self.run_.adversary.generator
         )

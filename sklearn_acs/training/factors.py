@@ -1,0 +1,67 @@
+"""The last-layer gradients that training steps compute anyway, kept for the next selection."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sklearn_acs.gradients import LastLayerGradients
+from sklearn_acs.training.batches import Batch
+
+
+class FactorRecorder:
+    """Keeps the factors of each sample's last-layer gradient as the last training step on it had them.
+
+    A step's losses are differentiated with respect to its logits, which costs no pass through the network, and a hook
+    reads what enters the last layer. Both are the step's own: in train mode, of the sample as augmented, and at the
+    weights of that step.
+
+    Parameters
+    ----------
+    layer : nn.Linear
+        The last layer.
+    n_samples : int
+        In the data set.
+    """
+
+    def __init__(self, layer: nn.Linear, n_samples: int) -> None:
+        self.layer = layer
+        self._seen = np.zeros(n_samples, dtype=bool)
+        self._factors: list[tuple[Tensor, Tensor]] = []  # (g, h1) of all samples, for each branch
+        self._entered: list[Tensor] = []
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Read what enters the last layer in the forward passes inside, one for each branch."""
+        self._entered = []
+        hook = self.layer.register_forward_pre_hook(lambda module, args: self._entered.append(args[0].detach()))
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def keep(self, batch: Batch, logits: dict[str, Tensor], losses: Tensor) -> None:
+        """Keep the factors of a batch, whose losses are those of the forward passes watched last."""
+        gradients = torch.autograd.grad(
+            losses.sum(), list(logits.values()), retain_graph=True, materialize_grads=True, allow_unused=True
+        )
+        rows = batch.rows.to(losses.device)
+        if not self._factors:
+            n, width = len(self._seen), self.layer.in_features + (self.layer.bias is not None)
+            self._factors = [(g.new_zeros(n, g.shape[1]).float(), g.new_ones(n, width).float()) for g in gradients]
+        for (g, h1), gradient, entered in zip(self._factors, gradients, self._entered, strict=True):
+            g[rows] = gradient.float()
+            h1[rows, : self.layer.in_features] = entered.float()
+        self._seen[batch.rows.numpy()] = True
+        self._entered = []
+
+    @property
+    def complete(self) -> bool:
+        """Whether every sample has been trained on."""
+        return bool(self._seen.all())
+
+    def gradients(self, weight: Tensor) -> LastLayerGradients:
+        """All samples' gradients, each loss times its weight."""
+        return LastLayerGradients([(weight.to(g.device)[:, None] * g, h1) for g, h1 in self._factors])
