@@ -20,6 +20,9 @@ Row = dict[str, Any]
 Attacks = dict[str, Attack]
 """The attacks that judge a classifier, by the name of their column: "robust", and perhaps "linf"."""
 
+Judge = Callable[[RobustClassifier, np.ndarray, np.ndarray], dict[str, float]]
+"""``judge(clf, X_test, y_test)``: accuracies under attack by their names, "robust" among them."""
+
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 
 FULL = "full training"
@@ -43,7 +46,12 @@ def compare_training(
     return compare(candidates, range(seeds), data, {"robust": attack}, setting, rows_path)
 
 
-def measure(name: str, clf: RobustClassifier, seconds: float, data: tuple, attacks: Attacks) -> Row:
+def judge_by(attacks: Attacks) -> Judge:
+    """Each attack by itself."""
+    return lambda clf, X, y: {key: clf.robust_score(X, y, attack=attack) for key, attack in attacks.items()}
+
+
+def measure(name: str, clf: RobustClassifier, seconds: float, data: tuple, judge: Judge) -> Row:
     """How good a fitted classifier is, and how dear it was."""
     *_, X_test, y_test = data
     cost = clf.cost_
@@ -51,7 +59,7 @@ def measure(name: str, clf: RobustClassifier, seconds: float, data: tuple, attac
         "method": name,
         "seed": clf.random_state,
         "clean": clf.score(X_test, y_test),
-        **{key: clf.robust_score(X_test, y_test, attack=attack) for key, attack in attacks.items()},
+        **judge(clf, X_test, y_test),
         "seconds": seconds,
         "selection": cost["selection"].seconds,
         "solver": cost["solver"].seconds,
@@ -65,7 +73,7 @@ def compare(
     candidates: dict[str, Callable[[int], RobustClassifier]],
     seeds: Iterable[int],
     data: tuple,
-    attacks: Attacks,
+    attacks: Attacks | Judge,
     setting: str,
     rows_path: Path | None = None,
 ) -> list[Row]:
@@ -73,6 +81,7 @@ def compare(
 
     The candidates of a seed train in turns, an epoch each, and so under the same conditions.
     """
+    judge = judge_by(attacks) if isinstance(attacks, dict) else attacks
     rows = []
     for seed in seeds:
         known = (
@@ -84,7 +93,7 @@ def compare(
             # What a process does once, torch's own start among it, is nobody's cost.
             next(iter(candidates.values()))(seed).set_params(max_epochs=1).fit(data[0][:512], data[1][:512])
         for (name, clf), seconds in zip(new.items(), fit_in_turns(list(new.values()), *data[:2]), strict=True):
-            row = known[name] = {"setting": setting, **measure(name, clf, seconds, data, attacks)}
+            row = known[name] = {"setting": setting, **measure(name, clf, seconds, data, judge)}
             accuracies = f"clean {row['clean']:.3f}  robust {row['robust']:.3f}"
             print(f"seed {seed}  {name:<28} {accuracies}  {row['seconds']:6.1f} s", flush=True)
             if rows_path:

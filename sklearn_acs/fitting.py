@@ -41,7 +41,7 @@ from sklearn_acs.training.augment import AUGMENTS, Augmentation
 from sklearn_acs.training.averaging import AVERAGES, EMA, WeightAverage
 from sklearn_acs.training.batches import Batches, StreamedData
 from sklearn_acs.training.coreset import CoresetSelection, coreset_size
-from sklearn_acs.training.cost import CostMeter
+from sklearn_acs.training.cost import CostMeter, StepClock
 from sklearn_acs.training.guard import CollapseGuard
 from sklearn_acs.training.in_batch import InBatchSelection
 from sklearn_acs.training.memory import PerturbationMemory
@@ -205,7 +205,7 @@ class FittingMixin(RoutedParamsMixin):
             generator = torch.Generator(device=device).manual_seed(seeds.attack)
             adversaries = self._make_adversaries(objective, selection_attack, data, generator)
             training, selecting, validating = adversaries
-            run = Run(batches, rows, n_given, training, selecting, meter, progress, held_out, validating)
+            run = Run(batches, rows, n_given, training, selecting, meter, StepClock(device), progress, held_out, validating)
             try:
                 net.train(run)
             finally:

@@ -3,11 +3,17 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from time import perf_counter
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 PHASES = ("setup", "full", "selection", "solver", "coreset", "checks")
+
+PARTS = ("data", "attack", "update", "callbacks")
+"""What a training step consists of: its batch, its attack, its loss and the optimiser's step, and who is told of it."""
 
 
 @dataclass
@@ -32,6 +38,10 @@ class Cost(Mapping[str, PhaseCost]):
     whatever the attack. (Backward passes that begin at activations, and not at the logits, are not counted: those of
     projections into a perceptual distance that the model itself judges.)
 
+    `parts` says how the seconds of "full" and "coreset" divide into those for getting batches ("data"), attacking them
+    ("attack"), loss, gradients and the optimiser's step ("update") and for what is called after each step
+    ("callbacks"). On CUDA they are measured there, so that nothing waits for a clock.
+
     Examples
     --------
     >>> from sklearn_acs.training.cost import Cost
@@ -43,6 +53,7 @@ class Cost(Mapping[str, PhaseCost]):
 
     def __init__(self) -> None:
         self._phases = {name: PhaseCost() for name in PHASES}
+        self.parts = dict.fromkeys(PARTS, 0.0)
 
     def __getitem__(self, phase: str) -> PhaseCost:
         return self._phases[phase]
@@ -61,7 +72,9 @@ class Cost(Mapping[str, PhaseCost]):
     def __repr__(self) -> str:
         rows = [*self.items(), ("total", self.total)]
         lines = [f"{name:<10}{c.forwards:>14,}{c.backwards:>14,}{c.seconds:>10.2f}" for name, c in rows]
-        return "\n".join([f"{'phase':<10}{'forwards':>14}{'backwards':>14}{'seconds':>10}", *lines])
+        head = f"{'phase':<10}{'forwards':>14}{'backwards':>14}{'seconds':>10}"
+        parts = ", ".join(f"{seconds:.2f} {part}" for part, seconds in self.parts.items())
+        return "\n".join([head, *lines, f"seconds of full and coreset: {parts}"])
 
 
 class CostMeter:
@@ -105,3 +118,36 @@ class CostMeter:
 
     def _count_backward(self, gradient: Tensor) -> None:
         self.cost[self._phase].backwards += len(gradient)
+
+
+class StepClock:
+    """Times the parts of training steps, one after the other; on CUDA by events, which no one waits for.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where the work is done.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_cuda = device.type == "cuda"
+        self._marks: list[tuple[str, Any]] = []
+
+    def mark(self, part: str) -> None:
+        """Say that a part ends here; the next begins."""
+        if self._on_cuda:
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            self._marks.append((part, event))
+        else:
+            self._marks.append((part, perf_counter()))
+
+    def read(self) -> dict[str, float]:
+        """Seconds of each part since the first mark or the last reading, which waits for the device."""
+        seconds = dict.fromkeys(PARTS, 0.0)
+        if self._on_cuda and self._marks:
+            self._marks[-1][1].synchronize()
+        for (_, begun), (part, ended) in pairwise(self._marks):
+            seconds[part] += begun.elapsed_time(ended) / 1000 if self._on_cuda else ended - begun
+        self._marks = []
+        return seconds

@@ -18,7 +18,7 @@ from sklearn_acs.objectives import ADVERSARIAL, CLEAN
 from sklearn_acs.training.adversary import Adversary
 from sklearn_acs.training.averaging import WeightAverage
 from sklearn_acs.training.batches import Batch, Batches
-from sklearn_acs.training.cost import CostMeter
+from sklearn_acs.training.cost import CostMeter, StepClock
 from sklearn_acs.training.factors import FactorRecorder
 from sklearn_acs.training.progress import Progress
 
@@ -33,6 +33,7 @@ class Run:
     adversary: Adversary  # of the training steps
     selecting: Adversary  # of the same samples at selections
     meter: CostMeter
+    clock: StepClock
     progress: Progress
     held_out: Batches | None = None  # of which selectors are told too
     validating: Adversary | None = None  # of the samples held out
@@ -155,6 +156,7 @@ class AdversarialNet(NeuralNet):
         inputs = self.branch_inputs(batch)
         if chosen_after:
             batch, inputs = self.in_batch.after_attack(self, batch, inputs)
+        self.run_.clock.mark("attack")
         self._set_training(True)
         recorder = self.run_.recorder
         with nullcontext() if recorder is None else recorder.watching():
@@ -179,22 +181,29 @@ class AdversarialNet(NeuralNet):
         last_finite = self.weights()
         follow = None if self.average_ is None else self.average_.follow()
         lr = self.optimizer_.param_groups[0]["lr"]
-        losses, sizes = [], []
+        losses, sizes, clock = [], [], self.run_.clock
         if self.run_.adversary.memory is not None:
             self.run_.adversary.memory.epoch += 1
+        clock.mark("callbacks")
         for batch in iterator:
             pair = (batch.x, batch.y)  # what skorch's callbacks take for a batch
+            clock.mark("data")
             self.notify("on_batch_begin", batch=pair, training=training)
+            clock.mark("callbacks")
             step = step_fn(batch, **fit_params)
             if follow is not None:
                 follow()
+            clock.mark("update")
             losses.append(step["loss"])
             sizes.append(len(batch.y))
             self.history.record_batch(f"{prefix}_batch_size", sizes[-1])
             kept = step["trained"]
             self.notify("on_batch_end", batch=(kept.x, kept.y), training=training, **step)
             self.run_.progress.advance(sizes[-1])
+            clock.mark("callbacks")
 
+        for part, seconds in clock.read().items():
+            self.run_.meter.cost.parts[part] += seconds
         values = torch.stack(losses).tolist()
         for i, value in enumerate(values):
             self.history[-1]["batches"][i][f"{prefix}_loss"] = value

@@ -1,12 +1,17 @@
 """The meter against a loop whose passes are counted by hand, and a clock that is set by hand."""
 
+from time import sleep
+
 import pytest
 import torch
+from sklearn.datasets import load_digits
+from skorch.callbacks import Callback
 from torch import nn
 
+from sklearn_acs import RobustClassifier
 from sklearn_acs.attacks import PGD
 from sklearn_acs.training import cost as cost_module
-from sklearn_acs.training.cost import PHASES, Cost, CostMeter, PhaseCost
+from sklearn_acs.training.cost import PARTS, PHASES, Cost, CostMeter, PhaseCost, StepClock
 
 
 @pytest.fixture
@@ -131,11 +136,47 @@ def test_cost_is_a_mapping_of_the_phases():
         Cost()["dancing"]
 
 
-def test_cost_prints_a_row_for_each_phase_and_the_total():
+def test_cost_prints_a_row_for_each_phase_the_total_and_the_parts():
     cost = Cost()
     cost["full"].forwards = 1_234_567
     cost["coreset"].seconds = 2.5
-    lines = str(cost).splitlines()
+    *lines, parts = str(cost).splitlines()
     assert [line.split()[0] for line in lines] == ["phase", *PHASES, "total"]
     assert lines[2].split() == ["full", "1,234,567", "0", "0.00"]
     assert lines[-1].split() == ["total", "1,234,567", "0", "2.50"]
+    assert parts == "seconds of full and coreset: 0.00 data, 0.00 attack, 0.00 update, 0.00 callbacks"
+
+
+def test_the_parts_of_steps_are_timed_one_after_the_other(clock):
+    steps = StepClock(torch.device("cpu"))
+    steps.mark("callbacks")
+    for seconds, part in ((1, "data"), (5, "attack"), (2, "update"), (0.5, "callbacks"), (1.5, "data")):
+        clock[0] += seconds
+        steps.mark(part)
+    assert steps.read() == {"data": 2.5, "attack": 5, "update": 2, "callbacks": 0.5}
+    clock[0] += 100  # between epochs
+    steps.mark("callbacks")
+    clock[0] += 3
+    steps.mark("attack")
+    assert steps.read() == {"data": 0, "attack": 3, "update": 0, "callbacks": 0}
+    assert StepClock(torch.device("cpu")).read() == dict.fromkeys(PARTS, 0)
+
+
+def test_a_fit_tells_where_the_seconds_of_its_epochs_went():
+    X, y = load_digits(n_class=3, return_X_y=True)
+    clf = RobustClassifier(attack="pgd", attack__steps=5, max_epochs=6, callbacks=[Slow()], random_state=0).fit(X, y)
+    parts, cost = clf.cost_.parts, clf.cost_
+    assert set(parts) == set(PARTS)
+    assert all(seconds > 0 for seconds in parts.values())
+    assert parts["attack"] > parts["update"]
+    assert parts["callbacks"] > 0.02 * len(clf.history_)
+    assert sum(parts.values()) == pytest.approx(cost["full"].seconds + cost["coreset"].seconds, rel=0.3)
+    assert "seconds of full and coreset" in repr(cost)
+
+
+class Slow(Callback):
+    """Takes its time once an epoch."""
+
+    def on_batch_end(self, net, **kwargs):
+        if net.history[-1, "batches", -1, "train_batch_size"] and len(net.history[-1, "batches"]) == 1:
+            sleep(0.02)
