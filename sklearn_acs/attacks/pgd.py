@@ -12,9 +12,6 @@ from torch import Tensor, nn
 from sklearn_acs.attacks.balls import BALLS, Ball
 from sklearn_acs.attacks.base import Attack, AttackLoss, Clip
 
-REMEMBERED_STEP = 0.5
-"""Longest default step from a remembered perturbation, in radii of the ball."""
-
 
 class PGD(Attack):
     """Projected gradient descent (PGD): repeated small steps up the loss, kept inside a norm ball.
@@ -26,8 +23,8 @@ class PGD(Attack):
     steps : int, default=10
         Gradient steps, each one forward and one backward pass through the model.
     step_size : float or None, default=None
-        Length of a step in the same norm and units; None is ``2.5 * eps / steps``, enough to cross the ball, and with
-        ``init="previous"``, whose steps go on from one epoch to the next, `eps` times 1/2, or that if it is less.
+        Length of a step in the same norm and units; None is ``2.5 * eps / steps``, enough to cross the ball, and
+        ``eps / steps`` with ``init="previous"``, whose steps go on from one epoch to the next.
     norm : {"linf", "l2", "l1"}, default="linf"
         The norm that `eps` bounds.
     init : {"auto", "uniform", "normal", "zero", "previous"}, default="auto"
@@ -125,8 +122,7 @@ class PGD(Attack):
 
     def default_step(self, eps: float | Tensor) -> float | Tensor:
         """Length of a step when `step_size` is None."""
-        crossing = 2.5 / self.steps  # of radii
-        return (min(crossing, REMEMBERED_STEP) if self.remembers else crossing) * eps
+        return (1.0 if self.remembers else 2.5) * eps / self.steps
 
     @property
     def remembers(self) -> bool:
