@@ -92,10 +92,11 @@ def robust_accuracy(
     """
     made: Attack = make_part("attack", attack, ATTACKS, base=Attack)
     if not isinstance(model, nn.Module):
-        return model.robust_score(X, y, attack=made)
+        return model.robust_score(X, y, attack=attack)  # a name as such: for tables it means a radius in their scale
     weight = next(model.parameters(), torch.empty(0))
     x = image_tensor(X)
     form = InputFormat.of(tuple(x.shape))
+    x = x.float() if form.is_table else x  # uint8 means pixels in images alone
     check_range(x, clip)
     labels = torch.from_numpy(check_labels(y, len(x)).astype(np.int64))
     data = ArrayData(form.to_model(x), labels, weight.device)
@@ -154,4 +155,5 @@ def robust_scorer(attack: Attack | str | None = None) -> RobustScorer:
     ...     refit="robust",
     ... )
     """
-    return RobustScorer(attack if attack is None else make_part("attack", attack, ATTACKS, base=Attack))
+    made = attack if attack is None else make_part("attack", attack, ATTACKS, base=Attack)
+    return RobustScorer(attack if isinstance(attack, str) else made)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import BaseEstimator, clone
+from sklearn.datasets import load_iris
 from sklearn.model_selection import GridSearchCV
 from torch import nn
 
-from sklearn_acs import PGD, robust_accuracy, robust_scorer
+from sklearn_acs import PGD, RobustClassifier, robust_accuracy, robust_scorer
 from sklearn_acs.attacks import FGSM
 
 MARGINS = np.array([-0.3, -0.05, 0.02, 0.1, 0.25, 0.45])
@@ -161,6 +162,16 @@ def test_attack_may_be_a_name():
     assert robust_accuracy(linear(), *samples(), "fgsm") == np.mean(MARGINS > 8 / 255)
 
 
+def test_a_name_means_for_a_classifier_what_it_means_for_its_robust_score():
+    X, y = load_iris(return_X_y=True)
+    X = 100 * X  # 8/255 of these units is nothing, 0.1 standard deviations are the same as before
+    clf = RobustClassifier(selector=None, max_epochs=6, random_state=0).fit(X, y)
+    expected = clf.robust_score(X, y, attack="pgd")
+    assert expected < clf.score(X, y)
+    assert robust_accuracy(clf, X, y, "pgd") == expected
+    assert robust_scorer("pgd")(clf, X, y) == expected
+
+
 def test_unknown_attack_is_refused():
     with pytest.raises(ValueError, match="the known names are"):
         robust_accuracy(linear(), *samples(), "magic")
@@ -224,7 +235,7 @@ def test_scorer_is_cloned_with_a_search():
 
 def test_search_picks_the_most_robust():
     x, y = samples()
-    search = GridSearchCV(Threshold(), {"worth": [1.0, 3.0, 2.0]}, scoring=robust_scorer("pgd"), cv=2)
+    search = GridSearchCV(Threshold(), {"worth": [1.0, 3.0, 2.0]}, scoring=robust_scorer(PGD()), cv=2)
     assert search.fit(x, y).best_params_ == {"worth": 3.0}
 
 

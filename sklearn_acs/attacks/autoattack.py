@@ -1,6 +1,7 @@
 """AutoAttack, as its authors publish it, behind the interface of attacks here."""
 
 import logging
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -125,7 +126,7 @@ class AutoAttack(Attack):
             )
         if np.ndim(self.eps):
             raise ValueError(f"eps must be one number for AutoAttack, as in AutoAttack(eps=0.1); got {self.eps!r}")
-        low, width = clip[0], clip[1] - clip[0]
+        x, low, width = x.detach(), clip[0], clip[1] - clip[0]
 
         def logits(z: Tensor) -> Tensor:
             return model(low + width * z.to(x.dtype)).float()
@@ -192,7 +193,9 @@ class _Log(logging.Logger):
 
     def handle(self, record: logging.LogRecord) -> None:
         if record.funcName != "check_n_classes":
-            self.sentences.append(record.getMessage().replace(" See flags_doc.md for details.", ""))
+            # Counts are those of one batch and one run: left in, each would be a warning of its own.
+            counts = r" See flags_doc\.md for details\.|(?<=there are) \d+| of [\d.]+%(?=\.)"
+            self.sentences.append(re.sub(counts, "", record.getMessage()))
 
 
 @contextmanager

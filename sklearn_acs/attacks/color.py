@@ -46,11 +46,14 @@ class ReColor(SmoothTransformAttack):
     Images have three channels, red, green and blue; grey ones are refused, as half of this attack is about hue. The
     range of a channel is `clip`, and (0, 1) without one. `start` is a tensor of shape (batch, 3, 16, 32, 32).
 
-    1. Colours are cut to those of a screen when pixels are made of them; the published code cuts those of the nodes
-       in every step too, which changes some images before any attack.
+    1. Colours are cut to those of a screen when pixels are made of them, which may move one at their edge somewhat
+       beyond the bound; the published code cuts those of the nodes in every step too, which changes some images before
+       any attack.
     2. Each sample keeps the best of all its steps, see `TransformAttack`; the published code looks for it and returns
        the last.
     3. The matrix from XYZ to RGB is the inverse of the other one to all digits, not to four.
+    4. X and Z are cut to what a screen has for a Y. The published code cuts them to 1.1, by which a hue that does not
+       exist becomes a bright one, and black pixels magenta.
 
     References
     ----------
@@ -157,8 +160,10 @@ def rgb_of_luv(luv: Tensor) -> Tensor:
     v = (200 * luv[:, 2] - 100 + 13 * lightness * v_white).clamp(min=_TINY)
     y = torch.where(lightness <= 8, lightness * (3 / 29) ** 3, ((lightness + 16) / 116) ** 3)
     x, z = y * 9 * u / (4 * v), y * (156 * lightness - 3 * u - 20 * v) / (4 * v)
-    xyz = torch.stack([x, y, z]).clamp(0, 1.1)
-    linear = torch.einsum("ij,jnhw->nihw", _matrices(luv)[1], xyz)
+    there, back = _matrices(luv)
+    most_x, _, most_z = (there / there[1]).amax(1)  # for a Y of 1: those of pure blue
+    xyz = torch.stack([torch.minimum(x.clamp(min=0), most_x * y), y, torch.minimum(z.clamp(min=0), most_z * y)])
+    linear = torch.einsum("ij,jnhw->nihw", back, xyz)
     bright = 1.055 * linear.clamp(min=0.0031308) ** (1 / 2.4) - 0.055
     return torch.where(linear <= 0.0031308, 12.92 * linear, bright).clamp(0, 1)
 

@@ -13,7 +13,7 @@ from sklearn.base import clone
 from torch import Tensor
 from tqdm import tqdm
 
-from sklearn_acs.attacks import PGD, Attack
+from sklearn_acs.attacks import PGD, Attack, AutoAttack
 from sklearn_acs.attacks.base import Clip
 from sklearn_acs.evaluation.masking import find_masking
 from sklearn_acs.evaluation.result import BROKEN, NORMS, WITHSTOOD, Evaluation
@@ -96,7 +96,8 @@ def evaluate(
     -----
     1. Samples that are misclassified as they are count as wrong in every row and are not attacked.
     2. An example with NaN or infinity does not count as adversarial; NaN among the logits counts as a wrong answer.
-    3. Perturbations that leave the ball or the box they were promised to stay in are told of in `warnings`.
+    3. Perturbations that leave the ball or the box they were promised to stay in are told of in `warnings`, and so are
+       radii for images in [0, 1] where samples live in another box.
 
     Examples
     --------
@@ -126,6 +127,7 @@ def evaluate(
     clean_seconds = perf_counter() - start
     key = "" if state_path is None else _key(subject, predicted, settled, batch_size, random_state, worst_case_only)
     state = State(len(settled), len(subject), state_path, key)
+    _warn(state, _meant_for_others(subject, made))
 
     total = len(settled) * int(clean.sum())
     masking = None
@@ -200,10 +202,8 @@ def _run(
         where = rows.numpy()  # as a tensor, a single row would be taken for an int
         state.outcomes[number, where] = torch.where(broken, BROKEN, WITHSTOOD).cpu().numpy()
         state.sizes[:, number, where] = sizes.cpu().numpy()
-        for text in [*getattr(attack, "warnings_", ()), *_overstepped(attack, x_adv, sizes, finite, subject.clip)]:
-            warning = f"{name}: {text}"
-            if warning not in state.warnings:
-                state.warnings.append(warning)
+        told = [*getattr(attack, "warnings_", ()), *_overstepped(attack, x_adv, sizes, finite, subject.clip)]
+        _warn(state, [f"{name}: {text}" for text in told])
         now = perf_counter()
         state.seconds[number] += now - since
         since = now
@@ -211,6 +211,27 @@ def _run(
         bar.update(len(rows))
         found = state.outcomes[number]
         bar.set_postfix(broken=f"{(found == BROKEN).sum() / (found > 0).sum():.1%}")
+
+
+def _warn(state: State, sentences: Sequence[str]) -> None:
+    """Note what is to be known, each sentence once."""
+    state.warnings += [sentence for sentence in dict.fromkeys(sentences) if sentence not in state.warnings]
+
+
+def _meant_for_others(subject: Subject, made: Mapping[str, tuple[Attack, bool]]) -> list[str]:
+    """Which attacks given by name have a radius for images in [0, 1], where samples live in no box of that width.
+
+    For a classifier of tables they have one in its scale; transforms of images go by the box.
+    """
+    in_scale = subject.form.is_table and subject.scale is not None
+    if in_scale or (subject.clip is not None and subject.clip[1] - subject.clip[0] == 1):
+        return []
+    box = "no box" if subject.clip is None else f"the box {subject.clip}"
+    return [
+        f"{name}: its radius, {attack.eps:.4g}, is one for images in [0, 1], and these samples live in {box}"
+        for name, (attack, by_name) in made.items()
+        if by_name and isinstance(attack, PGD | AutoAttack)
+    ]
 
 
 def perturbation_sizes(delta: Tensor) -> Tensor:

@@ -79,6 +79,8 @@ class Subject:
         samples = X if isinstance(X, Dataset) else image_tensor(X)
         example = dataset_sample(samples) if isinstance(samples, Dataset) else samples
         form = InputFormat.of(tuple(example.shape))
+        if form.is_table and isinstance(samples, Tensor):
+            samples = samples.float()  # uint8 means pixels in images alone
         codes = torch.from_numpy(check_labels(labels, n_samples(samples)).astype(np.int64))
         return cls(model, make_data(samples, codes, form, clip, device), samples, form, clip, device)
 

@@ -72,8 +72,8 @@ def inches(size: str) -> float:
 
 
 def plain(text: str) -> str:
-    """Text that matplotlib takes for no formula."""
-    return text.replace("$", r"\$")
+    """Text that matplotlib takes for no formula, and with a first underscore for no sign to leave it out of legends."""
+    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
 def cut(text: str, longest: float) -> str:

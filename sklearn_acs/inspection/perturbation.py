@@ -40,7 +40,8 @@ class PerturbationDisplay:
     images_, images_adv_ : ndarray of shape (n, H, W, 1 or 3)
         As they are shown: in [0, 1], with the mean of channels that are no colours.
     factor_ : int or float
-        By how much perturbations are enlarged: as much as the largest allows, where gray is no change.
+        By how much perturbations are enlarged: as much as the largest allows. No change is gray, and white where images
+        have one channel.
     axes_ : ndarray of matplotlib Axes, of shape (3, n)
         The axes drawn on.
     figure_ : matplotlib Figure
@@ -106,7 +107,11 @@ class PerturbationDisplay:
             plt = pyplot("PerturbationDisplay.plot")
             width = plt.rcParams["figure.figsize"][0]
             cell = min(LARGEST_CELL, (width - 0.5) / n)
-            size = (n * cell + 0.5, 3 * cell * self.images_.shape[1] / self.images_.shape[2] + 0.8)
+            # No row is lower than its name is long.
+            row = max(
+                cell * self.images_.shape[1] / self.images_.shape[2], 0.56 * len("perturbation") * inches("small")
+            )
+            size = (n * cell + 0.5, 3 * row + 0.8)
             _, ax = plt.subplots(3, n, figsize=size, layout="constrained", squeeze=False)
         self.axes_ = np.asarray(ax)
         if self.axes_.shape != (3, n):

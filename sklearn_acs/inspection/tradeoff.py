@@ -96,7 +96,7 @@ class TradeoffDisplay:
         ax.set(xlabel="speed-up", ylabel="robust error")
         ax.margins(0.1)
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}\N{MULTIPLICATION SIGN}")
-        ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
+        ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g}%")
         ax.grid(alpha=0.25)
         self.legend_ = legend_above(ax, self.crosses_)
         self.ax_, self.figure_ = ax, ax.figure

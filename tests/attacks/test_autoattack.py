@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from sklearn_acs import AutoAttack, RobustClassifier
-from sklearn_acs.attacks.autoattack import NORMS, _square_fits
+from sklearn_acs.attacks.autoattack import NORMS, _Log, _square_fits
 from sklearn_acs.attacks.base import frozen
 
 CLIP = (0.0, 1.0)
@@ -286,6 +286,35 @@ def test_what_the_package_warns_of_is_kept(wrap, sentence, capfd, caplog):
 class Round(nn.Module):
     def forward(self, x):
         return (4 * x).round() / 4
+
+
+def test_a_warning_is_one_however_many_batches_there_are():
+    class HalfDead(nn.Module):
+        def forward(self, x):
+            return model(torch.where(x[:, :1, :1, :1] > 0.5, x.detach(), x))
+
+    model = make_model().eval()
+    x, y = make_batch(model, n=16, wrong=0)
+    attack = AutoAttack(0.02, attacks=["apgd-ce", "apgd-t"])
+    for batch in (slice(0, 3), slice(3, 9), slice(9, 16)):
+        attack.perturb(HalfDead(), x[batch], y[batch], clip=CLIP)
+    (sentence,) = attack.warnings_
+    assert sentence.startswith("there are points with zero gradient!")
+
+
+def test_a_square_that_finds_more_is_told_without_the_batchs_share():
+    log = _Log()
+    for share in (1.23, 12.0):
+        log.warning(
+            f"Square Attack has decreased the robust accuracy of {share:.2%}. This might. See flags_doc.md for details."
+        )
+    assert set(log.sentences) == {"Square Attack has decreased the robust accuracy. This might."}
+
+
+def test_result_is_detached():
+    model = make_model()
+    x, y = make_batch(model)
+    assert not AutoAttack(0.02).perturb(model, x.requires_grad_(), y, clip=CLIP).requires_grad
 
 
 # What it leaves behind

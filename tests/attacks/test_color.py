@@ -119,6 +119,28 @@ def test_no_node_moves_farther_than_the_bound(monkeypatch):
     assert max(moved) == pytest.approx(0.06)
 
 
+@pytest.mark.parametrize("brightest", [0.0, 0.02, 0.1, 1.0])
+def test_colours_that_a_screen_lacks_are_cut_to_near_ones(brightest):
+    rgb = brightest * torch.rand(1, 3, 100, 100, generator=seeded(), dtype=torch.float64)
+    luv = luv_of_rgb(rgb)
+    changed = luv + 0.06 * (2 * torch.rand(luv.shape, generator=seeded(1), dtype=torch.float64) - 1)
+    moved = (luv_of_rgb(rgb_of_luv(changed)) - luv).abs()
+    assert moved.max() < 0.06 * 2
+    assert rgb_of_luv(changed).max() <= brightest + 0.4
+
+
+@pytest.mark.parametrize("brightest", [0.0, 0.02, 0.1])
+def test_dark_images_stay_dark(brightest):
+    class Blue(nn.Module):
+        def forward(self, x):
+            return torch.stack([torch.zeros(len(x)), x[:, 2].mean((1, 2))], dim=1)
+
+    x, _ = make_batch(0.0, brightest)
+    x_adv = ReColor(steps=30).perturb(Blue(), x, torch.zeros(6, dtype=torch.long), clip=CLIP)
+    assert x_adv.max() < 0.3
+    assert (luv_of_rgb(x_adv) - luv_of_rgb(x)).abs().max() < 2 * 0.06
+
+
 def test_without_a_box_it_is_that_of_images():
     x, y = make_batch()
     attack = ReColor(steps=3, step_size=0.02)

@@ -200,11 +200,19 @@ def test_suites_for_images_are_refused_for_tables():
         evaluate(nn.Linear(4, 3), X, y, "linf", clip=None)
 
 
-def held_outsets_are_streamed(clf):
+def test_datasets_are_streamed(clf):
     X, y = held_out()
     data = TensorDataset(torch.from_numpy(X), torch.from_numpy(np.searchsorted(clf.classes_, y)))
     result = evaluate(clf.net_.module_, data, attacks=ATTACKS)
     np.testing.assert_array_equal(result.l2_, evaluate(clf, X, y, ATTACKS).l2_)
+
+
+@pytest.mark.parametrize("judge", [evaluate, robust_accuracy])
+def test_bytes_of_a_table_are_numbers_and_no_pixels(judge):
+    seen, model = [], linear()
+    model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].max().item()))
+    judge(model, np.array([[0], [200]], dtype=np.uint8), [0, 1], PGD(eps=0.1, init="zero"), clip=None)
+    assert seen[0] == 200
 
 
 def test_single_samples_at_the_end_are_no_special_case():
@@ -354,6 +362,16 @@ def test_answers_with_nan_are_wrong():
 
     result = evaluate(Failing(), [[0.1], [0.9]], [0, 0], PGD(eps=0.01))
     assert result.clean_.tolist() == [False, False]
+
+
+@pytest.mark.parametrize("clip, box", [((0.0, 255.0), "the box (0.0, 255.0)"), (None, "no box")])
+def test_a_radius_for_other_samples_is_told_of(clip, box, tmp_path):
+    (x, y), own = samples(), PGD(eps=20)
+    for _ in range(2):  # from the file as well
+        result = evaluate(linear(), 255 * x, y, ["quick", own], clip=clip, state_path=tmp_path / "state")
+        assert result.warnings == [
+            f"PGD-20: its radius, 0.03137, is one for images in [0, 1], and these samples live in {box}"
+        ]
 
 
 def test_sound_evaluations_say_nothing():

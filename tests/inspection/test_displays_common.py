@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 from matplotlib.text import Text
 from sklearn.exceptions import NotFittedError
@@ -75,11 +76,21 @@ def test_plot_returns_the_display_and_keeps_its_figure(name, clf, data):
 @pytest.mark.parametrize("name", MADE)
 def test_nothing_is_cut_and_no_two_texts_overlap(name, clf, data, width, height, size):
     with plt.rc_context({"figure.figsize": (width, height), "font.size": size}):
-        figure = MADE[name](clf, *data).figure_
-        figure.draw_without_rendering()
-        # One pixel of room: letters lean out of their boxes.
-        page = figure.bbox.padded(1)
-        boxes = {text: text.get_window_extent() for text in _drawn(figure)}
+        _check(MADE[name](clf, *data).figure_)
+
+
+def test_names_of_rows_are_not_cut_beside_wide_images():
+    images, labels = np.zeros((5, 10, 32)), ["a cat"] * 5
+    with plt.rc_context({"figure.figsize": (3.3, 2.6), "font.size": 8}):
+        _check(PerturbationDisplay.from_predictions(images, images, labels, labels, labels).figure_)
+
+
+def _check(figure):
+    """That no text is cut and no two overlap."""
+    figure.draw_without_rendering()
+    # One pixel of room: letters lean out of their boxes.
+    page = figure.bbox.padded(1)
+    boxes = {text: text.get_window_extent() for text in _drawn(figure)}
     for text, box in boxes.items():
         assert page.containsx(box.x0) and page.containsx(box.x1), text.get_text()
         assert page.containsy(box.y0) and page.containsy(box.y1), text.get_text()

@@ -56,6 +56,14 @@ def test_several_models_share_axes_and_legend(clf, digits):
     np.testing.assert_array_equal(*display.accuracy)
 
 
+def test_a_name_with_an_underscore_is_in_the_legend():
+    class _Private(nn.Sequential):
+        pass
+
+    display = RobustnessCurveDisplay.from_estimator(_Private(linear()), X, Y, eps=[0.1])
+    assert [text.get_text().strip() for text in display.legend_.get_texts()] == ["_Private"]
+
+
 def test_a_curve_is_laid_over_another(clf, digits):
     data = digits[0][300:320], digits[1][300:320]
     first = RobustnessCurveDisplay.from_estimator(clf, *data, eps=[0.1], name="first", color="black")

@@ -22,6 +22,13 @@ def test_runs_are_dots_and_their_mean_a_cross():
     assert [text.get_text() for text in display.legend_.get_texts()] == ["full", "half"]
 
 
+def test_errors_that_are_close_have_ticks_of_their_own():
+    display = TradeoffDisplay.from_predictions([1, 2], [0.3, 0.301], ["a", "b"])
+    display.figure_.canvas.draw()
+    ticks = [text.get_text() for text in display.ax_.get_yticklabels()]
+    assert len(set(ticks)) == len(ticks)
+
+
 def test_style_reaches_the_crosses():
     display = TradeoffDisplay.from_predictions(**NUMBERS, s=99)
     assert display.crosses_[0].get_sizes().tolist() == [99]
