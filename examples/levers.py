@@ -44,7 +44,7 @@ def candidates(epochs: int) -> dict[str, partial]:
     ten, one = PGD(EPS), PGD(EPS, steps=1, init="previous")
     average, everything = {"averaging": "ema"}, {"selector": None}
     random = {**SAVING, "selector": "random"}
-    same_time = round(CoresetSchedule(epochs).cost(0.0))
+    same_time = round(CoresetSchedule(epochs, 0.5, SAVING["select_every"]).cost(selection_cost=0.25))
     fits: dict[str, Row] = {
         FULL: {"attack": ten, **everything},
         "averaging": {"attack": ten, **everything, **average},
@@ -89,9 +89,9 @@ def judge(clf: RobustClassifier, X: np.ndarray, y: np.ndarray, n_autoattack: int
 def main() -> None:
     parser = ArgumentParser(description=__doc__)
     add_data_arguments(parser)
-    parser.set_defaults(n_test=600)
+    parser.set_defaults(n_test=500)
     parser.add_argument("--epochs", type=int, default=18)
-    parser.add_argument("--n-autoattack", type=int, default=100, help="images that AutoAttack judges")
+    parser.add_argument("--n-autoattack", type=int, default=50, help="images that AutoAttack judges")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--seed", type=int, help="measure this one alone, and write no table")
     args = parser.parse_args()
