@@ -11,7 +11,6 @@ from torch.func import functional_call
 from sklearn_acs.attacks import FGSM, NFGSM, PGD, Attack
 from sklearn_acs.attacks.base import Clip, cross_entropy
 from sklearn_acs.objectives.adversarial import Adversarial
-from sklearn_acs.objectives.base import Objective
 
 
 class FastAT(Adversarial):
@@ -35,6 +34,9 @@ class FastAT(Adversarial):
         Largest fall in robust training accuracy from one epoch to the next, see `CollapseGuard`; None does not look.
     attack : Attack, str or None, default=None
         Another inner maximiser, in place of `start`'s.
+    label_smoothing : float, default=0.0
+        Share of a label, in [0, 1), that the cross-entropy spreads evenly over all classes; neither the attack nor the
+        regulariser does.
 
     See Also
     --------
@@ -72,7 +74,7 @@ class FastAT(Adversarial):
     """
 
     _parameter_constraints: ClassVar[dict] = {
-        **Objective._parameter_constraints,
+        **Adversarial._parameter_constraints,
         "start": [StrOptions({"random", "noise", "zero"})],
         "gradalign": [Interval(Real, 0, None, closed="left")],
         "guard": [Interval(Real, 0, 1, closed="right"), None],
@@ -85,8 +87,9 @@ class FastAT(Adversarial):
         gradalign: float = 0.0,
         guard: float | None = 0.2,
         attack: Attack | str | None = None,
+        label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__(attack)
+        super().__init__(attack, label_smoothing=label_smoothing)
         self.start = start
         self.gradalign = gradalign
         self.guard = guard

@@ -35,7 +35,8 @@ class MART(Objective):
     -----
     1. The attack starts at ``x + 0.001 N(0, I)`` unless it says otherwise.
     2. The gradient flows through ``f(x)`` and ``f_y(x)`` as well; nothing is detached.
-    3. The logarithm's argument ``1 - max`` is kept at 0.0001 or more, as in the authors' code.
+    3. Labels cannot be smoothed: both terms weigh samples by the probability of the one true label.
+    4. The logarithm's argument ``1 - max`` is kept at 0.0001 or more, as in the authors' code.
 
     References
     ----------

@@ -2,17 +2,18 @@
 
 from torch import Tensor
 
-from sklearn_acs.attacks.base import cross_entropy
-from sklearn_acs.objectives.base import CLEAN, Logits, Objective
+from sklearn_acs.objectives.base import CLEAN, CrossEntropyObjective, Logits
 
 
-class Natural(Objective):
+class Natural(CrossEntropyObjective):
     """Natural training, ``CE(f(x), y)``: no attack in training, the baseline of every robust objective.
 
     Parameters
     ----------
     attack : Attack, str or None, default=None
         Used by ``robust_score`` and ``perturb`` alone; None is ``PGD()``.
+    label_smoothing : float, default=0.0
+        Share of a label, in [0, 1), that is spread evenly over all classes.
 
     See Also
     --------
@@ -29,4 +30,4 @@ class Natural(Objective):
 
     def loss(self, logits: Logits, y: Tensor) -> Tensor:
         """Cross-entropy of the clean logits, per sample."""
-        return cross_entropy(logits[CLEAN], y)
+        return self.cross_entropy(logits[CLEAN], y)

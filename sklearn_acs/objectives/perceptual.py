@@ -19,6 +19,8 @@ class PAT(Adversarial):
     attack : Attack, str or None, default=None
         The inner maximiser, of the margin of the best wrong class; None is ``FastLPA()``: bound 0.5, 10 steps, and
         the model itself judges how far x' is from x.
+    label_smoothing : float, default=0.0
+        Share of a label, in [0, 1), that the loss, and not the attack, spreads evenly over all classes.
 
     See Also
     --------
@@ -28,7 +30,8 @@ class PAT(Adversarial):
     Notes
     -----
     1. The attack runs in eval mode, and the update in train mode.
-    2. The authors also clip each gradient to [-1, 1]; here that is left to skorch's callbacks.
+    2. The authors also clip each gradient to [-1, 1]; here that is left to skorch's callbacks
+       (``GradientNormClipping``, by their norm).
 
     References
     ----------

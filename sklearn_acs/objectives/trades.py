@@ -6,11 +6,11 @@ from typing import ClassVar
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
-from sklearn_acs.attacks.base import Attack, cross_entropy
-from sklearn_acs.objectives.base import ADVERSARIAL, CLEAN, Logits, Objective
+from sklearn_acs.attacks.base import Attack
+from sklearn_acs.objectives.base import ADVERSARIAL, CLEAN, CrossEntropyObjective, Logits
 
 
-class TRADES(Objective):
+class TRADES(CrossEntropyObjective):
     """TRADES, ``CE(f(x), y) + beta * KL(f(x) || f(x'))`` with x' the point that moves the prediction farthest.
 
     Parameters
@@ -22,6 +22,8 @@ class TRADES(Objective):
         differs by the entropy of the clean prediction and so in the clean branch's gradient.
     attack : Attack, str or None, default=None
         The inner maximiser of the divergence; None is ``PGD()``.
+    label_smoothing : float, default=0.0
+        Share of a label, in [0, 1), that the cross-entropy spreads evenly over all classes.
 
     See Also
     --------
@@ -49,7 +51,7 @@ class TRADES(Objective):
     """
 
     _parameter_constraints: ClassVar[dict] = {
-        **Objective._parameter_constraints,
+        **CrossEntropyObjective._parameter_constraints,
         "beta": [Interval(Real, 0, None, closed="left")],
         "divergence": [StrOptions({"kl", "ce"})],
     }
@@ -57,8 +59,15 @@ class TRADES(Objective):
     branches = (CLEAN, ADVERSARIAL)
     attack_init = "normal"
 
-    def __init__(self, beta: float = 6.0, *, divergence: str = "kl", attack: Attack | str | None = None) -> None:
-        super().__init__(attack)
+    def __init__(
+        self,
+        beta: float = 6.0,
+        *,
+        divergence: str = "kl",
+        attack: Attack | str | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(attack, label_smoothing=label_smoothing)
         self.beta = beta
         self.divergence = divergence
 
@@ -71,4 +80,4 @@ class TRADES(Objective):
         """Clean cross-entropy plus `beta` times the divergence, per sample."""
         log_p, log_q = logits[CLEAN].log_softmax(1), logits[ADVERSARIAL].log_softmax(1)
         moved = log_p - log_q if self.divergence == "kl" else -log_q
-        return cross_entropy(logits[CLEAN], y) + self.beta * (log_p.exp() * moved).sum(1)
+        return self.cross_entropy(logits[CLEAN], y) + self.beta * (log_p.exp() * moved).sum(1)

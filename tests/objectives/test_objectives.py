@@ -13,7 +13,18 @@ from torch.nn import functional as F
 from sklearn_acs.attacks import PGD
 from sklearn_acs.attacks.base import frozen
 from sklearn_acs.gradients import LastLayerGradients, batch_factors
-from sklearn_acs.objectives import ADVERSARIAL, CLEAN, MART, OBJECTIVES, TRADES, Adversarial, FastAT, Natural, Objective
+from sklearn_acs.objectives import (
+    ADVERSARIAL,
+    CLEAN,
+    MART,
+    OBJECTIVES,
+    PAT,
+    TRADES,
+    Adversarial,
+    FastAT,
+    Natural,
+    Objective,
+)
 
 N, C, D = 9, 4, 6
 
@@ -32,9 +43,12 @@ class HalfAndHalf(Objective):
 
 INSTANCES = {
     "natural": Natural(),
+    "natural, smoothed": Natural(label_smoothing=0.2),
     "adversarial": Adversarial(),
+    "adversarial, smoothed": Adversarial(label_smoothing=0.1),
     "trades": TRADES(),
     "trades, beta 0": TRADES(beta=0),
+    "trades, smoothed": TRADES(label_smoothing=0.3),
     "trades, cross-entropy": TRADES(beta=2.5, divergence="ce"),
     "mart": MART(),
     "mart, beta 0": MART(beta=0),
@@ -100,6 +114,31 @@ def test_trades_ce_loss_is_the_papers_formula():
     p, q, _, y = probabilities()
     expected = [-np.log(p[i, y[i]]) - 2.5 * sum(p[i, c] * np.log(q[i, c]) for c in range(C)) for i in range(N)]
     np.testing.assert_allclose(loss_of(TRADES(beta=2.5, divergence="ce")), expected)
+
+
+def smoothed(p, y, share):
+    label = (1 - share) * np.eye(C)[y] + share / C
+    return -(label * np.log(p)).sum(1)
+
+
+@pytest.mark.parametrize("kind", [Adversarial, FastAT, PAT])
+def test_smoothed_loss_is_cross_entropy_with_a_share_of_the_label_spread_over_all_classes(kind):
+    p, q, _, y = probabilities()
+    np.testing.assert_allclose(loss_of(kind(label_smoothing=0.1)), smoothed(q, y, 0.1))
+    np.testing.assert_allclose(loss_of(Natural(label_smoothing=0.1)), smoothed(p, y, 0.1))
+
+
+def test_trades_smooths_its_clean_term_alone():
+    p, q, _, y = probabilities()
+    expected = smoothed(p, y, 0.3) + 6 * rel_entr(p, q).sum(1)
+    np.testing.assert_allclose(loss_of(TRADES(label_smoothing=0.3)), expected)
+
+
+@pytest.mark.parametrize("kind", [Natural, Adversarial, FastAT, PAT, TRADES])
+def test_smoothing_leaves_what_the_attack_raises(kind):
+    clean, adversarial, y = logits_and_labels()
+    args = torch.tensor(adversarial), torch.from_numpy(y), torch.tensor(clean)
+    torch.testing.assert_close(kind(label_smoothing=0.5).inner_loss(*args), kind().inner_loss(*args))
 
 
 def test_trades_penalty_vanishes_where_nothing_moved():
@@ -237,7 +276,7 @@ def test_factors_leave_the_models_gradients_alone(objective):
 # What the attack raises
 
 
-@pytest.mark.parametrize("name", ["natural", "adversarial", "mart", "a user's own"])
+@pytest.mark.parametrize("name", ["natural", "adversarial", "adversarial, smoothed", "mart", "a user's own"])
 def test_inner_loss_is_cross_entropy_unless_said_otherwise(name):
     _, adversarial, y = logits_and_labels()
     inner = INSTANCES[name].inner_loss(torch.tensor(adversarial), torch.from_numpy(y), None)
@@ -310,6 +349,9 @@ def test_trades_from_a_normal_start_moves_predictions_farther_than_random_corner
         (TRADES(divergence="js"), "divergence", "js"),
         (TRADES(attack=3), "attack", "3"),
         (MART(beta=-0.5), "beta", "-0.5"),
+        (Adversarial(label_smoothing=1.0), "label_smoothing", "1.0"),
+        (FastAT(label_smoothing=-0.1), "label_smoothing", "-0.1"),
+        (TRADES(label_smoothing="some"), "label_smoothing", "some"),
         (Adversarial(attack=PGD), "attack", "PGD"),
         (Natural(attack=[1]), "attack", "1"),
     ],
