@@ -66,9 +66,9 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         Choose among all samples, within each class, or among random batches by their summed gradients: batches of
         `batch_size`, smaller where that makes fewer than 64.
     validation_fraction : float, default=0.1
-        Share of the samples, in (0, 1), that a fit holds out where its selector asks for validation samples, as
-        "glister" does: stratified, neither trained on nor part of a coreset, and attacked at every selection.
-        `coreset_frac` is then a share of the others. Other selectors hold out nothing.
+        Share of the samples, in (0, 1), that a fit holds out for `early_stopping`, and where its selector asks for
+        validation samples, as "glister" does: stratified, neither trained on nor part of a coreset, and attacked at
+        every selection. `coreset_frac` is then a share of the others. Other fits hold out nothing.
     selection_attack : str, Attack or None, default=None
         The attack at selections, for example one of fewer steps. None is that of training, and where that remembers
         (``PGD(init="previous")``), no attack: a selection reads the perturbations that training had last.
@@ -76,6 +76,12 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         Where selectors that match gradients have them from: every sample attacked afresh, or, without a pass through
         the network, what training computed when it last saw the sample (in train mode, augmented, and one epoch old
         or, for samples outside the coreset, older). A selection before all samples have been seen is "fresh".
+    early_stopping : bool, default=False
+        Measure the accuracy of held-out samples under attack after every epoch, and end with the weights that were
+        best, because adversarial training overfits late: published full runs lose 4 points at their last epochs.
+    n_iter_no_change : int or None, default=10
+        With `early_stopping`, end the training after so many epochs without a better score. None never ends it, and
+        is right for schedules whose rate falls up to the end, where the last epochs bring most: "one-cycle", "cosine".
     in_batch : InBatchSelection or None, default=None
         Train on the hardest samples of each batch alone; goes with a coreset and without.
     max_epochs : int, default=30
@@ -99,7 +105,7 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is a device, else the CPU.
     callbacks : list of skorch callbacks or None, default=None
-        As in skorch, with the net as their first argument.
+        As in skorch, with the net as their first argument; ``GradientNormClipping(1.0)`` clips gradients.
     random_state : int, RandomState instance or None, default=None
         Drives initial weights, batches, augmentation, attacks and selections through generators of its own. The same
         int gives the same bits on the CPU. NumPy's and torch's global generators are left as they are.
@@ -128,10 +134,15 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         All of them, by the epoch that they were selected in, counted from 0.
     cost_ : Cost
         Samples sent forwards and backwards and seconds, for each phase of the last `fit`; prints as a table.
+    best_epoch_ : int or None
+        With `early_stopping`, the epoch whose weights are kept, counted from 1; else None.
+    best_validation_score_ : float or None
+        Accuracy of the held-out samples after that epoch.
     schedule_ : CoresetSchedule
         The plan of the last fit; ``schedule_.expected_speedup()``.
     history_ : skorch.history.History
-        One row per epoch: epoch, phase, train_loss, coreset_size, approximation_error, seconds, lr.
+        One row per epoch: epoch, phase, train_loss, coreset_size, approximation_error, seconds, lr; with
+        `early_stopping` also valid_robust (valid_accuracy for an objective that attacks nothing).
     clip_ : (float, float) or None
         The box in use.
     input_format_ : InputFormat
@@ -154,10 +165,16 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
     2. Attacks and selections run in eval mode: BatchNorm's statistics come from training alone, and a sample's
        gradient does not depend on the others in its batch.
     3. KeyboardInterrupt ends a fit early, as in skorch, and leaves a usable classifier.
+    4. `early_stopping` attacks the held-out samples with 5 steps of PGD where training is in the ball of a norm, one
+       step or ten, and with ``attack_.for_evaluation()`` otherwise. Training is the same bits as without the
+       measurements; they count as "checks" in `cost_`, and in the history's seconds. An error or an interrupt also
+       leaves the best weights. A fit that continues (`warm_start`) starts from those, holds out the same samples
+       where X is the same, and looks for the best among its own epochs.
 
     References
     ----------
     Dolatabadi, Erfani, Leckie, "l-inf-Robustness and Beyond: Unleashing Efficient Adversarial Training", ECCV 2022.
+    Rice, Wong, Kolter, "Overfitting in adversarially robust deep learning", ICML 2020 (`early_stopping`).
 
     Examples
     --------
@@ -187,6 +204,8 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "selection_attack": [StrOptions(set(ATTACKS)), Attack, None],
         "selection_gradients": [StrOptions(set(GRADIENTS_FROM))],
+        "early_stopping": ["boolean"],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), None],
         "in_batch": [InBatchSelection, None],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -217,6 +236,8 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         validation_fraction: float = 0.1,
         selection_attack: str | Attack | None = None,
         selection_gradients: str = "fresh",
+        early_stopping: bool = False,
+        n_iter_no_change: int | None = 10,
         in_batch: InBatchSelection | None = None,
         max_epochs: int = 30,
         batch_size: int = 128,
@@ -244,6 +265,8 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         self.validation_fraction = validation_fraction
         self.selection_attack = selection_attack
         self.selection_gradients = selection_gradients
+        self.early_stopping = early_stopping
+        self.n_iter_no_change = n_iter_no_change
         self.in_batch = in_batch
         self.max_epochs = max_epochs
         self.batch_size = batch_size
@@ -284,7 +307,8 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         ValueError
             A parameter or the data cannot be used; said before any work.
         FloatingPointError
-            The loss or a weight became NaN or infinite. `net_` keeps the last finite weights.
+            The loss or a weight became NaN or infinite. `net_` keeps the last finite weights, with `early_stopping`
+            the best ones.
         """
         frac = 1.0 if self.selector is None else self.coreset_frac
         schedule = CoresetSchedule(self.max_epochs, frac, self.select_every, self.warmup_frac)
@@ -313,6 +337,8 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         -------
         self
         """
+        if self.early_stopping:
+            raise ValueError("early_stopping=True is for fit; partial_fit trains one epoch, so set it to False")
         schedule = CoresetSchedule(max_epochs=1, coreset_frac=1.0)
         continues = hasattr(self, "net_")
         return self._train(

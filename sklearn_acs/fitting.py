@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from functools import partial
-from math import ceil
 from typing import Any, Self
 
 import numpy as np
@@ -39,7 +38,8 @@ from sklearn_acs.selectors.base import BaseSelector
 from sklearn_acs.training.adversary import Adversary
 from sklearn_acs.training.augment import AUGMENTS, Augmentation
 from sklearn_acs.training.averaging import AVERAGES, EMA, WeightAverage
-from sklearn_acs.training.batches import Batches, StreamedData
+from sklearn_acs.training.batches import Batches, StreamedData, batch_count
+from sklearn_acs.training.best_state import BestState
 from sklearn_acs.training.coreset import CoresetSelection, coreset_size
 from sklearn_acs.training.cost import CostMeter, StepClock
 from sklearn_acs.training.guard import CollapseGuard
@@ -66,6 +66,8 @@ class FittingMixin(RoutedParamsMixin):
     selection_gradients: str
     in_batch: Any
     validation_fraction: float
+    early_stopping: bool
+    n_iter_no_change: int | None
     batch_size: int
     optimizer: Any
     lr: float | None
@@ -80,6 +82,7 @@ class FittingMixin(RoutedParamsMixin):
     classes_: np.ndarray
     input_format_: InputFormat
     _epochs_done: int
+    _split_seed: int
     _statistics: tuple[Tensor, Tensor]
 
     def _train(
@@ -161,11 +164,18 @@ class FittingMixin(RoutedParamsMixin):
             n_given = _num_samples(X)
             if selector is not None and schedule.n_selections:
                 selector.keep_rows(rows, n_given)
-            selection_state, held_out = np.random.RandomState(seeds.selection), None
-            if selector is not None and "validation" in selector.fit_inputs and schedule.n_selections:
-                kept, held = hold_out(labels.numpy(), self.validation_fraction, selection_state)
+            selection_state, held_out, best = np.random.RandomState(seeds.selection), None, None
+            asks = selector is not None and "validation" in selector.fit_inputs and schedule.n_selections
+            if not continues:
+                self._split_seed = seeds.selection
+            if asks or self.early_stopping:
+                # A fit that goes on must not hold out what the fit before it has learned.
+                split = np.random.RandomState(self._split_seed) if continues else selection_state
+                kept, held = hold_out(labels.numpy(), self.validation_fraction, split)
                 apart = make_data(take_samples(samples, held), labels[held], self.input_format_, self.clip_, device)
                 held_out = self._make_batches(apart, None, seeds, device)
+                if self.early_stopping:
+                    best = BestState(weight[held], self.n_iter_no_change)
                 samples, labels, rows = take_samples(samples, kept), labels[kept], rows[kept]
                 weight = weight[kept] / weight[kept].mean()
             data = make_data(samples, labels, self.input_format_, self.clip_, device)
@@ -180,10 +190,11 @@ class FittingMixin(RoutedParamsMixin):
                 schedule, selector, self.select_by, n_select, self.selection_gradients, selection_state
             )
             batches = self._make_batches(data, weight, seeds, device)
-            n_steps = schedule.full_epochs * len(batches) + schedule.coreset_epochs * ceil(n_select / self.batch_size)
+            per_coreset = batch_count(n_select, self.batch_size)
+            n_steps = schedule.full_epochs * len(batches) + schedule.coreset_epochs * per_coreset
             follow = LR_SCHEDULES[lr_schedule] if isinstance(lr_schedule, str) else lr_schedule
             lr_factor = None if one_pass else LrFactor(follow, n_steps)
-            net = self._make_net(objective, selection, in_batch, lr_factor, schedule.n_epochs, device)
+            net = self._make_net(objective, selection, best, in_batch, lr_factor, schedule.n_epochs, device)
             example, _ = next(iter(data.fetch([torch.arange(min(len(data), 8))])))
             selection.prepare(net.module_, example, len(self.classes_))
             if continues:
@@ -200,16 +211,23 @@ class FittingMixin(RoutedParamsMixin):
 
             self.net_, self.history_, self.cost_, self.schedule_ = net, net.history, meter.cost, schedule
             self._evaluation_seed = seeds.evaluation
-            selection_cost = selection.attacks + (len(held_out.data) / len(data) if held_out else 0)
+            selection_cost = selection.attacks + (len(held_out.data) / len(data) if held_out and asks else 0)
             progress = Progress(schedule, len(data), n_select, selection_cost, bool(self.verbose))
             generator = torch.Generator(device=device).manual_seed(seeds.attack)
             adversaries = self._make_adversaries(objective, selection_attack, data, generator)
             training, selecting, validating = adversaries
-            run = Run(batches, rows, n_given, training, selecting, meter, StepClock(device), progress, held_out, validating)
+            clock = StepClock(device)
+            run = Run(
+                batches, rows, n_given, training, selecting, meter, clock, progress, held_out, validating, lr_factor
+            )
             try:
                 net.train(run)
             finally:
                 selection.layer_ = selection.recorder_ = None
+                self.best_epoch_, self.best_validation_score_ = None, None
+                if best is not None:
+                    best.restore(net)
+                    self.best_epoch_, self.best_validation_score_ = best.best_epoch_, best.best_score_
                 self.coresets_ = {
                     epoch: replace(coreset, indices=rows[coreset.indices])
                     for epoch, coreset in selection.coresets_.items()
@@ -293,6 +311,7 @@ class FittingMixin(RoutedParamsMixin):
         self,
         objective: Objective,
         selection: CoresetSelection,
+        best: BestState | None,
         in_batch: InBatchSelection | None,
         lr_factor: LrFactor | None,
         n_epochs: int,
@@ -317,7 +336,8 @@ class FittingMixin(RoutedParamsMixin):
             raise ValueError(f"lr=None has no default for optimizer={self.optimizer!r}; give a number")
         options = {f"optimizer__{key}": value for key, value in options.items()}
         options |= {f"callbacks__{key}": value for key, value in self._routed("callbacks").items()}
-        callbacks: list = [("coreset_selection", selection)]
+        callbacks: list = [] if best is None else [("best_state", best)]  # first: it may end the training
+        callbacks.append(("coreset_selection", selection))
         if lr_factor is not None:
             follow = LRScheduler(policy=LambdaLR, lr_lambda=lr_factor, step_every="batch", event_name=None)
             callbacks.append(("lr_schedule", follow))

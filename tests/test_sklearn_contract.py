@@ -20,6 +20,7 @@ CLASSIFIERS = [
     RobustClassifier(),
     *(RobustClassifier(selector=name, **QUICK) for name in ("gradmatch", "craig", "glister", "random", None)),
     *(RobustClassifier(objective=name, **QUICK) for name in ("natural", "trades")),
+    RobustClassifier(averaging="ema", **QUICK),
     *(RobustClassifier(select_by=by, **QUICK) for by in ("sample", "batch")),
     RobustClassifier(objective=TRADES(1.0, divergence="ce", attack=PGD(norm="l2", eps=0.5, steps=2)), max_epochs=8),
     RobustClassifier(objective=Adversarial(attack="fgsm"), selector=CRAIG(metric="sqeuclidean"), max_epochs=8),

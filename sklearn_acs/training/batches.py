@@ -1,6 +1,7 @@
 """Where batches come from: arrays kept on the device, or a Dataset streamed from disk; all of them or a coreset."""
 
 from collections.abc import Callable, Iterator
+from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -164,6 +165,11 @@ class Batches:
         if len(batches) > 1 and len(batches[-1]) == 1 < self.batch_size:
             batches[-2:] = [torch.cat(batches[-2:])]
         return batches
+
+
+def batch_count(n_samples: int, batch_size: int) -> int:
+    """How many batches `Batches` makes of so many samples."""
+    return ceil(n_samples / batch_size) - (n_samples > batch_size > 1 and n_samples % batch_size == 1)
 
 
 def to_float(x: Tensor) -> Tensor:

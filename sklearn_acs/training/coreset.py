@@ -116,6 +116,8 @@ class CoresetSelection(Callback):
             run.progress.enter("selecting", self.epoch_, loss)
             coreset = self.coresets_[self.epoch_] = self._select(net)
             run.batches.use_coreset(coreset.indices, coreset.weights)
+            if run.lr_factor is not None:  # a coreset of batches may be a little larger or smaller than planned
+                run.lr_factor.expect((self.schedule.n_epochs - self.epoch_) * len(run.batches))
         run.recorder = self.recorder_ if self.schedule.selects(self.epoch_ + 1) else None
         phase = self.schedule.phase(self.epoch_)
         run.progress.enter(phase, self.epoch_, loss)
@@ -142,7 +144,8 @@ class CoresetSelection(Callback):
         given: dict[str, Any] = {}
         for score in {"loss", "margin"}.intersection(self.selector.fit_inputs):
             given["scores"] = sample_scores(net, score)
-        if self.layer_ is not None and net.run_.held_out is not None:
+        if self.layer_ is not None and "validation" in self.selector.fit_inputs:
+            assert net.run_.held_out is not None
             given["validation"] = validation_gradients(net, self.layer_, net.run_.held_out)
         found = [values.isfinite() for values in (gradients, *given.values()) if values is not None]
         if not all(torch.as_tensor(finite).all() for finite in found):

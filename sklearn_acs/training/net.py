@@ -20,6 +20,7 @@ from sklearn_acs.training.averaging import WeightAverage
 from sklearn_acs.training.batches import Batch, Batches
 from sklearn_acs.training.cost import CostMeter, StepClock
 from sklearn_acs.training.factors import FactorRecorder
+from sklearn_acs.training.optimization import LrFactor
 from sklearn_acs.training.progress import Progress
 
 
@@ -35,8 +36,9 @@ class Run:
     meter: CostMeter
     clock: StepClock
     progress: Progress
-    held_out: Batches | None = None  # of which selectors are told too
+    held_out: Batches | None = None  # for selectors that ask for them, and for early stopping
     validating: Adversary | None = None  # of the samples held out
+    lr_factor: LrFactor | None = None
     recorder: FactorRecorder | None = None  # in epochs whose gradients a selection wants
 
 

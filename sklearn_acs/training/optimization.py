@@ -52,13 +52,19 @@ LR_SCHEDULES: dict[str, LrSchedule] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class LrFactor:
     """A schedule as torch's LambdaLR wants it: the factor at a step, out of `n_steps`."""
 
     schedule: LrSchedule
     n_steps: int
+    step: int = 0
+
+    def expect(self, steps_left: int) -> None:
+        """Be told how many steps are left, when that is known better than at the beginning."""
+        self.n_steps = self.step + steps_left
 
     def __call__(self, step: int) -> float:
         """Factor of step `step`, taken in the middle of the step so that none has factor 0."""
+        self.step = step
         return self.schedule(min((step + 0.5) / self.n_steps, 1.0))

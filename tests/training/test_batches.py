@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from sklearn_acs.training.batches import ArrayData, Batches, StreamedData, to_float
+from sklearn_acs.training.batches import ArrayData, Batches, StreamedData, batch_count, to_float
 
 CPU = torch.device("cpu")
 N = 23
@@ -111,7 +111,8 @@ def test_samples_and_labels_belong_to_their_rows(make_data):
 def test_batch_sizes_and_a_single_left_over_sample_joining_the_batch_before(n, sizes):
     batches = make_batches(array_data(n))
     assert [len(batch.y) for batch in batches] == sizes
-    assert len(batches) == len(sizes)
+    assert len(batches) == batch_count(n, 5) == len(sizes)
+    assert batch_count(n, 1) == n
 
 
 def test_number_of_batches_is_that_of_the_coreset():

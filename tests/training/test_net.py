@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
-from skorch.callbacks import Callback, EpochScoring
+from skorch.callbacks import Callback, EpochScoring, GradientNormClipping
 from torch import nn
 
 from sklearn_acs import PGD, RobustClassifier
@@ -75,6 +75,23 @@ def test_the_learning_rate_follows_the_schedule_over_the_steps_really_taken():
     np.testing.assert_allclose(record.lrs[:-1], expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("select_by", ["sample", "class", "batch"])
+@pytest.mark.parametrize(("n", "batch_size", "frac"), [(96, 20, 0.3), (90, 32, 0.37), (66, 32, 0.5), (95, 7, 0.6)])
+def test_a_schedule_ends_with_the_last_step_whatever_the_coreset(select_by, n, batch_size, frac):
+    """33 samples are one batch of 32 and one left over, which joins it; coresets of batches differ in size."""
+    record = Record()
+    params = {"select_by": select_by, "coreset_frac": frac, "select_every": 2, "batch_size": batch_size}
+    clf = RobustClassifier(max_epochs=8, objective="natural", lr=1.0, callbacks=[record], **params)
+    clf.set_params(lr_schedule=lambda progress: 1 - progress, lr=0.01, random_state=0).fit(X[:n], y[:n])
+    steps = len(record.lrs)
+    last = record.lrs[-2] / 0.01  # the last step's factor, set after the last but one
+    assert last == pytest.approx(0.5 / steps, rel=0.35)
+    falls = -np.diff(record.lrs[:-1]) / 0.01
+    assert falls.min() > -0.02  # a larger coreset than planned sets the schedule back a little
+    if select_by == "sample":
+        np.testing.assert_allclose(falls, 1 / steps, rtol=1e-4)
+
+
 def test_a_schedule_of_ones_own_gets_the_share_of_training_done():
     _, record = fit(lr_schedule=lambda progress: 1 - progress, lr=0.1)
     assert record.lrs[:-1] == pytest.approx([0.1 * (1 - (step + 0.5) / 6) for step in range(1, 6)])
@@ -85,6 +102,28 @@ def test_skorch_callbacks_see_history_and_losses_as_numbers():
     clf = RobustClassifier(max_epochs=4, attack__steps=1, callbacks=[("accuracy", scoring)], random_state=0).fit(X, y)
     assert 0.2 < clf.history_[-1, "accuracy"] <= 1
     assert all(isinstance(loss, float) for loss in clf.history_[-1, "batches", :, "train_loss"])
+
+
+@pytest.mark.parametrize("norm", [1e-3, 0.05])
+def test_skorchs_callback_clips_the_gradient_norm(norm):
+    class Norms(Callback):
+        def on_train_begin(self, net, **kwargs):
+            self.steps = []
+
+        def on_batch_begin(self, net, **kwargs):
+            self.before = [value.detach().clone() for value in net.module_.parameters()]
+
+        def on_batch_end(self, net, **kwargs):
+            moved = zip(net.module_.parameters(), self.before, strict=True)
+            self.steps.append(torch.cat([(now.detach() - was).flatten() for now, was in moved]).norm().item())
+
+    norms = Norms()
+    clf = RobustClassifier(callbacks=[("clip", GradientNormClipping(norm)), norms], lr=1.0, lr_schedule="constant")
+    clf.set_params(optimizer=torch.optim.SGD, selector=None, max_epochs=2, attack=PGD(steps=2), random_state=0)
+    steps = clf.fit(X, y) and norms.steps
+    assert max(steps) == pytest.approx(norm, rel=1e-3)
+    clf.set_params(callbacks__clip__gradient_clip_value=None).fit(X, y)
+    assert max(norms.steps) > 2 * norm
 
 
 def test_keyboard_interrupt_leaves_a_usable_classifier():

@@ -58,6 +58,14 @@ def test_steps_beyond_the_last_have_the_factor_of_the_end(name):
     assert LrFactor(LR_SCHEDULES[name], 10)(25) == LR_SCHEDULES[name](1.0)
 
 
+def test_steps_that_turn_out_fewer_end_the_schedule_earlier():
+    factor = LrFactor(lambda progress: progress, 10)
+    before = [factor(step) for step in range(5)]
+    factor.expect(2)
+    assert [factor(step) for step in (4, 5)] == pytest.approx([4.5 / 6, 5.5 / 6])
+    assert before == pytest.approx([0.05, 0.15, 0.25, 0.35, 0.45])
+
+
 def test_factor_is_what_torch_multiplies_the_rate_by():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.4)
     scheduler = LambdaLR(optimizer, LrFactor(LR_SCHEDULES["one-cycle"], 4))
