@@ -82,4 +82,5 @@ class BestState(Callback):
         else:
             with frozen(module), torch.no_grad():
                 right = torch.cat([(module(x).argmax(1) == y).cpu() for x, y in batches])
-        return ((right * self.weight).sum() / self.weight.sum()).item()
+        weight = self.weight.double()
+        return ((right * weight).sum() / weight.sum()).item()
