@@ -139,11 +139,12 @@ def test_held_out_samples_are_not_trained_on_and_weighted_as_given():
         (FGSM(eps=0.1), ("linf", 5)),
         (NFGSM(eps=0.1), ("linf", 5)),
         (BulletTrain(PGD(eps=0.4, norm="l2")), ("l2", 5)),
+        (PGD(eps=0.1, steps=1, init="previous"), ("linf", 5)),
         (FastLPA(0.1, steps=3), (None, 3)),
     ],
 )
 def test_single_steps_are_judged_by_several(attack, expected):
-    clf = make(attack=attack, max_epochs=2).fit(X, y)
+    clf = make(attack=attack, max_epochs=2, averaging="ema", selector="craig", selection_gradients="last").fit(X, y)
     measured = dict(clf.net_.callbacks_)["best_state"].attack_
     assert (getattr(measured, "norm", None), measured.steps) == expected
 
