@@ -43,7 +43,7 @@ class EMA(BaseEstimator):
     References
     ----------
     Gowal, Qin, Uesato, Mann, Kohli, "Uncovering the limits of adversarial training against norm-bounded adversarial
-    examples", 2020, arXiv:2010.03593, Section 4.5.
+    examples", 2020, arXiv:2010.03593.
     Izmailov, Podoprikhin, Garipov, Vetrov, Wilson, "Averaging weights leads to wider optima and better
     generalization", UAI 2018.
 

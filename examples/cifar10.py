@@ -1,0 +1,218 @@
+"""ResNet-18 on CIFAR-10, trained robustly in every way this library knows: accuracy over seconds.
+
+    python examples/cifar10.py DATA_FOLDER --budget 540
+    python examples/cifar10.py DATA_FOLDER --tiny
+
+DATA_FOLDER holds cifar10/*.npz with keys x and y, or is where torchvision keeps its sets. linf 8/255, PGD-10 and
+TRADES: full training, half of it, adaptive random subsets and coresets of 50 and 30 %, the same with Bullet-Train,
+single-step training, and one remembered step. All predict with averaged weights; the last weights are judged too.
+
+Each fit is one row in docs/results/cifar10.jsonl, and rows that are there are not measured again: `--budget` ends the
+run before the first fit that would not be done within so many seconds, judged by its passes, and the next run goes on.
+`--only PATTERN` measures fits whose name has it. Writes docs/results/cifar10.md with a figure from the rows there are;
+`--name` calls them otherwise. `--tiny` is the same on a few hundred images with few epochs and steps, for a CPU.
+"""
+
+import json
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from statistics import mean
+from time import perf_counter
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from comparison import RESULTS, Row, draw_points, hardware, read_rows, spread
+from image_data import add_data_arguments, load_images
+
+from sklearn_acs import FGSM, NFGSM, PGD, PGD5010, AutoAttack, BulletTrain, FastAT, RobustClassifier, evaluate
+
+EPS = 8 / 255
+FULL = "full"
+
+
+def fits(args: Namespace) -> dict[str, Row]:
+    """Parameters of each fit, by name: "objective: what is done to be faster"."""
+    everything: Row = {"selector": None}
+    # One-step fits choose coresets with one pass, and so choose more often.
+    often = {"select_every": max(1, args.epochs // 10)}
+    found: dict[str, Row] = {}
+    for name in ("pgd", "trades"):
+        many = PGD(EPS, steps=args.steps)
+        once = PGD(EPS, steps=1, init="previous")
+        base: Row = {"objective": "trades" if name == "trades" else "adversarial", "attack": many}
+        remembered = {**base, "attack": once}
+        mine: dict[str, Row] = {
+            FULL: {**base, **everything},
+            "full, half the epochs": {**base, **everything, "max_epochs": args.epochs // 2},
+        }
+        for frac in (0.5, 0.3):
+            for selector in ("random", "gradmatch", "craig", "glister"):
+                part = {**base, "selector": selector, "coreset_frac": frac}
+                mine[f"{selector} {frac}"] = part
+                mine[f"{selector} {frac}, Bullet-Train"] = {**part, "attack": BulletTrain(many)}
+            for selector in ("random", "gradmatch"):
+                mine[f"one remembered step, {selector} {frac}"] = {
+                    **remembered,
+                    **often,
+                    "selector": selector,
+                    "coreset_frac": frac,
+                }
+        mine["one remembered step"] = {**remembered, **everything}
+        if name == "pgd":
+            for step, attack in (("FGSM-RS", FGSM(EPS, random_start=True)), ("N-FGSM", NFGSM(EPS))):
+                single: Row = {"objective": FastAT(), "attack": attack}
+                mine[step] = {**single, **everything}
+                mine[f"{step}, gradmatch 0.5"] = {**single, **often, "selector": "gradmatch"}
+        found |= {f"{name}: {what}": params for what, params in mine.items()}
+    return found
+
+
+def measure(name: str, params: Row, data: tuple, seed: int, args: Namespace) -> Row:
+    """Fit, and judge the averaged and the last weights."""
+    X, y, X_test, y_test = data
+    common: Row = {
+        "module": args.module,
+        "max_epochs": args.epochs,
+        "lr": args.lr,
+        "batch_size": args.batch_size,
+        "augment": "crop-flip",
+        "averaging": "ema",
+        "precision": args.precision,
+        "random_state": seed,
+    }
+    clf = RobustClassifier(**{**common, **params}).fit(X, y)
+    begun = perf_counter()
+    X_test, y_test = X_test[: args.n_pgd], y_test[: args.n_pgd]
+    strong = {"pgd": PGD5010(EPS, steps=args.judge_steps, restarts=args.restarts)}
+    averaged, last = (evaluate(model, X_test, y_test, strong) for model in (clf, clf.net_.raw_module_))
+    some = slice(args.n_autoattack)
+    autoattack = clf.robust_score(X_test[some], y_test[some], attack=AutoAttack(EPS)) if args.n_autoattack else None
+    cost = clf.cost_
+    return {
+        "method": name,
+        "seed": seed,
+        "clean": averaged["accuracy"][0],
+        "robust": averaged["accuracy"][1],
+        "clean_last": last["accuracy"][0],
+        "robust_last": last["accuracy"][1],
+        "autoattack": autoattack,
+        "seconds": cost.total.seconds,
+        "parts": {key: round(value, 2) for key, value in cost.parts.items()},
+        "selection": cost["selection"].seconds,
+        "solver": cost["solver"].seconds,
+        "passes": cost.total.forwards + cost.total.backwards,
+        "judged_in": perf_counter() - begun,
+    }
+
+
+def expected_seconds(params: Row, rows: list[Row], args: Namespace, n_train: int) -> float:
+    """How long a fit will take, by its passes and the rate of the slowest measured; 0 where nothing is measured."""
+    if not rows:
+        return 0.0
+    attack = params["attack"]
+    steps = attack.attack.steps if isinstance(attack, BulletTrain) else attack.steps
+    frac = 1.0 if params["selector"] is None else params.get("coreset_frac", 0.5)
+    epochs = params.get("max_epochs", args.epochs) * (1 + frac) / 2 + (2 if frac < 1 else 0)
+    passes = 2 * (steps + 2) * epochs * n_train
+    return passes * max(row["seconds"] / row["passes"] for row in rows) + max(row["judged_in"] for row in rows)
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__)
+    add_data_arguments(parser)
+    parser.set_defaults(dataset="cifar10", n_train=50_000, n_test=10_000)
+    parser.add_argument("--tiny", action="store_true", help="a few minutes on a CPU")
+    parser.add_argument("--budget", type=float, default=float("inf"), help="seconds to stop after")
+    parser.add_argument("--only", nargs="+", default=[""], help="parts of the fits' names")
+    parser.add_argument("--module", default="resnet18")
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=10, help="attack steps in training")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--lr", type=float, default=0.1)
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--n-pgd", type=int, default=10_000, help="test images for PGD-50-10")
+    parser.add_argument("--judge-steps", type=int, default=50)
+    parser.add_argument("--restarts", type=int, default=10)
+    parser.add_argument("--n-autoattack", type=int, default=1_000, help="test images for AutoAttack")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--name", help="of the result files")
+    args = parser.parse_args()
+    if args.tiny:
+        args.n_train, args.n_test, args.n_pgd, args.n_autoattack = 400, 100, 50, 0
+        args.epochs, args.steps, args.judge_steps, args.restarts, args.module = 4, 3, 10, 1, "convnet"
+    since, data = perf_counter(), load_images(args)
+    setting = (
+        f"CIFAR-10, {args.n_train:,} training images, {args.module}, {args.epochs} epochs, PGD-{args.steps} and "
+        f"TRADES, linf 8/255, batches of {args.batch_size}, lr {args.lr}, precision {args.precision}; judged by "
+        f"PGD-{args.judge_steps}-{args.restarts} on {args.n_pgd:,} test images, by AutoAttack on {args.n_autoattack:,}"
+    )
+    name = args.name or ("cifar10_tiny" if args.tiny else "cifar10")
+    path = RESULTS / f"{name}.jsonl"
+    for seed in args.seeds:
+        for method, params in fits(args).items():
+            rows = read_rows(path, setting)
+            done = any(row["method"] == method and row["seed"] == seed for row in rows)
+            if done or not any(part in method for part in args.only):
+                continue
+            if perf_counter() - since + expected_seconds(params, rows, args, args.n_train) > args.budget:
+                print(f"the budget ends here; {method!r} is next")
+                return report(setting, path, name)
+            row = {"setting": setting, **measure(method, params, data, seed, args)}
+            print(f"{method:<42} robust {row['robust']:.3f}  {row['seconds']:7.1f} s", flush=True)
+            with path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+    return report(setting, path, name)
+
+
+def report(setting: str, path: Path, name: str) -> None:
+    """Write the table and the figure from the rows measured."""
+    rows = read_rows(path, setting)
+    if not rows:
+        return
+    titles = ["fit", "seeds", "clean %", "PGD %", "last weights %", "AutoAttack %", "seconds", "speed-up", "in passes"]
+    titles += ["attack s", "update s", "data s", "selection s", "solver s"]
+    sections = []
+    for objective in ("pgd", "trades"):
+        mine = [row for row in rows if row["method"].startswith(objective)]
+        if not mine:
+            continue
+        lines = [f"## {objective}", "", f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+        full = {row["seed"]: row for row in mine if row["method"] == f"{objective}: {FULL}"}
+        for method in dict.fromkeys(row["method"] for row in mine):
+            lines.append(line(method.partition(": ")[2], [row for row in mine if row["method"] == method], full))
+        sections.append("\n".join(lines))
+    text = (
+        f"# {name}\n\n{setting}.\n\n" + "\n\n".join(sections) + "\n\n"
+        "All fits predict with averaged weights; `last weights` is the same fit without. Speed-up is over full "
+        "training of the same seed, in seconds and in samples through the network. Fits run one after the other.\n\n"
+        f"Made by `examples/cifar10.py`. {hardware()}\n\n![]({name}.png)\n"
+    )
+    print(text)
+    (RESULTS / f"{name}.md").write_text(text)
+    figure, _ = plt.subplots(1, len(sections), figsize=(6.4 * len(sections), 4.2), layout="constrained")
+    for axes, objective in zip(figure.axes, ("pgd", "trades"), strict=False):
+        draw_points(axes, [row for row in rows if row["method"].startswith(objective)])
+        axes.set(title=objective, xlabel="training time, seconds", ylabel="robust accuracy, %")
+        axes.legend(frameon=False, fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(RESULTS / f"{name}.png", dpi=150)
+
+
+def line(what: str, rows: list[Row], full: dict[int, Row]) -> str:
+    """One fit's line of the table."""
+    pairs = [(row, full[row["seed"]]) for row in rows if row["seed"] in full]
+    judged = [100 * row["autoattack"] for row in rows if row["autoattack"] is not None]
+    cells: list[Any] = [what, len(rows)]
+    cells += [spread([100 * row[key] for row in rows]) for key in ("clean", "robust", "robust_last")]
+    cells += [spread(judged) if judged else "-", f"{mean(row['seconds'] for row in rows):.1f}"]
+    for key in ("seconds", "passes"):
+        cells.append(f"{mean(other[key] / row[key] for row, other in pairs):.2f}" if pairs else "-")
+    cells += [f"{mean(row['parts'][part] for row in rows):.1f}" for part in ("attack", "update", "data")]
+    cells += [f"{mean(row[key] for row in rows):.1f}" for key in ("selection", "solver")]
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+if __name__ == "__main__":
+    main()
