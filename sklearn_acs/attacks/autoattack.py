@@ -13,6 +13,7 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
+from sklearn_acs.attacks.balls import BALLS
 from sklearn_acs.attacks.base import Attack, AttackLoss, Clip
 
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
@@ -106,6 +107,15 @@ class AutoAttack(Attack):
         if self.attacks is not None and not (len(self.attacks) and set(self.attacks) <= set(CLASSES_NEEDED)):
             raise ValueError(f"attacks={self.attacks!r} must be some of {list(CLASSES_NEEDED)}, or None")
 
+    @property
+    def metric(self) -> str:
+        """The norm."""
+        return self.norm
+
+    def measure(self, model: nn.Module, x: Tensor, x_adv: Tensor, *, clip: Clip = None) -> Tensor:
+        """Size of perturbations in the norm; see `PGD.measure`."""
+        return BALLS[self.norm](x, self.eps, clip).size(x_adv - x)
+
     def _attack(
         self,
         model: nn.Module,
@@ -126,7 +136,7 @@ class AutoAttack(Attack):
             )
         if np.ndim(self.eps):
             raise ValueError(f"eps must be one number for AutoAttack, as in AutoAttack(eps=0.1); got {self.eps!r}")
-        x, low, width = x.detach(), clip[0], clip[1] - clip[0]
+        low, width = clip[0], clip[1] - clip[0]
 
         def logits(z: Tensor) -> Tensor:
             return model(low + width * z.to(x.dtype)).float()

@@ -33,6 +33,10 @@ class Ball(ABC):
     def project(self, delta: Tensor) -> Tensor:
         """Project onto the ball and then cut to the box, which never enlarges a perturbation in any norm."""
 
+    @abstractmethod
+    def size(self, delta: Tensor) -> Tensor:
+        """Length of each sample's perturbation in this norm, (batch,); in units of `eps` where that is a tensor."""
+
     def cut(self, delta: Tensor) -> Tensor:
         """Cut a perturbation so that the perturbed inputs stay in the box."""
         return delta if self.clip is None else (self.x + delta).clamp_(*self.clip).sub_(self.x)
@@ -70,6 +74,12 @@ class LinfBall(Ball):
     def project(self, delta: Tensor) -> Tensor:
         return delta.clamp(self.low, self.high)
 
+    def size(self, delta: Tensor) -> Tensor:
+        size = delta.abs()
+        if isinstance(self.eps, Tensor) and self.eps.ndim:
+            size = torch.where(size > 0, size / self.eps, size)  # a feature that may not move has an eps of 0
+        return size.flatten(1).amax(1)
+
 
 class L2Ball(Ball):
     """Euclidean length at most eps per sample."""
@@ -86,6 +96,9 @@ class L2Ball(Ball):
 
     def project(self, delta: Tensor) -> Tensor:
         return self.cut(delta * self.per_sample((self.eps / length(delta)).clamp_(max=1.0)))
+
+    def size(self, delta: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(delta.flatten(1), dim=1)
 
 
 class L1Ball(Ball):
@@ -126,6 +139,9 @@ class L1Ball(Ball):
         last = (ordered * rank > excess).sum(1, keepdim=True).clamp_(min=1)
         threshold = (excess.gather(1, last - 1) / last).clamp_(min=0)
         return self.cut((flat.sign() * (magnitude - threshold).clamp_(min=0)).reshape(delta.shape))
+
+    def size(self, delta: Tensor) -> Tensor:
+        return delta.flatten(1).abs().sum(1)
 
 
 BALLS: dict[str, type[Ball]] = {"linf": LinfBall, "l2": L2Ball, "l1": L1Ball}

@@ -49,11 +49,36 @@ class Attack(BaseEstimator, ABC):
 
     _parameter_constraints: ClassVar[dict] = {}
     restarts: int = 1
+    sizes_: Tensor  # where sizes cannot be told from examples
 
     @property
     def remembers(self) -> bool:
         """Whether training starts it from the perturbation that the same sample had last."""
         return False
+
+    @property
+    def metric(self) -> str | None:
+        """Name of what `measure` measures; None where there is no such thing."""
+        return None
+
+    def measure(self, model: nn.Module, x: Tensor, x_adv: Tensor, *, clip: Clip = None) -> Tensor | None:
+        """Size of perturbations in the metric that bounds this attack.
+
+        Parameters
+        ----------
+        model : nn.Module
+            The model under attack, whose own activations some attacks measure by.
+        x, x_adv : Tensor of shape (batch, ...)
+            Clean inputs and their adversarial examples.
+        clip : (float, float) or None, default=None
+            The box that inputs live in.
+
+        Returns
+        -------
+        Tensor of shape (batch,) or None
+            In the units of the attack's bound; None where there is no such metric.
+        """
+        return None
 
     def default_loss(self, logits: Tensor, y: Tensor, clean_logits: Tensor | None = None) -> Tensor:
         """What the attack raises unless told otherwise, per sample: cross-entropy."""
@@ -113,6 +138,7 @@ class Attack(BaseEstimator, ABC):
         Tensor of shape (batch, ...)
             The adversarial examples, detached.
         """
+        x, start = x.detach(), None if start is None else start.detach()
         if len(x) == 0:
             return x.clone()
         if generator is None:
@@ -137,10 +163,11 @@ class Attack(BaseEstimator, ABC):
     ) -> None:
         """Attack the samples that are still classified rightly again, writing better examples into `x_adv`."""
         value, broken = self._judge(model, x_adv, y, loss, clean_logits)
+        sizes = getattr(self, "sizes_", None)  # of attacks that remember them; each run leaves its own
         for _ in range(self.restarts - 1):
             left = (~broken).nonzero().squeeze(1)
             if len(left) == 0:
-                return
+                break
             clean = None if clean_logits is None else clean_logits[left]
             again = self._attack(model, x[left], y[left], loss, clip, generator, None, clean)
             new_value, new_broken = self._judge(model, again, y[left], loss, clean)
@@ -148,6 +175,10 @@ class Attack(BaseEstimator, ABC):
             x_adv[left[better]] = again[better]
             value[left[better]] = new_value[better]
             broken[left] = new_broken
+            if sizes is not None:
+                sizes[left[better].cpu()] = self.sizes_[better.cpu()]
+        if sizes is not None:
+            self.sizes_ = sizes
 
     @staticmethod
     @torch.no_grad()

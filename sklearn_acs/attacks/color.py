@@ -36,6 +36,11 @@ class ReColor(SmoothTransformAttack):
     smoothness : float, default=0.0036
         Weight of the function's roughness, divided by `bound`.
 
+    Attributes
+    ----------
+    sizes_ : Tensor of shape (batch,)
+        Largest change at a node of each sample in the last batch, in the units of `bound`.
+
     See Also
     --------
     StAdv : The same in the plane of the image.
@@ -74,6 +79,8 @@ class ReColor(SmoothTransformAttack):
     """
 
     _parameter_constraints: ClassVar[dict] = SmoothTransformAttack._parameter_constraints
+
+    metric = "colour"
 
     def __init__(
         self, bound: float = 0.06, *, steps: int = 100, step_size: float = 0.001, smoothness: float = 0.0036

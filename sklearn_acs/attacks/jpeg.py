@@ -49,6 +49,11 @@ class JPEG(TransformAttack):
     restarts : int, default=1
         Runs from fresh starts, uniform in the bound. Samples that are broken leave.
 
+    Attributes
+    ----------
+    sizes_ : Tensor of shape (batch,)
+        Largest change of a coefficient of each sample in the last batch, in the units of `bound`.
+
     See Also
     --------
     PGD : The same in the space of pixels.
@@ -88,6 +93,8 @@ class JPEG(TransformAttack):
         "step_size": [Interval(Real, 0, None, closed="neither"), None],
         "restarts": [Interval(Integral, 1, None, closed="left")],
     }
+
+    metric = "jpeg"
 
     def __init__(
         self, bound: float = 0.25, *, steps: int = 200, step_size: float | None = None, restarts: int = 1

@@ -117,6 +117,11 @@ class PerceptualAttack(Attack):
         if not isinstance(self.scale, str) and not (np.asarray(self.scale) > 0).all():
             raise ValueError(f"scale={self.scale!r} must be 'auto' or numbers > 0")
 
+    @property
+    def metric(self) -> str:
+        """The distance and who judges: "lpips-alex", "lpips-squeeze", "lpips-self", or "lpips-own" for a module."""
+        return f"lpips-{self.distance if isinstance(self.distance, str) else 'own'}"
+
     def measure(self, model: nn.Module, x: Tensor, x_adv: Tensor, *, clip: Clip = None) -> Tensor:
         """Perceptual distance between samples, as this attack measures it.
 

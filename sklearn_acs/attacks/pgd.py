@@ -116,6 +116,31 @@ class PGD(Attack):
             eps = torch.as_tensor(eps, dtype=x.dtype, device=x.device)
         return BALLS[self.norm](x, eps, clip)
 
+    @property
+    def metric(self) -> str:
+        """The norm, "linf", "l2" or "l1"; "linf/eps" where `eps` is an array."""
+        return f"{self.norm}/eps" if np.ndim(self.eps) else self.norm
+
+    def measure(self, model: nn.Module, x: Tensor, x_adv: Tensor, *, clip: Clip = None) -> Tensor:
+        """Size of perturbations in the norm.
+
+        Where `eps` is an array it is the largest change of a feature in units of its own `eps`, so that 1 is the bound.
+
+        Parameters
+        ----------
+        model : nn.Module
+            Not looked at.
+        x, x_adv : Tensor of shape (batch, ...)
+            Clean inputs and their adversarial examples.
+        clip : (float, float) or None, default=None
+            Not looked at.
+
+        Returns
+        -------
+        Tensor of shape (batch,)
+        """
+        return self.ball(x, clip).size(x_adv - x)
+
     def start(self) -> str:
         """Where a run without a start given begins: `init`, and uniform for "auto" and "previous"."""
         return "uniform" if self.init in ("auto", "previous") else self.init

@@ -1,6 +1,9 @@
 """PGD-50-10: the PGD that coreset papers evaluate with."""
 
+from typing import ClassVar
+
 from numpy.typing import ArrayLike
+from sklearn.utils._param_validation import StrOptions
 from torch import Tensor
 
 from sklearn_acs.attacks.pgd import PGD
@@ -39,6 +42,11 @@ class PGD5010(PGD):
     >>> isinstance(PGD5010(eps=80 / 255, norm="l2"), PGD)
     True
     """
+
+    _parameter_constraints: ClassVar[dict] = {
+        **{name: PGD._parameter_constraints[name] for name in ("eps", "steps", "step_size", "norm", "restarts")},
+        "init": [StrOptions({"auto", "uniform", "normal", "zero"})],  # nothing to remember: it is for evaluation
+    }
 
     def __init__(
         self,

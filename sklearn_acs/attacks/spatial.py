@@ -28,6 +28,11 @@ class StAdv(SmoothTransformAttack):
     smoothness : float, default=0.0025
         Weight of the flow's roughness, divided by `bound`.
 
+    Attributes
+    ----------
+    sizes_ : Tensor of shape (batch,)
+        Largest shift of each sample in the last batch, in the units of `bound`.
+
     See Also
     --------
     ReColor : The same in the space of colours.
@@ -58,6 +63,8 @@ class StAdv(SmoothTransformAttack):
     """
 
     _parameter_constraints: ClassVar[dict] = SmoothTransformAttack._parameter_constraints
+
+    metric = "flow"
 
     def __init__(
         self, bound: float = 0.02, *, steps: int = 50, step_size: float = 0.01, smoothness: float = 0.0025

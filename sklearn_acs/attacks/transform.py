@@ -21,6 +21,11 @@ class TransformAttack(Attack):
 
     Of all the points that the ascent comes by, each sample keeps the best: a misclassified one if there is any, and
     among equals the one of highest loss.
+
+    Attributes
+    ----------
+    sizes_ : Tensor of shape (batch,)
+        Largest parameter of each sample in the last batch, in the units of `bound`; on the CPU.
     """
 
     _parameter_constraints: ClassVar[dict] = {
@@ -30,6 +35,15 @@ class TransformAttack(Attack):
 
     bound: float
     steps: int
+
+    def measure(self, model: nn.Module, x: Tensor, x_adv: Tensor, *, clip: Clip = None) -> Tensor:
+        """Size of each sample's parameters, the largest of them; see `Attack.measure`.
+
+        They cannot be told from images: what `perturb` found last is remembered, and `x_adv` must be that.
+        """
+        if len(x_adv) != len(self.sizes_):
+            raise ValueError(f"x_adv must be the last batch, of {len(self.sizes_)} samples; got {len(x_adv)}")
+        return self.sizes_.to(x_adv.device)
 
     def _attack(
         self,
@@ -53,6 +67,7 @@ class TransformAttack(Attack):
         parameters = first.clone().requires_grad_()
         ascend = self._ascent(parameters)
         best, best_value, best_broken = x, torch.full_like(y, -torch.inf, dtype=x.dtype), torch.zeros_like(y).bool()
+        sizes = torch.zeros_like(best_value)
         for step in range(self.steps + 1):
             with torch.set_grad_enabled(step < self.steps):
                 x_adv = transform(parameters)
@@ -62,12 +77,14 @@ class TransformAttack(Attack):
                 broken = logits.argmax(1) != y
                 better = (broken & ~best_broken) | ((broken == best_broken) & (value > best_value))
                 best = torch.where(better[:, None, None, None], x_adv, best)
+                sizes = torch.where(better, parameters.flatten(1).abs().amax(1), sizes)
                 best_value, best_broken = torch.where(better, value, best_value), best_broken | broken
             if step < self.steps:
                 gradient = torch.autograd.grad((value - self._penalty(parameters)).sum(), parameters)[0]
                 with torch.no_grad():
                     ascend(gradient)
                     parameters.clamp_(-self.bound, self.bound)
+        self.sizes_ = sizes.cpu()
         return best
 
     @abstractmethod

@@ -98,6 +98,7 @@ def evaluate(
     2. An example with NaN or infinity does not count as adversarial; NaN among the logits counts as a wrong answer.
     3. Perturbations that leave the ball or the box they were promised to stay in are told of in `warnings`, and so are
        radii for images in [0, 1] where samples live in another box.
+    4. Each attack's ``size`` is in the ``metric`` and the units of its own bound; see `Evaluation` for what these are.
 
     Examples
     --------
@@ -149,6 +150,8 @@ def evaluate(
         clean.numpy(),
         state.outcomes,
         state.sizes,
+        state.own_sizes,
+        [attack.metric for attack in settled.values()],
         [clean_seconds, *state.seconds],
         norms=NORMS[: 2 + any(getattr(attack, "norm", None) == "l1" for attack in settled.values())],
         worst_case_only=worst_case_only,
@@ -202,6 +205,9 @@ def _run(
         where = rows.numpy()  # as a tensor, a single row would be taken for an int
         state.outcomes[number, where] = torch.where(broken, BROKEN, WITHSTOOD).cpu().numpy()
         state.sizes[:, number, where] = sizes.cpu().numpy()
+        own_sizes = attack.measure(subject.module, x, x_adv, clip=subject.clip)
+        if own_sizes is not None:
+            state.own_sizes[number, where] = own_sizes.cpu().numpy()
         told = [*getattr(attack, "warnings_", ()), *_overstepped(attack, x_adv, sizes, finite, subject.clip)]
         _warn(state, [f"{name}: {text}" for text in told])
         now = perf_counter()

@@ -22,7 +22,9 @@ class Evaluation(Table):
     - ``accuracy``: share of all samples that are right as they are and under the attack,
     - ``attacked``: how many were attacked: those that are right as they are,
     - ``success``: share of these that the attack broke,
-    - ``linf``, ``l2`` (and ``l1``, with an attack in that norm): mean size of the perturbations that broke a sample,
+    - ``size``: mean size of the perturbations that broke a sample, in the metric that bounds the attack,
+    - ``metric``: which that is, see the notes,
+    - ``linf``, ``l2`` (and ``l1``, with an attack in that norm): mean size of the same in these norms, in input units,
     - ``seconds``.
 
     Parameters
@@ -35,6 +37,10 @@ class Evaluation(Table):
         0 where a sample was not attacked, 1 where it withstood, 2 where it was broken.
     sizes : ndarray of shape (3, n_attacks, n)
         Sizes of the perturbations in linf, l2 and l1; NaN where a sample was not attacked.
+    own_sizes : ndarray of shape (n_attacks, n)
+        The same in each attack's own metric; NaN for an attack that has none, too.
+    metrics : sequence of str or None
+        The name of that metric for each attack.
     seconds : sequence of float
         For the clean pass and for each attack.
     norms : sequence of str, default=("linf", "l2")
@@ -56,8 +62,11 @@ class Evaluation(Table):
         Which samples were attacked, and which are right as they are and under the attack.
     worst_case_ : ndarray of bool, of shape (n,)
         Which samples are right as they are and under every attack.
-    linf_, l2_, l1_ : ndarray of shape (n_attacks, n)
-        Sizes of the perturbations, of those that failed too; NaN where a sample was not attacked.
+    size_, linf_, l2_, l1_ : ndarray of shape (n_attacks, n)
+        Sizes of the perturbations, of those that failed too, in each attack's own metric and in three norms; NaN where
+        a sample was not attacked.
+    metrics_ : list of str or None
+        The metric of each attack.
     warnings : list of str
         What is to be known about single attacks.
     masking : list of MaskingCheck or None
@@ -67,17 +76,31 @@ class Evaluation(Table):
     --------
     evaluate : Makes it.
 
+    Notes
+    -----
+    Sizes in an attack's own metric are in the units of its bound. The metrics are
+
+    - "linf", "l2" and "l1" of PGD and AutoAttack, in input units,
+    - "linf/eps" where `eps` is an array: the largest change of a feature in units of its own `eps`, so that 1 is the
+      bound; attacks on tables that are given by name have such a one, in a share of each standard deviation,
+    - "flow" of StAdv: the largest shift of a pixel, in units of half the image's width and height,
+    - "colour" of ReColor: the largest change of a component, in units of the grid over colours,
+    - "jpeg" of JPEG: the largest change of a coefficient, in units of half its quantisation step,
+    - "lpips-alex", "lpips-squeeze", "lpips-self" and "lpips-own" of LPA, PPGD and FastLPA: the distance in the
+      activations of AlexNet, SqueezeNet, the model itself, or another module.
+
     Examples
     --------
     >>> import numpy as np
     >>> from sklearn_acs.evaluation import Evaluation
     >>> clean, outcomes = np.array([True, True, True, False]), np.array([[1, 2, 1, 0], [2, 2, 1, 0]])
-    >>> print(Evaluation(["weak", "strong"], clean, outcomes, np.full((3, 2, 4), 0.1), [0.0, 1.0, 2.0]))
-    attack      accuracy  attacked  success  linf   l2  seconds
-    clean           0.75         -        -     -    -        0
-    weak             0.5         3    0.333   0.1  0.1        1
-    strong          0.25         3    0.667   0.1  0.1        2
-    worst case      0.25         3    0.667     -    -        3
+    >>> sizes, flows = np.full((3, 2, 4), 0.1), np.full((2, 4), 0.05)
+    >>> print(Evaluation(["weak", "strong"], clean, outcomes, sizes, flows, ["flow", "flow"], [0.0, 1.0, 2.0]))
+    attack      accuracy  attacked  success  size  metric  linf   l2  seconds
+    clean           0.75         -        -     -  -          -    -        0
+    weak             0.5         3    0.333  0.05  flow     0.1  0.1        1
+    strong          0.25         3    0.667  0.05  flow     0.1  0.1        2
+    worst case      0.25         3    0.667     -  -          -    -        3
     """
 
     def __init__(
@@ -86,6 +109,8 @@ class Evaluation(Table):
         clean: np.ndarray,
         outcomes: np.ndarray,
         sizes: np.ndarray,
+        own_sizes: np.ndarray,
+        metrics: Sequence[str | None],
         seconds: Sequence[float],
         *,
         norms: Sequence[str] = NORMS[:2],
@@ -97,22 +122,25 @@ class Evaluation(Table):
         self.clean_ = clean
         self.attacked_, self.correct_ = outcomes > 0, outcomes == WITHSTOOD
         self.worst_case_ = clean & self.correct_.all(0)
-        self.linf_, self.l2_, self.l1_ = sizes
+        self.size_, (self.linf_, self.l2_, self.l1_) = own_sizes, sizes
+        self.metrics_ = list(metrics)
         self.worst_case_only = worst_case_only
         self.warnings = list(warnings)
         self.masking = None if masking is None else list(masking)
 
         shown = [sizes[NORMS.index(norm)] for norm in norms]
-        rows = [["clean", _mean(clean), None, None, *[None] * len(norms), float(seconds[0])]]
+        unsized = [None] * (2 + len(norms))
+        rows = [["clean", _mean(clean), None, None, *unsized, float(seconds[0])]]
         for i, (name, outcome) in enumerate(zip(names, outcomes, strict=True)):
             broken, attacked = outcome == BROKEN, int((outcome > 0).sum())
+            own = None if self.metrics_[i] is None else _mean(self.size_[i][broken])
             means = [_mean(size[i][broken]) for size in shown]
             accuracy, success = _mean(outcome == WITHSTOOD), _mean(broken[outcome > 0])
-            rows.append([name, accuracy, attacked, success, *means, float(seconds[i + 1])])
+            rows.append([name, accuracy, attacked, success, own, self.metrics_[i], *means, float(seconds[i + 1])])
         lost = clean & ~self.worst_case_
         row = ["worst case", _mean(self.worst_case_), int(clean.sum()), _mean(lost[clean])]
-        rows.append([*row, *[None] * len(norms), float(sum(seconds))])
-        super().__init__(["attack", "accuracy", "attacked", "success", *norms, "seconds"], rows)
+        rows.append([*row, *unsized, float(sum(seconds))])
+        super().__init__(["attack", "accuracy", "attacked", "success", "size", "metric", *norms, "seconds"], rows)
 
     @property
     def notes(self) -> list[str]:

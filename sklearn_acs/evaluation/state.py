@@ -13,7 +13,7 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
-ARRAYS = ("outcomes", "sizes", "seconds")
+ARRAYS = ("outcomes", "sizes", "own_sizes", "seconds")
 
 
 class State:
@@ -35,6 +35,8 @@ class State:
         0 not attacked (yet), 1 withstood, 2 broken.
     sizes : ndarray of float32, of shape (3, n_attacks, n_samples)
         Sizes of the perturbations in linf, l2 and l1.
+    own_sizes : ndarray of float32, of shape (n_attacks, n_samples)
+        The same in the metric of each attack.
     seconds : ndarray of shape (n_attacks,)
         Time taken by each attack, over all runs.
     warnings : list of str
@@ -45,6 +47,7 @@ class State:
         self.path, self.key = None if path is None else Path(path), key
         self.outcomes = np.zeros((n_attacks, n_samples), dtype=np.int8)
         self.sizes = np.full((3, n_attacks, n_samples), np.nan, dtype=np.float32)
+        self.own_sizes = np.full((n_attacks, n_samples), np.nan, dtype=np.float32)
         self.seconds = np.zeros(n_attacks)
         self.warnings: list[str] = []
         if self.path is not None and self.path.exists():

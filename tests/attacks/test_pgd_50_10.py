@@ -16,6 +16,15 @@ def test_a_name_means_the_published_settings():
     assert PGD5010(norm="l2").default_step(80 / 255) == pytest.approx(8 / 255)
 
 
+def test_what_is_remembered_is_for_training_alone():
+    with pytest.raises(ValueError, match=r"The 'init' parameter of PGD5010 must be .*'previous' instead"):
+        PGD5010(init="previous").validate()
+    with pytest.raises(ValueError, match="'init' parameter of PGD5010"):
+        RobustClassifier(attack=PGD5010(init="previous")).fit(np.random.rand(10, 2), np.arange(10) % 2)
+    for init in ("auto", "uniform", "normal", "zero"):
+        PGD5010(init=init).validate()
+
+
 def make_model():
     """Two layers in float64, whose gradients NumPy finds by hand."""
     with torch.random.fork_rng(devices=[]):

@@ -3,14 +3,30 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.datasets import load_digits, load_iris
 from sklearn.exceptions import NotFittedError
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from sklearn_acs import FGSM, PGD, BulletTrain, Evaluation, FastLPA, RobustClassifier, evaluate, robust_accuracy
+from sklearn_acs import (
+    FGSM,
+    JPEG,
+    LPA,
+    PGD,
+    AutoAttack,
+    BulletTrain,
+    Evaluation,
+    FastLPA,
+    ReColor,
+    RobustClassifier,
+    StAdv,
+    evaluate,
+    robust_accuracy,
+)
 from sklearn_acs.attacks import Attack
 from sklearn_acs.evaluation.evaluating import perturbation_sizes
+from sklearn_acs.evaluation.state import State
 
 MARGINS = np.array([-0.3, -0.05, 0.02, 0.1, 0.25, 0.45])
 """Distances of the samples from the boundary, negative on the wrong side."""
@@ -87,7 +103,7 @@ class Elsewhere(Attack):
 def test_rows_are_clean_the_attacks_and_the_worst_case():
     result = evaluate(linear(), *samples(), ATTACKS)
     assert isinstance(result, Evaluation)
-    assert result.columns == ["attack", "accuracy", "attacked", "success", "linf", "l2", "seconds"]
+    assert result.columns == ["attack", "accuracy", "attacked", "success", "size", "metric", "linf", "l2", "seconds"]
     assert result["attack"] == ["clean", "weak", "strong", "l2", "worst case"]
     assert result["accuracy"] == [np.mean(MARGINS > eps) for eps in (0, 0.05, 0.2, 0.12, 0.2)]
     assert result["attacked"] == [None, 8, 8, 8, 8]
@@ -122,13 +138,13 @@ def test_sizes_are_those_of_the_perturbations_that_broke_a_sample():
 
 def test_an_attack_in_l1_has_its_norm_in_the_table():
     result = evaluate(linear(), *samples(), {"l1": PGD(eps=0.2, norm="l1")})
-    assert result.columns[4:7] == ["linf", "l2", "l1"]
-    assert result["l1"][1] == pytest.approx(result["linf"][1])
+    assert result.columns[4:9] == ["size", "metric", "linf", "l2", "l1"]
+    assert result["size"][1] == result["l1"][1] == pytest.approx(result["linf"][1])
 
 
 def test_attacks_that_break_nothing_have_no_sizes():
     result = evaluate(linear(), *samples(), {"none": PGD(eps=0.001)})
-    assert result["success"][1] == 0 and result["linf"][1] is None
+    assert result["success"][1] == 0 and result["linf"][1] is None and result["size"][1] is None
 
 
 def test_model_that_is_always_wrong_is_not_attacked(counting):
@@ -143,6 +159,105 @@ def test_prints_as_a_table_and_becomes_a_frame_and_html():
     assert str(result).splitlines()[0].split() == result.columns
     assert result.to_frame()["accuracy"].tolist() == result["accuracy"]
     assert "<td>&lt;weak&gt;</td>" in result._repr_html_()
+
+
+# Sizes in the metric of each attack
+
+
+@pytest.fixture(scope="module")
+def coloured():
+    """A plain net and tinted digits."""
+    tint = np.random.default_rng(0).uniform(0.6, 1, (len(DIGITS), 3, 1, 1)).astype(np.float32)
+    X = DIGITS[:, None] * tint
+    clf = RobustClassifier(objective="natural", selector=None, max_epochs=8, batch_size=32, lr=0.03, random_state=0)
+    return clf.fit(X[:300], LABELS[:300]), X[300:360], LABELS[300:360]
+
+
+OF_EVERY_KIND = {
+    "pgd": PGD(eps=0.2, steps=5),
+    "pgd, each feature": PGD(eps=np.linspace(0, 0.3, 3 * 64).reshape(3, 8, 8), steps=5),
+    "pgd, l2": PGD(eps=1.0, norm="l2", steps=5),
+    "autoattack": AutoAttack(eps=1.0, norm="l2", attacks=["apgd-ce"]),
+    "jpeg": JPEG(bound=2.0, steps=6, restarts=2),
+    "stadv": StAdv(bound=0.2, steps=6, step_size=0.1),
+    "recolor": ReColor(bound=0.3, steps=6, step_size=0.1),
+    "fast-lpa": FastLPA(bound=0.3, steps=4),
+    "lpa": LPA(bound=0.3, steps=4, distance="self"),
+}
+METRICS = ["linf", "linf/eps", "l2", "l2", "jpeg", "flow", "colour", "lpips-self", "lpips-self"]
+
+
+@pytest.fixture(scope="module")
+def of_every_kind(coloured):
+    return evaluate(*coloured, OF_EVERY_KIND, batch_size=16)
+
+
+def test_every_attack_is_told_in_its_own_metric_and_keeps_its_bound(of_every_kind):
+    assert of_every_kind["metric"] == [None, *METRICS, None] and of_every_kind.metrics_ == METRICS
+    broken = of_every_kind.attacked_ & ~of_every_kind.correct_
+    for i, (name, attack) in enumerate(OF_EVERY_KIND.items()):
+        bound = 1.0 if metric_is_relative(attack) else getattr(attack, "bound", getattr(attack, "eps", None))
+        sizes = of_every_kind.size_[i]
+        assert broken[i].any(), name
+        np.testing.assert_array_equal(np.isnan(sizes), ~of_every_kind.attacked_[i])
+        assert np.nanmin(sizes) >= 0 and np.nanmax(sizes) <= bound * (1 + 1e-5), name
+        assert of_every_kind["size"][1 + i] == pytest.approx(sizes[broken[i]].mean())
+
+
+def metric_is_relative(attack):
+    return np.ndim(getattr(attack, "eps", 0)) > 0
+
+
+def test_sizes_are_those_of_the_attack_run_batch_by_batch(coloured, of_every_kind):
+    # By hand: no state, no table; what each metric means has its test in tests/attacks/test_base.py.
+    clf, X, y = coloured
+    rows = np.flatnonzero(of_every_kind.clean_)
+    for i, attack in enumerate(OF_EVERY_KIND.values()):
+        attack = clone(attack.for_evaluation())
+        for number in range(0, len(rows), 16):
+            part = rows[number : number + 16]
+            x, seed = torch.from_numpy(X[part]), np.random.SeedSequence((0, number // 16))
+            generator = torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+            module, codes = clf.net_.module_, torch.from_numpy(y[part])
+            x_adv = attack.perturb(module, x, codes, clip=(0, 1), generator=generator)
+            sizes = attack.measure(module, x, x_adv, clip=(0, 1))
+            np.testing.assert_allclose(of_every_kind.size_[i][part], sizes.numpy(), atol=1e-6)
+
+
+def test_in_a_norm_the_own_size_is_that_norms(of_every_kind):
+    np.testing.assert_array_equal(of_every_kind.size_[0], of_every_kind.linf_[0])
+    np.testing.assert_array_equal(of_every_kind.size_[2:4], of_every_kind.l2_[2:4])
+
+
+def test_own_sizes_survive_an_interruption_to_the_bit(coloured, of_every_kind, tmp_path, monkeypatch):
+    for fail_at in (1, 14):  # in the first attack, and between the batches of another
+        saves, save = [], State.save
+
+        def failing(self, saves=saves, save=save, fail_at=fail_at):
+            save(self)
+            saves.append(1)
+            if len(saves) == fail_at + 1:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(State, "save", failing)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(*coloured, OF_EVERY_KIND, batch_size=16, state_path=tmp_path / str(fail_at))
+        monkeypatch.undo()
+        result = evaluate(*coloured, OF_EVERY_KIND, batch_size=16, state_path=tmp_path / str(fail_at))
+        np.testing.assert_array_equal(result.size_, of_every_kind.size_)
+        assert result["size"] == of_every_kind["size"] and result["metric"] == of_every_kind["metric"]
+
+
+def test_the_table_of_many_metrics_fits_a_page(of_every_kind):
+    assert max(len(line) for line in str(of_every_kind).splitlines()) <= 100
+    assert of_every_kind.to_frame()["metric"].tolist()[1:-1] == METRICS
+    assert "<td>flow</td>" in of_every_kind._repr_html_()
+
+
+def test_an_attack_without_a_metric_has_a_dash():
+    result = evaluate(linear(), *samples(), {"own": Elsewhere(0.45)})
+    assert result["size"] == result["metric"] == [None] * 3
+    assert np.isnan(result.size_).all()
 
 
 # Attacks of many kinds
@@ -191,6 +306,7 @@ def test_attack_given_by_name_means_the_tables_scale():
     clf = RobustClassifier(max_epochs=10, random_state=0).fit(X, y)
     result = evaluate(clf, X, y, "quick")
     assert np.nanmax(result.linf_) == pytest.approx(0.1 * X.std(0).max(), rel=1e-3)
+    assert result["metric"][1] == "linf/eps" and np.nanmax(result.size_) == pytest.approx(1, rel=1e-3)
     assert result["accuracy"][1] > 0.5
 
 
@@ -278,9 +394,9 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_bits(clf, counting, tmp_p
     counting.calls.clear()
     result = evaluate(clf, *held_out(), attacks, **options, state_path=tmp_path / "state")
     assert len(counting.calls) == n_batches - fail_at
-    for name in ("correct_", "attacked_", "linf_", "l2_", "l1_", "worst_case_"):
+    for name in ("correct_", "attacked_", "size_", "linf_", "l2_", "l1_", "worst_case_"):
         np.testing.assert_array_equal(getattr(result, name), getattr(whole, name))
-    assert result["accuracy"] == whole["accuracy"]
+    assert result["accuracy"] == whole["accuracy"] and result["size"] == whole["size"]
 
 
 def test_what_is_done_is_not_done_again(counting, tmp_path):

@@ -8,18 +8,19 @@ import torch
 from torch import nn
 
 from sklearn_acs import PGD
-from sklearn_acs.evaluation.state import State, fingerprint
+from sklearn_acs.evaluation.state import ARRAYS, State, fingerprint
 
 
 def test_a_state_comes_back_as_it_was(tmp_path):
     state = State(2, 3, tmp_path / "state", "key")
     state.outcomes[:] = [[0, 1, 2], [2, 1, 0]]
     state.sizes[1] = 0.5
+    state.own_sizes[1, 2] = 0.3
     state.seconds[1] = 1.5
     state.warnings.append("Übung")
     state.save()
     back = State(2, 3, tmp_path / "state", "key")
-    for name in ("outcomes", "sizes", "seconds"):
+    for name in ARRAYS:
         np.testing.assert_array_equal(getattr(back, name), getattr(state, name))
         assert getattr(back, name).dtype == getattr(state, name).dtype
     assert back.warnings == ["Übung"]
