@@ -29,6 +29,7 @@ from sklearn_acs.training.batches import Augment
 from sklearn_acs.training.coreset import GRADIENTS_FROM, SELECT_BY
 from sklearn_acs.training.in_batch import InBatchSelection
 from sklearn_acs.training.optimization import LR_SCHEDULES, OPTIMIZERS, LrSchedule
+from sklearn_acs.training.precision import PRECISIONS
 from sklearn_acs.training.schedule import CoresetSchedule
 
 
@@ -104,6 +105,16 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         The box that inputs and their adversarial examples live in. "auto" is (0, 1) for images and none for tables.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is a device, else the CPU.
+    precision : {"fp32", "bf16", "fp16", "auto"}, default="fp32"
+        In what convolutions and matrix products are done, in training, attacks, selections and prediction alike.
+        Weights, BatchNorm's statistics, logits, losses and the gradients that selectors see are float32 throughout.
+        "bf16" is for GPUs and for CPUs that have it (AVX512-BF16, AMX), "fp16" for GPUs without it: it scales losses,
+        and on a CPU it is slow. "auto" is "bf16" on such GPUs, and for convolutional modules on such CPUs, else
+        "fp32".
+    compile : bool, default=False
+        Whether `fit` compiles the module with `torch.compile`, which takes about a minute and a C++ compiler, or
+        Triton on a GPU. Selections and perceptual attacks, which look inside the module, and second derivatives run
+        without, and so does a classifier that has been pickled.
     callbacks : list of skorch callbacks or None, default=None
         As in skorch, with the net as their first argument; ``GradientNormClipping(1.0)`` clips gradients.
     random_state : int, RandomState instance or None, default=None
@@ -125,6 +136,7 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
     net_ : AdversarialNet
         The skorch net; ``net_.module_`` is the trained torch module, from inputs to logits. With `averaging` it has
         the averaged weights, and ``net_.raw_module_`` those that training ended with and would go on from.
+        ``net_.precision_`` is what `precision` came to.
     attack_ : Attack
         The attack trained against.
     coreset_ : Coreset or None
@@ -216,6 +228,8 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         "augment": [StrOptions(set(AUGMENTS)), callable, None],
         "clip": [StrOptions({"auto"}), tuple, None],
         "device": [str, torch.device],
+        "precision": [StrOptions({"auto", *PRECISIONS})],
+        "compile": ["boolean"],
         "callbacks": [list, None],
         "random_state": ["random_state"],
         "warm_start": ["boolean"],
@@ -248,6 +262,8 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         augment: str | Augment | None = None,
         clip: str | Clip = "auto",
         device: str | torch.device = "auto",
+        precision: str = "fp32",
+        compile: bool = False,
         callbacks: list[Callback] | None = None,
         random_state: int | np.random.RandomState | None = None,
         warm_start: bool = False,
@@ -277,6 +293,8 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         self.augment = augment
         self.clip = clip
         self.device = device
+        self.precision = precision
+        self.compile = compile
         self.callbacks = callbacks
         self.random_state = random_state
         self.warm_start = warm_start

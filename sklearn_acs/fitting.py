@@ -46,7 +46,8 @@ from sklearn_acs.training.guard import CollapseGuard
 from sklearn_acs.training.in_batch import InBatchSelection
 from sklearn_acs.training.memory import PerturbationMemory
 from sklearn_acs.training.net import AdversarialNet, Run, find_device
-from sklearn_acs.training.optimization import LR_SCHEDULES, OPTIMIZERS, LrFactor, LrSchedule
+from sklearn_acs.training.optimization import FUSED_DEVICES, LR_SCHEDULES, OPTIMIZERS, LrFactor, LrSchedule
+from sklearn_acs.training.precision import compile_forward
 from sklearn_acs.training.progress import Progress
 from sklearn_acs.training.schedule import CoresetSchedule
 from sklearn_acs.training.seeds import Seeds, local_randomness, spawn_seeds
@@ -75,6 +76,8 @@ class FittingMixin(RoutedParamsMixin):
     augment: Any
     clip: Any
     device: Any
+    precision: str
+    compile: bool
     callbacks: Any
     random_state: Any
     verbose: int
@@ -195,8 +198,11 @@ class FittingMixin(RoutedParamsMixin):
             follow = LR_SCHEDULES[lr_schedule] if isinstance(lr_schedule, str) else lr_schedule
             lr_factor = None if one_pass else LrFactor(follow, n_steps)
             net = self._make_net(objective, selection, best, in_batch, lr_factor, schedule.n_epochs, device)
+            net.use_precision(self.precision)
             example, _ = next(iter(data.fetch([torch.arange(min(len(data), 8))])))
             selection.prepare(net.module_, example, len(self.classes_))
+            if self.compile:
+                compile_forward(net.module_)
             if continues:
                 net.module_.load_state_dict(self.net_.raw_module_.state_dict())
                 self.attack_.resume(self.net_.attack)
@@ -332,6 +338,8 @@ class FittingMixin(RoutedParamsMixin):
         if isinstance(self.optimizer, str):
             optimizer, default_lr, defaults = OPTIMIZERS[self.optimizer]
             lr, options = default_lr if lr is None else lr, {**defaults, **options}
+            if device.type in FUSED_DEVICES and not options.keys() & {"fused", "foreach", "differentiable"}:
+                options["fused"] = True
         elif lr is None:
             raise ValueError(f"lr=None has no default for optimizer={self.optimizer!r}; give a number")
         options = {f"optimizer__{key}": value for key, value in options.items()}

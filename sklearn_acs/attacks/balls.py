@@ -60,10 +60,9 @@ class LinfBall(Ball):
     def __init__(self, x: Tensor, eps: float | Tensor, clip: Clip) -> None:
         super().__init__(x, eps, clip)
         # Ball and box are both boxes here: one clamp does the whole projection.
-        bound = torch.as_tensor(eps, dtype=x.dtype, device=x.device)
-        self.low, self.high = -bound, bound
+        self.low, self.high = -eps, eps
         if clip is not None:
-            self.low, self.high = (clip[0] - x).clamp_(min=-bound), (clip[1] - x).clamp_(max=bound)
+            self.low, self.high = (clip[0] - x).clamp_(min=-eps), (clip[1] - x).clamp_(max=eps)
 
     def uniform(self, generator: torch.Generator) -> Tensor:
         return self.eps * (2 * uniform(self.x.shape, self.x, generator) - 1)

@@ -1,6 +1,6 @@
 """Where batches come from: arrays kept on the device, or a Dataset streamed from disk; all of them or a coreset."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -34,7 +34,7 @@ class ArrayData(Dataset):
     """Samples kept as tensors on the device; uint8 images stay uint8 and become [0, 1] floats batch by batch."""
 
     def __init__(self, x: Tensor, y: Tensor, device: torch.device) -> None:
-        self.x, self.y = x.to(device), y.to(device)
+        self.x, self.y, self.device = x.to(device), y.to(device), device
 
     def __len__(self) -> int:
         return len(self.x)
@@ -44,8 +44,7 @@ class ArrayData(Dataset):
 
     def fetch(self, batches: list[Tensor], **loader_options: Any) -> Iterator[tuple[Tensor, Tensor]]:
         """Samples of each batch of indices; no DataLoader, so that its options have nothing to act on."""
-        for index in batches:
-            index = index.to(self.x.device)
+        for index in moved(batches, self.device):
             yield to_float(self.x[index]), self.y[index]
 
 
@@ -74,9 +73,10 @@ class StreamedData(Dataset):
         # The loader seeds its workers from a generator; without one given it would draw from the global one.
         options = {"generator": torch.Generator().manual_seed(0), **loader_options}
         loader = DataLoader(self, batch_sampler=sampler, pin_memory=self.device.type == "cuda", **options)
-        for index, x in zip(batches, loader, strict=True):
+        labels = moved([self.y[index] for index in batches], self.device)
+        for x, y in zip(loader, labels, strict=True):
             self.check(x)
-            yield to_float(x.to(self.device, non_blocking=True)), self.y[index].to(self.device)
+            yield to_float(x.to(self.device, non_blocking=True)), y
 
 
 class Batches:
@@ -157,8 +157,10 @@ class Batches:
 
     def _read(self, order: Tensor, weight: Tensor) -> Iterator[Batch]:
         batches = self._split(order)
-        for index, (x, y) in zip(batches, self.data.fetch(batches, **self.loader_options), strict=True):
-            yield Batch(x, y, weight[index].to(x.device), index)
+        weights = moved([weight[index] for index in batches], self.data.device)
+        samples = self.data.fetch(batches, **self.loader_options)
+        for index, factors, (x, y) in zip(batches, weights, samples, strict=True):
+            yield Batch(x, y, factors, index)
 
     def _split(self, order: Tensor) -> list[Tensor]:
         batches = list(order.split(self.batch_size))
@@ -170,6 +172,11 @@ class Batches:
 def batch_count(n_samples: int, batch_size: int) -> int:
     """How many batches `Batches` makes of so many samples."""
     return ceil(n_samples / batch_size) - (n_samples > batch_size > 1 and n_samples % batch_size == 1)
+
+
+def moved(batches: list[Tensor], device: torch.device) -> Sequence[Tensor]:
+    """Batches on a device, in one copy for all of them: a GPU finishes its work before each."""
+    return torch.cat(batches).to(device).split([len(batch) for batch in batches])
 
 
 def to_float(x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from skorch import NeuralNet
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.utils.data import Dataset
 
 from sklearn_acs.attacks import Attack
@@ -21,6 +22,7 @@ from sklearn_acs.training.batches import Batch, Batches
 from sklearn_acs.training.cost import CostMeter, StepClock
 from sklearn_acs.training.factors import FactorRecorder
 from sklearn_acs.training.optimization import LrFactor
+from sklearn_acs.training.precision import find_precision, set_precision, uncompiled
 from sklearn_acs.training.progress import Progress
 
 
@@ -80,6 +82,8 @@ class AdversarialNet(NeuralNet):
         self.in_batch = in_batch
         self.run_: Any = None  # a Run during training
         self.average_: WeightAverage | None = None
+        self.precision_ = "fp32"
+        self.scaling_: dict[str, Any] = {}  # the state of the scaler of losses, for "fp16"
 
     def get_default_callbacks(self) -> list:
         """None: history and progress are written here and by the coreset callback."""
@@ -90,11 +94,20 @@ class AdversarialNet(NeuralNet):
         self.criterion_ = self.criterion
         return self
 
+    def use_precision(self, precision: str) -> None:
+        """Let the module compute in a precision, "auto" being what suits it and the device."""
+        self.precision_ = find_precision(precision, self.module_, torch.device(self.device))
+        set_precision(self.module_, self.precision_)
+
     def resume_optimizer(self, before: "AdversarialNet") -> None:
         """Go on with another net's history and its optimiser's momentum, at this net's learning rate."""
         state = before.optimizer_.state_dict()
         self.optimizer_.load_state_dict({**state, "param_groups": self.optimizer_.state_dict()["param_groups"]})
-        self.history_ = before.history_
+        for parameter, values in self.optimizer_.state.items():
+            for name, value in values.items():
+                if value.shape == parameter.shape:  # fused optimisers take the parameter's memory format for granted
+                    values[name] = torch.empty_like(parameter).copy_(value)
+        self.history_, self.scaling_ = before.history_, before.scaling_
 
     @property
     def raw_module_(self) -> nn.Module:
@@ -120,6 +133,10 @@ class AdversarialNet(NeuralNet):
     def train(self, run: Run) -> None:
         """Train for `max_epochs` epochs on the run's batches; KeyboardInterrupt ends it early, as in skorch."""
         self.run_ = run
+        # A scale that makes the first step overflow, as torch's own often does, would be a step lost.
+        self.scaler_ = GradScaler(torch.device(self.device).type, init_scale=2.0**10, enabled=self.precision_ == "fp16")
+        if self.scaling_:
+            self.scaler_.load_state_dict(self.scaling_)
         try:
             with run.meter.watching(self.raw_module_, self.final_module_):
                 self.partial_fit(run.batches.data)
@@ -127,6 +144,8 @@ class AdversarialNet(NeuralNet):
             if len(self.history) and "train_loss" not in self.history[-1]:
                 self.history.pop()  # of an epoch that was cut short
             run.progress.close()
+            self.scaling_ = self.scaler_.state_dict()
+            del self.scaler_
             self.run_ = None
             self.module_ = self.final_module_
 
@@ -166,15 +185,28 @@ class AdversarialNet(NeuralNet):
         losses = objective.loss(logits, batch.y)
         if recorder is not None:
             recorder.keep(batch, logits, losses)
-        penalty = objective.penalty(
-            module, batch.x, batch.y, attack=self.attack, clip=self.clip, generator=self.run_.adversary.generator
-        )
+        generator = self.run_.adversary.generator
+        with uncompiled(module):
+            penalty = objective.penalty(
+                module, batch.x, batch.y, attack=self.attack, clip=self.clip, generator=generator
+            )
         loss = (batch.weight * (losses if penalty is None else losses + penalty)).mean()
-        loss.backward()
+        self.scaler_.scale(loss).backward()
+        if self.scaler_.is_enabled():
+            self.scaler_.unscale_(self.optimizer_)  # before callbacks look at gradients, or clip them
         y_pred = next(reversed(logits.values())).detach()
         if ADVERSARIAL in logits and not chosen_after:  # else it has been told of the whole batch
             self.attack.observe(y_pred, batch.y)
         return {"loss": loss.detach(), "y_pred": y_pred, "trained": batch, "inputs": inputs}
+
+    def _step_optimizer(self, step_fn: Any) -> None:
+        """Take the optimiser's step; in float16, where gradients have overflowed, only a smaller scale comes of it."""
+        if not self.scaler_.is_enabled():
+            super()._step_optimizer(step_fn)
+            return
+        step_fn()
+        self.scaler_.step(self.optimizer_)
+        self.scaler_.update()
 
     def run_single_epoch(self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any) -> None:
         """One epoch; its losses are read from the device once, at the end."""

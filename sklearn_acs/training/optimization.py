@@ -17,6 +17,9 @@ OPTIMIZERS: dict[str, tuple[type[Optimizer], float, dict[str, Any]]] = {
 }
 """Each name with its learning rate, and its options unless ``optimizer__...`` parameters say otherwise."""
 
+FUSED_DEVICES = ("cpu", "cuda")
+"""Where these do a step in one pass over memory, a third of the time on a CPU, and on a GPU without waiting for it."""
+
 LrSchedule = Callable[[float], float]
 """``schedule(progress) -> factor``: progress runs from 0 to 1 over the fit."""
 
