@@ -5,6 +5,7 @@ Perturbations are tensors of the batch's shape; per-sample scalars are kept as (
 """
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,7 +61,9 @@ class LinfBall(Ball):
     def __init__(self, x: Tensor, eps: float | Tensor, clip: Clip) -> None:
         super().__init__(x, eps, clip)
         # Ball and box are both boxes here: one clamp does the whole projection.
-        self.low, self.high = -eps, eps
+        # Numbers stay numbers: as tensors they would be copied to the device, which stops a GPU.
+        self.low: Any = -eps
+        self.high: Any = eps
         if clip is not None:
             self.low, self.high = (clip[0] - x).clamp_(min=-eps), (clip[1] - x).clamp_(max=eps)
 

@@ -73,7 +73,7 @@ def set_precision(module: nn.Module, precision: str) -> nn.Module:
     dtype = PRECISIONS[precision]
     if dtype is not None:
         vars(module)["forward"] = Forward(module, dtype)
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        module.to(memory_format=torch.channels_last)
     return module
 
 
