@@ -125,9 +125,9 @@ def report(rows: list[Row], setting: str) -> None:
         lines.append(f"| {' | '.join(cells)} |")
     text = (
         f"# Cheaper selections\n\n{setting}; {len(full)} seeds.\n\n" + "\n".join(lines) + "\n\n"
-        "Mean ± standard deviation over the seeds; robust accuracy is under PGD-20, and the difference and the speed-up "
-        "to full training are taken seed by seed. Each coreset's error is measured by gradients of a fresh PGD-10 attack "
-        "on every sample, whose time is left out. "
+        "Mean ± standard deviation over the seeds; robust accuracy is under PGD-20, and the difference and the "
+        "speed-up to full training are taken seed by seed. Each coreset's error is measured by gradients of a fresh "
+        "PGD-10 attack on every sample, whose time is left out. "
         '`of training` is `selection_gradients="last"`; the last row has nothing to do with selections: full training '
         f'with `precision="bf16"`.\n\nMade by `examples/cheaper_selection.py`. {hardware()}\n'
     )
