@@ -176,7 +176,7 @@ def batch_count(n_samples: int, batch_size: int) -> int:
 
 def moved(batches: list[Tensor], device: torch.device) -> Sequence[Tensor]:
     """Batches on a device, in one copy for all of them: a GPU finishes its work before each."""
-    return torch.cat(batches).to(device).split([len(batch) for batch in batches])
+    return torch.cat(batches).to(device).split([len(batch) for batch in batches]) if batches else []
 
 
 def to_float(x: Tensor) -> Tensor:

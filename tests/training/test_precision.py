@@ -339,6 +339,7 @@ def test_batches_are_moved_once_an_epoch(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "to", lambda self, *args, **kwargs: moves.append(args) or self)
     assert len(list(batches)) == 8
     assert len(moves) == 2  # rows and weights
+    assert list(data.fetch([])) == []
 
 
 def test_a_forward_is_not_stacked_on_another(net):
