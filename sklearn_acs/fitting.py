@@ -1,6 +1,7 @@
 """What `fit` does: read the data, make the parts, assemble net and batches, and train."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
 
@@ -37,8 +38,8 @@ from sklearn_acs.selectors import SELECTORS
 from sklearn_acs.selectors.base import BaseSelector
 from sklearn_acs.training.adversary import Adversary
 from sklearn_acs.training.augment import AUGMENTS, Augmentation
-from sklearn_acs.training.averaging import AVERAGES, EMA, WeightAverage
-from sklearn_acs.training.batches import Batches, StreamedData, batch_count
+from sklearn_acs.training.averaging import AVERAGES, EMA
+from sklearn_acs.training.batches import ArrayData, Batches, StreamedData, batch_count
 from sklearn_acs.training.best_state import BestState
 from sklearn_acs.training.coreset import CoresetSelection, coreset_size
 from sklearn_acs.training.cost import CostMeter, StepClock
@@ -52,6 +53,39 @@ from sklearn_acs.training.progress import Progress
 from sklearn_acs.training.schedule import CoresetSchedule
 from sklearn_acs.training.seeds import Seeds, local_randomness, spawn_seeds
 from sklearn_acs.training.validation import hold_out
+
+
+@dataclass
+class Parts:
+    """What a fit is made of: copies of the estimator's parts, checked."""
+
+    objective: Objective
+    attack: Attack
+    selector: BaseSelector | None
+    selection_attack: Attack | None
+    in_batch: InBatchSelection | None
+    averaging: EMA | None
+    by_name: dict[str, bool]  # whether the two attacks were, so that their radius is to be fitted to the data
+
+
+@dataclass
+class Given:
+    """What a fit is given: samples as they came, with their encoded labels and weights of mean 1."""
+
+    samples: Samples
+    y: Tensor
+    weight: Tensor
+    rows: np.ndarray  # where in X they stand
+    n_given: int  # samples in X
+
+    def split(self, kept: np.ndarray, held: np.ndarray) -> tuple["Given", "Given"]:
+        """Samples to train on, with weights of mean 1 again, and samples held out."""
+        parts = [
+            Given(take_samples(self.samples, at), self.y[at], self.weight[at], self.rows[at], self.n_given)
+            for at in (kept, held)
+        ]
+        parts[0].weight /= parts[0].weight.mean()
+        return parts[0], parts[1]
 
 
 class FittingMixin(RoutedParamsMixin):
@@ -129,102 +163,55 @@ class FittingMixin(RoutedParamsMixin):
         meter = CostMeter()
         self._validate_params()  # type: ignore[attr-defined]
         self._check_routed()
-        device = find_device(self.device)
-        objective = make_part("objective", self.objective, OBJECTIVES, self._routed("objective"), base=Objective)
-        selector = None
-        if self.selector is not None:
-            selector = make_part("selector", self.selector, SELECTORS, self._routed("selector"), base=BaseSelector)
-        given = self.attack if self.attack is not None else objective.attack
-        default = objective.default_attack() if given is None else given
-        attack = make_part("attack", default, ATTACKS, self._routed("attack"), base=Attack)
-
-        selection_attack = self.selection_attack
-        if selection_attack is not None:
-            options = self._routed("selection_attack")
-            selection_attack = make_part("selection_attack", selection_attack, ATTACKS, options, base=Attack)
-        elif options := self._routed("selection_attack"):
-            raise ValueError(f"selection_attack=None has no parameters {sorted(options)}; give an attack")
-        in_batch = None
-        if self.in_batch is not None:
-            in_batch = make_part("in_batch", self.in_batch, {}, base=InBatchSelection)
-            if self.selection_gradients == "last":
-                raise ValueError(
-                    "selection_gradients='last' takes gradients from training steps, of which in_batch spares samples; "
-                    "use 'fresh', or in_batch=None"
-                )
-        elif options := self._routed("in_batch"):
-            raise ValueError(f"in_batch=None has no parameters {sorted(options)}; give an InBatchSelection")
-        averaging = None
-        if self.averaging is not None:
-            averaging = make_part("averaging", self.averaging, AVERAGES, self._routed("averaging"), base=EMA)
-        elif options := self._routed("averaging"):
-            raise ValueError(f"averaging=None has no parameters {sorted(options)}; use averaging='ema'")
-
+        device, parts = find_device(self.device), self._make_parts()
+        selector = parts.selector if schedule.n_selections else None
         self._epochs_done = self._epochs_done + schedule.n_epochs if continues else 0
         seeds = spawn_seeds(self.random_state, self._epochs_done)
+        selection_state = np.random.RandomState(seeds.selection)
         with local_randomness(seeds.model, device):
-            samples, labels, weight, rows = self._read(X, y, sample_weight, classes, reset=not continues)
-            n_given = _num_samples(X)
-            if selector is not None and schedule.n_selections:
-                selector.keep_rows(rows, n_given)
-            selection_state, held_out, best = np.random.RandomState(seeds.selection), None, None
-            asks = selector is not None and "validation" in selector.fit_inputs and schedule.n_selections
+            given = self._read(X, y, sample_weight, classes, reset=not continues)
             if not continues:
                 self._split_seed = seeds.selection
+            # A fit that goes on must not hold out what the fit before it has learned.
+            split_state = np.random.RandomState(self._split_seed) if continues else selection_state
+            held_out, best, asks = None, None, selector is not None and "validation" in selector.fit_inputs
             if asks or self.early_stopping:
-                # A fit that goes on must not hold out what the fit before it has learned.
-                split = np.random.RandomState(self._split_seed) if continues else selection_state
-                kept, held = hold_out(labels.numpy(), self.validation_fraction, split)
-                apart = make_data(take_samples(samples, held), labels[held], self.input_format_, self.clip_, device)
+                given, apart = given.split(*hold_out(given.y.numpy(), self.validation_fraction, split_state))
                 held_out = self._make_batches(apart, None, seeds, device)
-                if self.early_stopping:
-                    best = BestState(weight[held], self.n_iter_no_change)
-                samples, labels, rows = take_samples(samples, kept), labels[kept], rows[kept]
-                weight = weight[kept] / weight[kept].mean()
-            data = make_data(samples, labels, self.input_format_, self.clip_, device)
-            by_name = not isinstance(given, Attack) and "attack__eps" not in vars(self)
-            self.attack_ = settle_attack(attack, by_name, self.input_format_, self._statistics[1], objective)
-            if selection_attack is not None:
-                by_name = isinstance(self.selection_attack, str) and "selection_attack__eps" not in vars(self)
-                settle_attack(selection_attack, by_name, self.input_format_, self._statistics[1], objective)
-            self._check_memory(one_pass)
-            n_select = coreset_size(len(data), schedule.coreset_frac, self.select_by, self.batch_size)
+                best = BestState(apart.weight, self.n_iter_no_change) if self.early_stopping else None
+            batches = self._make_batches(given, given.weight, seeds, device)
+            if selector is not None:
+                selector.keep_rows(given.rows, given.n_given)
+            self._settle_attacks(parts, one_pass)
+
+            n_select = coreset_size(len(given.y), schedule.coreset_frac, self.select_by, self.batch_size)
             selection = CoresetSelection(
-                schedule, selector, self.select_by, n_select, self.selection_gradients, selection_state
+                schedule, parts.selector, self.select_by, n_select, self.selection_gradients, selection_state
             )
-            batches = self._make_batches(data, weight, seeds, device)
             per_coreset = batch_count(n_select, self.batch_size)
             n_steps = schedule.full_epochs * len(batches) + schedule.coreset_epochs * per_coreset
             follow = LR_SCHEDULES[lr_schedule] if isinstance(lr_schedule, str) else lr_schedule
             lr_factor = None if one_pass else LrFactor(follow, n_steps)
-            net = self._make_net(objective, selection, best, in_batch, lr_factor, schedule.n_epochs, device)
-            net.use_precision(self.precision)
-            example, _ = next(iter(data.fetch([torch.arange(min(len(data), 8))])))
+            net = self._make_net(parts, selection, best, lr_factor, schedule.n_epochs, device)
+            example, _ = next(iter(batches.data.fetch([torch.arange(min(len(given.y), 8))])))
             selection.prepare(net.module_, example, len(self.classes_))
             if self.compile:
                 compile_forward(net.module_)
             if continues:
-                net.module_.load_state_dict(self.net_.raw_module_.state_dict())
-                self.attack_.resume(self.net_.attack)
-                if in_batch is not None and self.net_.in_batch is not None:
-                    in_batch.share_ = self.net_.in_batch.share_
-            if continues and one_pass:
-                net.resume_optimizer(self.net_)
-            if averaging is not None:
-                net.average_ = WeightAverage(net.module_, averaging)
-                if continues and self.net_.average_ is not None:
-                    net.average_.resume(self.net_.average_)
+                net.go_on_from(self.net_, with_optimizer=one_pass)
+            if parts.averaging is not None:
+                net.average(parts.averaging, self.net_ if continues else None)
 
             self.net_, self.history_, self.cost_, self.schedule_ = net, net.history, meter.cost, schedule
             self._evaluation_seed = seeds.evaluation
-            selection_cost = selection.attacks + (len(held_out.data) / len(data) if held_out and asks else 0)
-            progress = Progress(schedule, len(data), n_select, selection_cost, bool(self.verbose))
+            selection_cost = selection.attacks + (len(apart.y) / len(given.y) if asks else 0)
+            progress = Progress(schedule, len(given.y), n_select, selection_cost, bool(self.verbose))
             generator = torch.Generator(device=device).manual_seed(seeds.attack)
-            adversaries = self._make_adversaries(objective, selection_attack, data, generator)
-            training, selecting, validating = adversaries
+            training, selecting, validating = self._make_adversaries(parts, batches.data, generator)
             clock = StepClock(device)
             run = Run(
-                batches, rows, n_given, training, selecting, meter, clock, progress, held_out, validating, lr_factor
+                *(batches, given.rows, given.n_given, training, selecting, meter, clock, progress),
+                *(held_out, validating, lr_factor),
             )
             try:
                 net.train(run)
@@ -235,13 +222,47 @@ class FittingMixin(RoutedParamsMixin):
                     best.restore(net)
                     self.best_epoch_, self.best_validation_score_ = best.best_epoch_, best.best_score_
                 self.coresets_ = {
-                    epoch: replace(coreset, indices=rows[coreset.indices])
+                    epoch: replace(coreset, indices=given.rows[coreset.indices])
                     for epoch, coreset in selection.coresets_.items()
                 }
                 self.coreset_ = next(reversed(self.coresets_.values()), None)
 
-    def _check_memory(self, one_pass: bool) -> None:
-        """Refuse a remembering attack where nothing can be remembered, before any work."""
+    def _make_parts(self) -> Parts:
+        """Copies of the parts, made from their names where they have one, with the parameters routed to them."""
+        objective = make_part("objective", self.objective, OBJECTIVES, self._routed("objective"), base=Objective)
+        given = self.attack if self.attack is not None else objective.attack
+        default = objective.default_attack() if given is None else given
+        attack = make_part("attack", default, ATTACKS, self._routed("attack"), base=Attack)
+        by_name = {
+            "attack": not isinstance(given, Attack) and "attack__eps" not in vars(self),
+            "selection_attack": isinstance(self.selection_attack, str) and "selection_attack__eps" not in vars(self),
+        }
+        selector = None
+        if self.selector is not None:
+            selector = make_part("selector", self.selector, SELECTORS, self._routed("selector"), base=BaseSelector)
+        if self.in_batch is not None and self.selection_gradients == "last":
+            raise ValueError(
+                "selection_gradients='last' takes gradients from training steps, of which in_batch spares samples; "
+                "use 'fresh', or in_batch=None"
+            )
+        selection_attack = self._optional_part("selection_attack", ATTACKS, Attack, "give an attack")
+        in_batch = self._optional_part("in_batch", {}, InBatchSelection, "give an InBatchSelection")
+        averaging = self._optional_part("averaging", AVERAGES, EMA, "use averaging='ema'")
+        return Parts(objective, attack, selector, selection_attack, in_batch, averaging, by_name)
+
+    def _optional_part(self, parameter: str, known: Mapping[str, type], base: type, advice: str) -> Any:
+        """A part that may be None, to which then no parameters lead."""
+        value, options = getattr(self, parameter), self._routed(parameter)
+        if value is None and options:
+            raise ValueError(f"{parameter}=None has no parameters {sorted(options)}; {advice}")
+        return None if value is None else make_part(parameter, value, known, options, base=base)
+
+    def _settle_attacks(self, parts: Parts, one_pass: bool) -> None:
+        """Fit the attacks to the data; refuse one that remembers where nothing can be remembered, before any work."""
+        form, scale = self.input_format_, self._statistics[1]
+        self.attack_ = settle_attack(parts.attack, parts.by_name["attack"], form, scale, parts.objective)
+        if parts.selection_attack is not None:
+            settle_attack(parts.selection_attack, parts.by_name["selection_attack"], form, scale, parts.objective)
         if not self.attack_.remembers:
             return
         if one_pass:
@@ -256,15 +277,15 @@ class FittingMixin(RoutedParamsMixin):
             )
 
     def _make_adversaries(
-        self, objective: Objective, selection_attack: Attack | None, data: Any, generator: torch.Generator
+        self, parts: Parts, data: ArrayData | StreamedData, generator: torch.Generator
     ) -> tuple[Adversary, Adversary, Adversary]:
         """Who attacks in training, at selections, and the samples held out for them."""
-        attack, memory = self.attack_, None
+        attack, selection_attack, memory = self.attack_, parts.selection_attack, None
         if attack.remembers:
             shape, streamed = (len(data), *self.input_format_.model_shape), isinstance(data, StreamedData)
             max_age = attack.get_params().get("max_age")
             memory = PerturbationMemory(shape, generator.device, on_disk=streamed, max_age=max_age)
-        training = Adversary(attack, objective, self.clip_, generator, memory)
+        training = Adversary(attack, parts.objective, self.clip_, generator, memory)
         if selection_attack is None:
             validating = attack.for_evaluation() if attack.remembers else attack
             return training, replace(training, reads=True), replace(training, attack=validating, memory=None)
@@ -274,11 +295,8 @@ class FittingMixin(RoutedParamsMixin):
 
     def _read(
         self, X: Any, y: Any, sample_weight: ArrayLike | None, classes: ArrayLike | None, *, reset: bool
-    ) -> tuple[Samples, Tensor, Tensor, np.ndarray]:
-        """Samples as given, encoded labels, weights of mean 1, and the rows of X that are left: those of weight > 0.
-
-        Sets what `fit` learns from the data alone.
-        """
+    ) -> Given:
+        """What is left of the data: samples of positive weight. Sets what `fit` learns from the data alone."""
         samples = read_samples(self, X, reset=reset)
         if y is None and not isinstance(X, Dataset):
             raise ValueError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None.")
@@ -299,12 +317,13 @@ class FittingMixin(RoutedParamsMixin):
             self.clip_ = find_clip(self.clip, self.input_format_.is_table)
             check_range(example, self.clip_)
             self._statistics = statistics(self.input_format_.to_model(example))
-        return samples, encode_labels(labels, self.classes_), torch.from_numpy(weight / weight.mean()), rows
+        y_codes, weight = encode_labels(labels, self.classes_), torch.from_numpy(weight / weight.mean())
+        return Given(samples, y_codes, weight, rows, _num_samples(X))
 
-    def _make_batches(self, data: Any, weight: Tensor | None, seeds: Seeds, device: torch.device) -> Batches:
+    def _make_batches(self, given: Given, weight: Tensor | None, seeds: Seeds, device: torch.device) -> Batches:
         """Batches of the data, each kind of draw with a generator of its own."""
         return Batches(
-            data,
+            make_data(given.samples, given.y, self.input_format_, self.clip_, device),
             self.batch_size,
             generator=torch.Generator().manual_seed(seeds.batches),
             sample_weight=weight,
@@ -315,10 +334,9 @@ class FittingMixin(RoutedParamsMixin):
 
     def _make_net(
         self,
-        objective: Objective,
+        parts: Parts,
         selection: CoresetSelection,
         best: BestState | None,
-        in_batch: InBatchSelection | None,
         lr_factor: LrFactor | None,
         n_epochs: int,
         device: torch.device,
@@ -349,17 +367,17 @@ class FittingMixin(RoutedParamsMixin):
         if lr_factor is not None:
             follow = LRScheduler(policy=LambdaLR, lr_lambda=lr_factor, step_every="batch", event_name=None)
             callbacks.append(("lr_schedule", follow))
-        if in_batch is not None:
-            callbacks.append(("in_batch", in_batch))
+        if parts.in_batch is not None:
+            callbacks.append(("in_batch", parts.in_batch))
         callbacks += self.callbacks or []
-        if objective.guard is not None:
-            callbacks.append(("collapse_guard", CollapseGuard(objective.guard)))
-        return AdversarialNet(
+        if parts.objective.guard is not None:
+            callbacks.append(("collapse_guard", CollapseGuard(parts.objective.guard)))
+        net = AdversarialNet(
             module,
-            objective,
+            parts.objective,
             attack=self.attack_,
             clip=self.clip_,
-            in_batch=in_batch,
+            in_batch=parts.in_batch,
             optimizer=optimizer,
             lr=lr,
             max_epochs=n_epochs,
@@ -369,3 +387,5 @@ class FittingMixin(RoutedParamsMixin):
             verbose=self.verbose,
             **options,
         ).initialize()
+        net.use_precision(self.precision)
+        return net

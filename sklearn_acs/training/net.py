@@ -17,7 +17,7 @@ from sklearn_acs.attacks import Attack
 from sklearn_acs.attacks.base import Clip
 from sklearn_acs.objectives import ADVERSARIAL, CLEAN
 from sklearn_acs.training.adversary import Adversary
-from sklearn_acs.training.averaging import WeightAverage
+from sklearn_acs.training.averaging import EMA, WeightAverage
 from sklearn_acs.training.batches import Batch, Batches
 from sklearn_acs.training.cost import CostMeter, StepClock
 from sklearn_acs.training.factors import FactorRecorder
@@ -98,6 +98,21 @@ class AdversarialNet(NeuralNet):
         """Let the module compute in a precision, "auto" being what suits it and the device."""
         self.precision_ = find_precision(precision, self.module_, torch.device(self.device))
         set_precision(self.module_, self.precision_)
+
+    def go_on_from(self, before: "AdversarialNet", *, with_optimizer: bool) -> None:
+        """Take over another net's weights and what its attack and batches have learned, perhaps its optimiser too."""
+        self.module_.load_state_dict(before.raw_module_.state_dict())
+        self.attack.resume(before.attack)
+        if self.in_batch is not None and before.in_batch is not None:
+            self.in_batch.share_ = before.in_batch.share_
+        if with_optimizer:
+            self.resume_optimizer(before)
+
+    def average(self, averaging: EMA, before: "AdversarialNet | None") -> None:
+        """Average the weights from now on, or go on with the average of another net."""
+        self.average_ = WeightAverage(self.module_, averaging)
+        if before is not None and before.average_ is not None:
+            self.average_.resume(before.average_)
 
     def resume_optimizer(self, before: "AdversarialNet") -> None:
         """Go on with another net's history and its optimiser's momentum, at this net's learning rate."""

@@ -12,7 +12,7 @@ from skorch.callbacks import Callback
 from torch import nn
 from torch.utils.data import Dataset
 
-from sklearn_acs import FGSM, NFGSM, PGD, BulletTrain, FastLPA, RobustClassifier
+from sklearn_acs import FGSM, NFGSM, PGD, BulletTrain, FastLPA, RobustClassifier, ScoreSelector
 from sklearn_acs.metrics import robust_correct
 
 digits = load_digits()
@@ -289,3 +289,15 @@ def test_bad_parameters_are_named_before_any_work(params, words, monkeypatch):
 def test_partial_fit_refuses_it():
     with pytest.raises(ValueError, match=r"early_stopping=True is for fit; partial_fit"):
         make().partial_fit(X, y)
+
+
+def test_scores_given_for_all_samples_stay_with_their_samples():
+    """Although some samples are held out: the lowest scores of those that are trained on are chosen."""
+    scores = np.random.default_rng(0).permutation(len(X)).astype(float)
+    selector = ScoreSelector(scores=scores, order="lowest")
+    trace = Trace()
+    clf = make([trace], selector=selector, select_by="sample", coreset_frac=0.5).fit(X, y)
+    held = {x.numpy().tobytes() for batch in trace.held_out for x in batch.x}
+    kept = np.array([i for i in range(len(X)) if X[i][None].tobytes() not in held])
+    lowest = kept[np.argsort(scores[kept])[: len(clf.coreset_.indices)]]
+    np.testing.assert_array_equal(np.sort(clf.coreset_.indices), np.sort(lowest))
