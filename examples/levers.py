@@ -6,6 +6,8 @@ DATA_FOLDER is that of train_images.py. All fits of a seed train in turns, an ep
 steps and 10 restarts, raising cross-entropy and then the margin, and some images by AutoAttack: gradients that are
 masked show as a gap between the first and the others. Writes docs/results/levers.md with a figure; rows are kept in
 levers.jsonl, where a run that was cut short goes on. `--seed 1` adds one seed, so that two can run side by side.
+`--timed` fits the most important again, judges nothing, and keeps their seconds in levers_seconds.jsonl: for a time
+when the machine does nothing else.
 """
 
 from argparse import ArgumentParser
@@ -27,6 +29,11 @@ from sklearn_acs import FGSM, NFGSM, PGD, PGD5010, AutoAttack, CoresetSchedule, 
 
 EPS = 0.1
 ALL = "one remembered step, averaging, gradmatch"
+TIMED = (FULL, "gradmatch", "one remembered step, averaging", ALL, "one remembered step, averaging, random")
+TIMED_ALONE = (
+    " Other programs shared the machine with them, the more the earlier the epoch; the last column is of fits, by newer "
+    "code, with nothing beside them but another seed's on the other core."
+)
 SAVING = {"selector": "gradmatch", "select_every": 3}
 
 
@@ -94,6 +101,7 @@ def main() -> None:
     parser.add_argument("--n-autoattack", type=int, default=50, help="images that AutoAttack judges")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--seed", type=int, help="measure this one alone, and write no table")
+    parser.add_argument("--timed", action="store_true", help="measure seconds alone")
     args = parser.parse_args()
     data = load_images(args)
     setting = (
@@ -101,22 +109,28 @@ def main() -> None:
         f"AutoAttack), convnet, {args.epochs} epochs, linf {EPS}"
     )
     seeds = range(args.seeds) if args.seed is None else [args.seed]
-    path = RESULTS / "levers.jsonl"
-    compare(candidates(args.epochs), seeds, data, partial(judge, n_autoattack=args.n_autoattack), setting, path)
+    path, fits = RESULTS / "levers.jsonl", candidates(args.epochs)
+    if args.timed:
+        timed = {name: fit for name, fit in fits.items() if name in TIMED}
+        compare(timed, seeds, data, lambda *_: {"robust": float("nan")}, setting, RESULTS / "levers_seconds.jsonl")
+    else:
+        compare(fits, seeds, data, partial(judge, n_autoattack=args.n_autoattack), setting, path)
     if args.seed is None:
         report(setting, path)
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[Row], timed: list[Row]) -> str:
     """A line per fit; ratios, and points lost, are within a seed."""
+    alone = {row["seed"]: row["seconds"] for row in timed if row["method"] == FULL}
     base = {row["seed"]: row for row in rows if row["method"] == FULL}
     titles = ["fit", "clean %", "PGD-50-10 %", "worst case %", "points lost", "the same on some %", "AutoAttack %"]
-    titles += ["seconds", "speed-up", "in passes"]
+    titles += ["seconds", "speed-up", "in passes", "speed-up, timed alone"]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for name in dict.fromkeys(row["method"] for row in rows):
         mine = [row for row in rows if row["method"] == name]
         full = [base[row["seed"]] for row in mine]
         pairs = list(zip(mine, full, strict=True))
+        again = [alone[row["seed"]] / row["seconds"] for row in timed if row["method"] == name]
         cells = [
             name,
             *(spread([100 * row[key] for row in mine]) for key in ("clean", "pgd", "robust")),
@@ -125,6 +139,7 @@ def table(rows: list[Row]) -> str:
             f"{mean(row['seconds'] for row in mine):.1f}",
             spread([other["seconds"] / row["seconds"] for row, other in pairs], digits=2),
             f"{mean(other['passes'] / row['passes'] for row, other in pairs):.2f}",
+            spread(again, digits=2) if again else "-",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -132,16 +147,16 @@ def table(rows: list[Row]) -> str:
 
 def report(setting: str, path: Path) -> None:
     """Write the table and the figure from the rows measured."""
-    rows = read_rows(path, setting)
+    rows, timed = read_rows(path, setting), read_rows(RESULTS / "levers_seconds.jsonl", setting)
     text = (
         f"# Every lever alone and together\n\n{setting}; {len({row['seed'] for row in rows})} seeds.\n\n"
-        f"{table(rows)}\n\n"
+        f"{table(rows, timed)}\n\n"
         "Mean ± standard deviation over the seeds. The worst case is over PGD with 50 steps and 10 restarts that "
         "raises cross-entropy, then the margin; points lost are against full training with PGD-10 of the same seed. "
         "The last accuracies are of the first test images: the worst case, and AutoAttack beside it. Speed-up is in "
         "seconds, and in samples through the network. Coresets are of 50 %, with a warm-up of 50 %; with one-step "
         "attacks they are chosen anew every 3 epochs, by the gradients at the remembered perturbations. All fits of a "
-        f"seed train in turns, an epoch each.\n\nMade by `examples/levers.py`. {hardware()}\n\n![](levers.png)\n"
+        f"seed train in turns, an epoch each.{TIMED_ALONE if timed else ''}\n\nMade by `examples/levers.py`. {hardware()}\n\n![](levers.png)\n"
     )
     print(text)
     (RESULTS / "levers.md").write_text(text)
