@@ -31,8 +31,8 @@ EPS = 0.1
 ALL = "one remembered step, averaging, gradmatch"
 TIMED = (FULL, "gradmatch", "one remembered step, averaging", ALL, "one remembered step, averaging, random")
 TIMED_ALONE = (
-    " Other programs shared the machine with them, the more the earlier the epoch; the last column is of fits, by newer "
-    "code, with nothing beside them but another seed's on the other core."
+    " Other programs shared the machine with them, the more the earlier the epoch; the last column is of fits, by "
+    "newer code, with nothing beside them but another seed's on the other core."
 )
 SAVING = {"selector": "gradmatch", "select_every": 3}
 
@@ -156,7 +156,8 @@ def report(setting: str, path: Path) -> None:
         "The last accuracies are of the first test images: the worst case, and AutoAttack beside it. Speed-up is in "
         "seconds, and in samples through the network. Coresets are of 50 %, with a warm-up of 50 %; with one-step "
         "attacks they are chosen anew every 3 epochs, by the gradients at the remembered perturbations. All fits of a "
-        f"seed train in turns, an epoch each.{TIMED_ALONE if timed else ''}\n\nMade by `examples/levers.py`. {hardware()}\n\n![](levers.png)\n"
+        f"seed train in turns, an epoch each.{TIMED_ALONE if timed else ''}\n\n"
+        f"Made by `examples/levers.py`. {hardware()}\n\n![](levers.png)\n"
     )
     print(text)
     (RESULTS / "levers.md").write_text(text)
