@@ -23,6 +23,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from comparison import FULL, RESULTS, Row, compare, draw_points, hardware, make, read_rows, spread
 from image_data import add_data_arguments, load_images
+from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
 from sklearn_acs import FGSM, NFGSM, PGD, PGD5010, AutoAttack, CoresetSchedule, FastAT, RobustClassifier, evaluate
@@ -124,7 +125,7 @@ def table(rows: list[Row], timed: list[Row]) -> str:
     alone = {row["seed"]: row["seconds"] for row in timed if row["method"] == FULL}
     base = {row["seed"]: row for row in rows if row["method"] == FULL}
     titles = ["fit", "clean %", "PGD-50-10 %", "worst case %", "points lost", "the same on some %", "AutoAttack %"]
-    titles += ["seconds", "speed-up", "in passes", "speed-up, timed alone"]
+    titles += ["seconds", "speed-up", "in passes", *["speed-up, timed alone"] * bool(timed)]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for name in dict.fromkeys(row["method"] for row in rows):
         mine = [row for row in rows if row["method"] == name]
@@ -139,7 +140,7 @@ def table(rows: list[Row], timed: list[Row]) -> str:
             f"{mean(row['seconds'] for row in mine):.1f}",
             spread([other["seconds"] / row["seconds"] for row, other in pairs], digits=2),
             f"{mean(other['passes'] / row['passes'] for row, other in pairs):.2f}",
-            spread(again, digits=2) if again else "-",
+            *[spread(again, digits=2) if again else "-"] * bool(timed),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -161,10 +162,14 @@ def report(setting: str, path: Path) -> None:
     )
     print(text)
     (RESULTS / "levers.md").write_text(text)
+    plt.rcParams["axes.prop_cycle"] = plt.cycler(color=plt.colormaps["tab20"].colors)
     figure, axes = plt.subplots(figsize=(7.2, 4.0), layout="constrained")
     draw_points(axes, rows)
     axes.set_xlim(min(row["seconds"] for row in rows) / 1.5, 1.5 * max(row["seconds"] for row in rows))
     axes.set(xlabel="training time, seconds", ylabel="robust accuracy, worst case, %", xscale="log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(RESULTS / "levers.png", dpi=150)
 
