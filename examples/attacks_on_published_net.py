@@ -9,6 +9,7 @@ docs/results/attacks_on_published_net.md. (LPA and PPGD, which need AlexNet, are
 
 import os
 from argparse import ArgumentParser
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -49,7 +50,7 @@ def main() -> None:
     for name, attack in ATTACKS.items():
         attack.validate()
         since = perf_counter()
-        x_adv = in_batches(lambda x, y: attack.perturb(model, x, y, clip=(0, 1)), x[right], y[right])  # noqa: B023
+        x_adv = in_batches(partial(attack.perturb, model, clip=(0, 1)), x[right], y[right])
         seconds = perf_counter() - since
         left = correct(model, x_adv, y[right]).sum().item()
         lines.append(f"| {name} | {100 * left / len(y):.1f} | {left} of {len(y)} | {seconds:.0f} |")

@@ -27,6 +27,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
 from sklearn_acs import FGSM, NFGSM, PGD, PGD5010, AutoAttack, CoresetSchedule, FastAT, RobustClassifier, evaluate
+from sklearn_acs.attacks.base import margin_loss
 
 EPS = 0.1
 ALL = "one remembered step, averaging, gradmatch"
@@ -42,9 +43,8 @@ class MarginPGD(PGD5010):
     """PGD with 50 steps and 10 restarts that raises the margin by which another class wins."""
 
     def default_loss(self, logits: Tensor, y: Tensor, clean_logits: Tensor | None = None) -> Tensor:
-        """Largest other logit minus the label's."""
-        label = y[:, None]
-        return logits.scatter(1, label, -float("inf")).amax(1) - logits.gather(1, label)[:, 0]
+        """The margin."""
+        return margin_loss(logits, y)
 
 
 def candidates(epochs: int) -> dict[str, partial]:

@@ -1,6 +1,5 @@
 """Accuracy under attack: for one model, and as a scorer for scikit-learn's model selection."""
 
-from collections.abc import Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,7 +9,8 @@ from sklearn.pipeline import Pipeline
 from torch import Tensor, nn
 
 from sklearn_acs.attacks import ATTACKS, Attack
-from sklearn_acs.attacks.base import Clip, frozen
+from sklearn_acs.attacks.base import Clip
+from sklearn_acs.attacks.judging import robust_correct
 from sklearn_acs.inputs import InputFormat, check_labels, check_range, image_tensor
 from sklearn_acs.parts import make_part
 from sklearn_acs.training.batches import ArrayData
@@ -22,21 +22,6 @@ class RobustModel(Protocol):
     def robust_score(self, X: Any, y: Any = None, attack: Any = None, sample_weight: Any = None) -> float:
         """Share of samples that stay right under `attack`."""
         ...
-
-
-def robust_correct(
-    module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], attack: Attack, clip: Clip, generator: torch.Generator
-) -> Tensor:
-    """Whether each sample is classified rightly both as it is and under attack; the wrong ones are not attacked."""
-    results = []
-    for x, y in batches:
-        with frozen(module), torch.no_grad():
-            right = module(x).argmax(1) == y
-            if right.any():
-                x_adv = attack.perturb(module, x[right], y[right], clip=clip, generator=generator)
-                right[right.clone()] = module(x_adv).argmax(1) == y[right]
-        results.append(right.cpu())
-    return torch.cat(results)
 
 
 def robust_accuracy(

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from sklearn_acs.attacks import ATTACKS, PGD, Attack
 from sklearn_acs.attacks.base import Clip, frozen
+from sklearn_acs.attacks.judging import robust_correct
 from sklearn_acs.inputs import (
     InputFormat,
     check_labels,
@@ -22,7 +23,6 @@ from sklearn_acs.inputs import (
     n_samples,
     read_samples,
 )
-from sklearn_acs.metrics import robust_correct
 from sklearn_acs.objectives import Objective
 from sklearn_acs.parts import make_part
 from sklearn_acs.training.net import AdversarialNet

@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
 from sklearn_acs.attacks.balls import BALLS
-from sklearn_acs.attacks.base import Attack, AttackLoss, Clip
+from sklearn_acs.attacks.base import Attack, Clip, Problem
 
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 CLASSES_NEEDED = {"apgd-ce": 2, "apgd-dlr": 3, "apgd-t": 4, "fab": 2, "fab-t": 3, "square": 2}
@@ -116,19 +116,10 @@ class AutoAttack(Attack):
         """Size of perturbations in the norm; see `PGD.measure`."""
         return BALLS[self.norm](x, self.eps, clip).size(x_adv - x)
 
-    def _attack(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        loss: AttackLoss,
-        clip: Clip,
-        generator: torch.Generator,
-        start: Tensor | None,
-        clean_logits: Tensor | None,
-    ) -> Tensor:
+    def _attack(self, problem: Problem, start: Tensor | None) -> Tensor:
         from pyautoattack import AutoAttack as Published
 
+        model, x, y, clip, generator = problem.model, problem.x, problem.y, problem.clip, problem.generator
         if clip is None:
             raise ValueError(
                 "clip=None: AutoAttack searches in a box, so it needs one. Give clip=(low, high), the smallest and the "

@@ -3,6 +3,8 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from math import inf
 from typing import ClassVar
 
 import torch
@@ -42,6 +44,54 @@ def frozen(model: nn.Module) -> Iterator[None]:
 def cross_entropy(logits: Tensor, y: Tensor, clean_logits: Tensor | None = None) -> Tensor:
     """Cross-entropy per sample: the loss that attacks raise unless told otherwise."""
     return F.cross_entropy(logits, y, reduction="none")
+
+
+def margin_loss(logits: Tensor, y: Tensor, cap: float = inf) -> Tensor:
+    """Largest other logit minus the true one, at most `cap`: above 0 where the prediction is wrong.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (batch, C)
+        Logits.
+    y : Tensor of shape (batch,)
+        Labels 0 to C-1.
+    cap : float, default=inf
+        Where it ends, and its gradient with it.
+
+    Returns
+    -------
+    Tensor of shape (batch,)
+    """
+    true = y[:, None]
+    return (logits.scatter(1, true, -inf).amax(1) - logits.gather(1, true).squeeze(1)).clamp(max=cap)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What an attack has to solve for one batch; the model is frozen."""
+
+    model: nn.Module
+    x: Tensor  # (batch, ...), clean
+    y: Tensor  # (batch,)
+    loss: AttackLoss  # raised, per sample
+    clip: Clip
+    generator: torch.Generator
+    clean_logits: Tensor | None = None  # (batch, C), handed on to `loss`
+
+    def value(self, x_adv: Tensor) -> Tensor:
+        """What is raised, per sample."""
+        return self.loss(self.model(x_adv), self.y, self.clean_logits)
+
+    @torch.no_grad()
+    def judge(self, x_adv: Tensor) -> tuple[Tensor, Tensor]:
+        """What is raised, and whether the model gets the sample wrong."""
+        logits = self.model(x_adv)
+        return self.loss(logits, self.y, self.clean_logits), logits.argmax(1) != self.y
+
+    def take(self, rows: Tensor) -> "Problem":
+        """The problem for some samples of the batch."""
+        clean_logits = None if self.clean_logits is None else self.clean_logits[rows]
+        return replace(self, x=self.x[rows], y=self.y[rows], clean_logits=clean_logits)
 
 
 class Attack(BaseEstimator, ABC):
@@ -143,34 +193,24 @@ class Attack(BaseEstimator, ABC):
             return x.clone()
         if generator is None:
             generator = torch.Generator(device=x.device).manual_seed(0)
-        loss = loss or self.default_loss
+        problem = Problem(model, x, y, loss or self.default_loss, clip, generator, clean_logits)
         with frozen(model), torch.enable_grad():
-            x_adv = self._attack(model, x, y, loss, clip, generator, start, clean_logits)
+            x_adv = self._attack(problem, start)
             if self.restarts > 1:
-                self._restart(model, x, x_adv, y, loss, clip, generator, clean_logits)
+                self._restart(problem, x_adv)
         return x_adv
 
-    def _restart(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        x_adv: Tensor,
-        y: Tensor,
-        loss: AttackLoss,
-        clip: Clip,
-        generator: torch.Generator,
-        clean_logits: Tensor | None,
-    ) -> None:
+    def _restart(self, problem: Problem, x_adv: Tensor) -> None:
         """Attack the samples that are still classified rightly again, writing better examples into `x_adv`."""
-        value, broken = self._judge(model, x_adv, y, loss, clean_logits)
+        value, broken = problem.judge(x_adv)
         sizes = getattr(self, "sizes_", None)  # of attacks that remember them; each run leaves its own
         for _ in range(self.restarts - 1):
             left = (~broken).nonzero().squeeze(1)
             if len(left) == 0:
                 break
-            clean = None if clean_logits is None else clean_logits[left]
-            again = self._attack(model, x[left], y[left], loss, clip, generator, None, clean)
-            new_value, new_broken = self._judge(model, again, y[left], loss, clean)
+            part = problem.take(left)
+            again = self._attack(part, None)
+            new_value, new_broken = part.judge(again)
             better = new_broken | (new_value > value[left])
             x_adv[left[better]] = again[better]
             value[left[better]] = new_value[better]
@@ -180,25 +220,6 @@ class Attack(BaseEstimator, ABC):
         if sizes is not None:
             self.sizes_ = sizes
 
-    @staticmethod
-    @torch.no_grad()
-    def _judge(
-        model: nn.Module, x: Tensor, y: Tensor, loss: AttackLoss, clean_logits: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Loss of each sample, and whether the model gets it wrong."""
-        logits = model(x)
-        return loss(logits, y, clean_logits), logits.argmax(1) != y
-
     @abstractmethod
-    def _attack(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        loss: AttackLoss,
-        clip: Clip,
-        generator: torch.Generator,
-        start: Tensor | None,
-        clean_logits: Tensor | None,
-    ) -> Tensor:
+    def _attack(self, problem: Problem, start: Tensor | None) -> Tensor:
         """One run from one start on a frozen model; returns detached adversarial examples."""

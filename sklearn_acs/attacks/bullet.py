@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval
-from torch import Tensor, nn
+from torch import Tensor
 
-from sklearn_acs.attacks.base import Attack, AttackLoss, Clip
+from sklearn_acs.attacks.base import Attack, Problem
 from sklearn_acs.attacks.pgd import PGD
 from sklearn_acs.parts import make_part
 
@@ -149,36 +149,26 @@ class BulletTrain(Attack):
         robust = right & (sureness > threshold)
         return right & ~robust, robust
 
-    def _attack(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        loss: AttackLoss,
-        clip: Clip,
-        generator: torch.Generator,
-        start: Tensor | None,
-        clean_logits: Tensor | None,
-    ) -> Tensor:
-        if clean_logits is None:
+    def _attack(self, problem: Problem, start: Tensor | None) -> Tensor:
+        logits = problem.clean_logits
+        if logits is None:
             with torch.no_grad():
-                logits = model(x)
-        else:
-            logits = clean_logits
-        whole = self._whole()
-        x_adv = x.clone()
-        for attack, group in zip((whole, self._brief(whole, x)), self.groups(logits, y), strict=True):
+                logits = problem.model(problem.x)
+        whole, x_adv = self._whole(), problem.x.clone()
+        attacks = whole, self._brief(whole, problem.x)
+        for attack, group in zip(attacks, self.groups(logits, problem.y), strict=True):
             rows = group.nonzero().squeeze(1)
             if len(rows):
+                part = problem.take(rows)
                 x_adv[rows] = attack.perturb(
-                    model,
-                    x[rows],
-                    y[rows],
-                    loss=loss,
-                    clip=clip,
-                    generator=generator,
+                    part.model,
+                    part.x,
+                    part.y,
+                    loss=part.loss,
+                    clip=part.clip,
+                    generator=part.generator,
                     start=None if start is None else start[rows],
-                    clean_logits=None if clean_logits is None else clean_logits[rows],
+                    clean_logits=part.clean_logits,
                 )
         return x_adv
 

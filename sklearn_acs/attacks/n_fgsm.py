@@ -6,9 +6,9 @@ from typing import ClassVar
 import torch
 from numpy.typing import ArrayLike
 from sklearn.utils._param_validation import Interval
-from torch import Tensor, nn
+from torch import Tensor
 
-from sklearn_acs.attacks.base import Attack, AttackLoss, Clip
+from sklearn_acs.attacks.base import Attack, Problem
 from sklearn_acs.attacks.pgd import PGD
 
 
@@ -91,22 +91,13 @@ class NFGSM(PGD):
         """``PGD`` in the ball of radius `eps`, which these examples leave."""
         return PGD(eps=self.eps, norm=self.norm)
 
-    def _attack(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        loss: AttackLoss,
-        clip: Clip,
-        generator: torch.Generator,
-        start: Tensor | None,
-        clean_logits: Tensor | None,
-    ) -> Tensor:
+    def _attack(self, problem: Problem, start: Tensor | None) -> Tensor:
+        x, clip = problem.x, problem.clip
         ball = self.ball(x, clip)
         step_size = self.default_step(ball.eps) if self.step_size is None else self.step_size
         wide = type(ball)(x, self.noise * ball.eps, clip)
-        eta = wide.start(self.start(), generator) if start is None else wide.project(start)
+        eta = wide.start(self.start(), problem.generator) if start is None else wide.project(start)
         x_noisy = (x + eta).requires_grad_()
-        gradient = torch.autograd.grad(loss(model(x_noisy), y, clean_logits).sum(), x_noisy)[0]
+        gradient = torch.autograd.grad(problem.value(x_noisy).sum(), x_noisy)[0]
         x_adv = x + wide.ascend(eta, gradient, step_size)
         return x_adv if clip is None else x_adv.clamp_(*clip)

@@ -5,7 +5,6 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from math import inf
 from numbers import Integral, Real
 from typing import ClassVar
 
@@ -16,33 +15,13 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
 from sklearn_acs.attacks.balls import gaussian
-from sklearn_acs.attacks.base import Attack, AttackLoss, Clip, frozen
+from sklearn_acs.attacks.base import Attack, AttackLoss, Clip, Problem, frozen, margin_loss
 from sklearn_acs.attacks.features import Features, Look, looking
 from sklearn_acs.attacks.lpips_networks import LPIPS_NETWORKS, check_weights, lpips_network
 from sklearn_acs.attacks.perceptual_ball import PROJECTIONS, PerceptualBall
 
 NOISE = 0.01
 """Standard deviation of the start, in units of `scale`."""
-
-
-def margin_loss(logits: Tensor, y: Tensor, cap: float = inf) -> Tensor:
-    """Largest other logit minus the true one, at most `cap`: above 0 where the prediction is wrong.
-
-    Parameters
-    ----------
-    logits : Tensor of shape (batch, C)
-        Logits.
-    y : Tensor of shape (batch,)
-        Labels 0 to C-1.
-    cap : float, default=inf
-        Where it ends, and its gradient with it.
-
-    Returns
-    -------
-    Tensor of shape (batch,)
-    """
-    true = y[:, None]
-    return (logits.scatter(1, true, -inf).amax(1) - logits.gather(1, true).squeeze(1)).clamp(max=cap)
 
 
 @dataclass(frozen=True)
@@ -171,29 +150,20 @@ class PerceptualAttack(Attack):
             )
         return unit
 
-    def _attack(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        loss: AttackLoss,
-        clip: Clip,
-        generator: torch.Generator,
-        start: Tensor | None,
-        clean_logits: Tensor | None,
-    ) -> Tensor:
+    def _attack(self, problem: Problem, start: Tensor | None) -> Tensor:
+        x, clip, clean_logits = problem.x, problem.clip, problem.clean_logits
         unit = self._unit(x, clip)
         # Drawn for all samples, so that one's start does not depend on which others are right.
-        delta = NOISE * unit * gaussian(x, generator) if start is None else start
-        with self._looking(model, x, clip) as (look, features):
+        delta = NOISE * unit * gaussian(x, problem.generator) if start is None else start
+        with self._looking(problem.model, x, clip) as (look, features):
             with torch.no_grad():
                 needs_logits = self.only_correct and clean_logits is None
                 logits, phi = look(x) if needs_logits else (clean_logits, features(x))
             ball = PerceptualBall(features, x, phi, self.bound, clip, unit)
-            task, x_adv = Task(look, ball, y, loss, clean_logits), ball.cut(x + delta)
+            task, x_adv = Task(look, ball, problem.y, problem.loss, clean_logits), ball.cut(x + delta)
             if not self.only_correct or logits is None:
                 return self._ascend(task, x_adv)
-            rows = (logits.argmax(1) == y).nonzero().squeeze(1)
+            rows = (logits.argmax(1) == problem.y).nonzero().squeeze(1)
             if len(rows) == 0:
                 return x.clone()
             return x.index_copy(0, rows, self._ascend(task.take(rows), x_adv[rows]))

@@ -10,7 +10,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
 from sklearn_acs.attacks.balls import BALLS, Ball
-from sklearn_acs.attacks.base import Attack, AttackLoss, Clip
+from sklearn_acs.attacks.base import Attack, Clip, Problem
 
 
 class PGD(Attack):
@@ -158,23 +158,14 @@ class PGD(Attack):
         """The attack that measures robustness against this one; not remembering, it takes 10 steps at least."""
         return PGD(self.eps, steps=max(self.steps, 10), norm=self.norm) if self.remembers else self
 
-    def _attack(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        loss: AttackLoss,
-        clip: Clip,
-        generator: torch.Generator,
-        start: Tensor | None,
-        clean_logits: Tensor | None,
-    ) -> Tensor:
+    def _attack(self, problem: Problem, start: Tensor | None) -> Tensor:
+        x, clip = problem.x, problem.clip
         ball = self.ball(x, clip)
         step_size = self.default_step(ball.eps) if self.step_size is None else self.step_size
-        delta = ball.start(self.start(), generator) if start is None else ball.project(start)
+        delta = ball.start(self.start(), problem.generator) if start is None else ball.project(start)
         for _ in range(self.steps):
             x_adv = (x + delta).requires_grad_()
-            gradient = torch.autograd.grad(loss(model(x_adv), y, clean_logits).sum(), x_adv)[0]
+            gradient = torch.autograd.grad(problem.value(x_adv).sum(), x_adv)[0]
             delta = ball.project(ball.ascend(delta, gradient, step_size))
         # A perturbation at the box's edge may round to one unit beyond it.
         return x + delta if clip is None else (x + delta).clamp_(*clip)

@@ -9,8 +9,7 @@ import torch
 from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 
-from sklearn_acs.attacks.base import Attack, AttackLoss, Clip
-from sklearn_acs.attacks.perceptual import margin_loss
+from sklearn_acs.attacks.base import Attack, Clip, Problem, margin_loss
 
 Transform = Callable[[Tensor], Tensor]
 """From parameters, one set a sample, to the batch's transformed images."""
@@ -45,21 +44,12 @@ class TransformAttack(Attack):
             raise ValueError(f"x_adv must be the last batch, of {len(self.sizes_)} samples; got {len(x_adv)}")
         return self.sizes_.to(x_adv.device)
 
-    def _attack(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        loss: AttackLoss,
-        clip: Clip,
-        generator: torch.Generator,
-        start: Tensor | None,
-        clean_logits: Tensor | None,
-    ) -> Tensor:
+    def _attack(self, problem: Problem, start: Tensor | None) -> Tensor:
+        x, y = problem.x, problem.y
         if x.ndim != 4:
             raise ValueError(f"{type(self).__name__} is for images; got samples of shape {tuple(x.shape[1:])}")
-        transform = self._transform(x, clip)
-        first = self._start(x, generator)
+        transform = self._transform(x, problem.clip)
+        first = self._start(x, problem.generator)
         if start is not None:
             if start.shape != first.shape:
                 raise ValueError(f"start must be of shape {tuple(first.shape)}; got {tuple(start.shape)}")
@@ -71,8 +61,8 @@ class TransformAttack(Attack):
         for step in range(self.steps + 1):
             with torch.set_grad_enabled(step < self.steps):
                 x_adv = transform(parameters)
-                logits = model(x_adv)
-                value = loss(logits, y, clean_logits)
+                logits = problem.model(x_adv)
+                value = problem.loss(logits, y, problem.clean_logits)
             with torch.no_grad():
                 broken = logits.argmax(1) != y
                 better = (broken & ~best_broken) | ((broken == best_broken) & (value > best_value))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sklearn_acs.attacks import PGD
 from sklearn_acs.attacks.base import frozen
-from sklearn_acs.metrics import robust_correct
+from sklearn_acs.attacks.judging import robust_correct
 from sklearn_acs.objectives import ADVERSARIAL
 from sklearn_acs.training.guard import GuardPGD, read_apart
 from sklearn_acs.training.net import AdversarialNet

@@ -11,7 +11,7 @@ from skorch.callbacks import Callback
 from torch import Tensor
 
 from sklearn_acs.attacks import PGD
-from sklearn_acs.metrics import robust_correct
+from sklearn_acs.attacks.judging import robust_correct
 from sklearn_acs.training.batches import Batches
 from sklearn_acs.training.net import AdversarialNet
 

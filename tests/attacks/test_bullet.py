@@ -44,8 +44,8 @@ class Spy(Attack):
         self.steps = steps
         self.calls = calls
 
-    def _attack(self, model, x, y, loss, clip, generator, start, clean_logits):
-        return x + 1 + self.steps
+    def _attack(self, problem, start):
+        return problem.x + 1 + self.steps
 
 
 # Groups

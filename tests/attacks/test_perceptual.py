@@ -10,9 +10,8 @@ from sklearn.base import clone
 from torch import nn
 
 from sklearn_acs import LPA, MART, PPGD, TRADES, BulletTrain, FastLPA
-from sklearn_acs.attacks.base import frozen
+from sklearn_acs.attacks.base import frozen, margin_loss
 from sklearn_acs.attacks.lpa import ascend
-from sklearn_acs.attacks.perceptual import margin_loss
 from sklearn_acs.attacks.perceptual_ball import PerceptualBall
 from sklearn_acs.attacks.ppgd import steepest
 from sklearn_acs.models import mlp, preact_resnet18

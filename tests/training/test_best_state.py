@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from sklearn_acs import FGSM, NFGSM, PGD, BulletTrain, FastLPA, RobustClassifier, ScoreSelector
-from sklearn_acs.metrics import robust_correct
+from sklearn_acs.attacks.judging import robust_correct
 
 digits = load_digits()
 X_all, y_all = (digits.images / 16).astype(np.float32), digits.target
