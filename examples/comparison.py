@@ -198,11 +198,16 @@ def draw(rows: list[Row], title: str, path: Path) -> None:
 
 def draw_points(axes: Any, rows: list[Row]) -> None:
     """Robust accuracy over seconds in one panel."""
-    for color, name in enumerate(dict.fromkeys(row["method"] for row in rows)):
+    from matplotlib import colormaps
+
+    names = list(dict.fromkeys(row["method"] for row in rows))
+    colors = colormaps["tab10" if len(names) <= 10 else "tab20"].colors
+    for number, name in enumerate(names):
         mine = [row for row in rows if row["method"] == name]
         seconds, robust = [row["seconds"] for row in mine], [100 * row["robust"] for row in mine]
-        axes.scatter(seconds, robust, s=14, alpha=0.5, color=f"C{color}", linewidths=0)
-        axes.scatter(mean(seconds), mean(robust), marker="P", s=70, color=f"C{color}", label=name)
+        again, place = divmod(number, len(colors))
+        axes.scatter(seconds, robust, s=14, alpha=0.5, color=colors[place], linewidths=0)
+        axes.scatter(mean(seconds), mean(robust), marker="PDX"[again % 3], s=70, color=colors[place], label=name)
     axes.set(xlim=(0, None))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)

@@ -162,7 +162,6 @@ def report(setting: str, path: Path) -> None:
     )
     print(text)
     (RESULTS / "levers.md").write_text(text)
-    plt.rcParams["axes.prop_cycle"] = plt.cycler(color=plt.colormaps["tab20"].colors)
     figure, axes = plt.subplots(figsize=(7.2, 4.0), layout="constrained")
     draw_points(axes, rows)
     axes.set_xlim(min(row["seconds"] for row in rows) / 1.5, 1.5 * max(row["seconds"] for row in rows))

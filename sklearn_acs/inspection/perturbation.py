@@ -230,7 +230,7 @@ class PerturbationDisplay:
             raise TypeError(f"X must be an array of images; got the Dataset {type(X).__name__}")
         if n_images < 1:
             raise ValueError(f"n_images={n_images!r} must be an int of 1 or more")
-        X = X[:n_images] if isinstance(X, Tensor) else np.asarray(X[:n_images])  # type: ignore[index]
+        X = X[:n_images] if isinstance(X, Tensor) else np.asarray(X)[:n_images]
         y = _array(y)[:n_images]
         X_adv = clf.perturb(X, y, attack=attack)
         probabilities = [clf.predict_proba(images) for images in (X, X_adv)]

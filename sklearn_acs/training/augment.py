@@ -34,7 +34,6 @@ class View(NamedTuple):
 
     def take(self, at: Tensor) -> "View":
         """The views of some images of the batch."""
-        at = at.to(self.rows.device)
         return View(self.rows[at], self.columns[at], None if self.hole is None else self.hole[at])
 
     def _window(self) -> tuple:

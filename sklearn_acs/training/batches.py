@@ -21,12 +21,12 @@ class Batch(NamedTuple):
     x: Tensor  # (batch, ...), float
     y: Tensor  # (batch,), labels 0 to C-1
     weight: Tensor  # (batch,), factor of each sample's loss
-    rows: Tensor  # (batch,), positions in the data set, on the CPU
+    rows: Tensor  # (batch,), positions in the data set
     view: View | None = None  # of the samples, where an `Augmentation` changed them
 
     def take(self, at: Tensor) -> "Batch":
         """Some samples of the batch."""
-        x, y, weight, rows = (field[at.to(field.device)] for field in self[:4])
+        x, y, weight, rows = (field[at] for field in self[:4])
         return Batch(x, y, weight, rows, None if self.view is None else self.view.take(at))
 
 
@@ -157,9 +157,9 @@ class Batches:
 
     def _read(self, order: Tensor, weight: Tensor) -> Iterator[Batch]:
         batches = self._split(order)
-        weights = moved([weight[index] for index in batches], self.data.device)
+        rows, weights = (moved(parts, self.data.device) for parts in (batches, [weight[index] for index in batches]))
         samples = self.data.fetch(batches, **self.loader_options)
-        for index, factors, (x, y) in zip(batches, weights, samples, strict=True):
+        for index, factors, (x, y) in zip(rows, weights, samples, strict=True):
             yield Batch(x, y, factors, index)
 
     def _split(self, order: Tensor) -> list[Tensor]:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,7 +27,7 @@ class FactorRecorder:
 
     def __init__(self, layer: nn.Linear, n_samples: int) -> None:
         self.layer = layer
-        self._seen = np.zeros(n_samples, dtype=bool)
+        self._seen = torch.zeros(n_samples, dtype=torch.bool, device=layer.weight.device)
         self._factors: list[tuple[Tensor, Tensor]] = []  # (g, h1) of all samples, for each branch
         self._entered: list[Tensor] = []
 
@@ -47,14 +46,13 @@ class FactorRecorder:
         gradients = torch.autograd.grad(
             losses.sum(), list(logits.values()), retain_graph=True, materialize_grads=True, allow_unused=True
         )
-        rows = batch.rows.to(losses.device)
         if not self._factors:
             n, width = len(self._seen), self.layer.in_features + (self.layer.bias is not None)
             self._factors = [(g.new_zeros(n, g.shape[1]).float(), g.new_ones(n, width).float()) for g in gradients]
         for (g, h1), gradient, entered in zip(self._factors, gradients, self._entered, strict=True):
-            g[rows] = gradient.float()
-            h1[rows, : self.layer.in_features] = entered.float()
-        self._seen[batch.rows.numpy()] = True
+            g[batch.rows] = gradient.float()
+            h1[batch.rows, : self.layer.in_features] = entered.float()
+        self._seen[batch.rows] = True
         self._entered = []
 
     @property

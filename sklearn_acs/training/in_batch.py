@@ -119,7 +119,7 @@ class InBatchSelection(BaseEstimator, Callback):
         n_clean = len(batch.y)
         if set(inputs) == {ADVERSARIAL}:
             inputs = {ADVERSARIAL: torch.cat([batch.x, inputs[ADVERSARIAL]])}
-            batch = batch.take(torch.arange(2 * n_clean) % n_clean)
+            batch = batch.take(torch.arange(2 * n_clean, device=batch.x.device) % n_clean)
         with frozen(net.module_), torch.no_grad():
             logits = {branch: net.module_(x) for branch, x in inputs.items()}
         if ADVERSARIAL in logits:

@@ -45,12 +45,14 @@ class PerturbationMemory:
         else:
             self._levels = torch.zeros(shape, dtype=torch.int8, device=device)
         self._largest = torch.zeros(shape[0], device=self._levels.device)
-        self._renewed = np.full(shape[0], -1)  # the epoch of each sample's last perturbation
+        self._renewed = torch.full_like(
+            self._largest, -1, dtype=torch.long
+        )  # the epoch of each sample's last perturbation
         self.on_disk, self.max_age, self.epoch = on_disk, max_age, 0
 
-    def knows(self, rows: Tensor) -> np.ndarray:
+    def knows(self, rows: Tensor) -> Tensor:
         """Which of these samples have a perturbation that is not too old."""
-        renewed = self._renewed[rows.numpy()]
+        renewed = self._renewed[rows.to(self._renewed.device)]
         known = renewed >= 0
         return known if self.max_age is None else known & (self.epoch - renewed <= self.max_age)
 
@@ -58,7 +60,7 @@ class PerturbationMemory:
         """The last perturbations of a batch, as its view shows them, and `fresh` ones where there are none."""
         remembered = self._read(batch, ball)
         # A perturbation of zero is no place to start from: a divergence has no gradient there.
-        known = torch.from_numpy(self.knows(batch.rows)).to(fresh.device) & remembered.flatten(1).any(1)
+        known = self.knows(batch.rows).to(fresh.device) & remembered.flatten(1).any(1)
         if batch.view is not None:
             remembered = batch.view.see(remembered)
         return ball.project(torch.where(ball.per_sample(known), remembered, fresh))
@@ -73,7 +75,7 @@ class PerturbationMemory:
         at, rows = self._levels.device, batch.rows.to(self._levels.device)
         self._levels[rows] = steps.reshape(delta.shape).to(at, torch.int8)
         self._largest[rows] = largest.float().to(at)
-        self._renewed[batch.rows.numpy()] = self.epoch
+        self._renewed[rows] = self.epoch
 
     def _read(self, batch: Batch, ball: Ball) -> Tensor:
         """Perturbations as they were kept, in input units."""

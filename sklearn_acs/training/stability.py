@@ -143,7 +143,7 @@ class StabilityTracker(Callback):
 
     def on_epoch_end(self, net: AdversarialNet, **kwargs: Any) -> None:
         """Read the epoch from the device and count; a run counts from its first whole epoch on."""
-        rows, wrong = net.run_.rows[torch.cat(self.rows_).numpy()], torch.cat(self.wrong_).cpu().numpy()
+        rows, wrong = net.run_.rows[torch.cat(self.rows_).cpu().numpy()], torch.cat(self.wrong_).cpu().numpy()
         if not self.counts_.any():
             self.runs_.append(self.counts_)
             self.sums_.append(self.sum_)

@@ -100,7 +100,7 @@ def test_samples_that_are_not_known_start_afresh():
     memory, delta, fresh = make_memory(batch), inside(ball), inside(ball, 5)
     some = batch._replace(x=batch.x[:5], rows=torch.tensor([3, 1, 7, 9, 2]))
     memory.keep(some, BALLS["linf"](some.x, 0.1, None), delta[:5])
-    assert memory.knows(batch.rows).nonzero()[0].tolist() == [1, 2, 3, 7, 9]
+    assert memory.knows(batch.rows).nonzero().flatten().tolist() == [1, 2, 3, 7, 9]
     start = memory.start(batch, ball, fresh)
     torch.testing.assert_close(start[[3, 1, 7, 9, 2]], delta[:5], atol=0.1 / LEVELS, rtol=0)
     others = [0, 4, 5, 6, 8, *range(10, 20)]

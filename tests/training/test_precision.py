@@ -338,7 +338,7 @@ def test_batches_are_moved_once_an_epoch(monkeypatch):
     moves = []
     monkeypatch.setattr(torch.Tensor, "to", lambda self, *args, **kwargs: moves.append(args) or self)
     assert len(list(batches)) == 8
-    assert len(moves) == 2  # rows and weights
+    assert len(moves) == 3  # rows, for the samples and for the batch, and weights
     assert list(data.fetch([])) == []
 
 
