@@ -4,9 +4,10 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -95,6 +96,11 @@ class PerceptualAttack(Attack):
                 raise ValueError(f"layers={names!r} must be names of layers, one or more, or None")
         if not isinstance(self.scale, str) and not (np.asarray(self.scale) > 0).all():
             raise ValueError(f"scale={self.scale!r} must be 'auto' or numbers > 0")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A module is copied and pickled as it is on the CPU: the next machine may have no GPU."""
+        own = {"distance": deepcopy(self.distance).cpu()} if isinstance(self.distance, nn.Module) else {}
+        return {**super().__getstate__(), **own}
 
     @property
     def metric(self) -> str:

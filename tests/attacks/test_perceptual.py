@@ -573,6 +573,19 @@ def test_attack_can_be_cloned_and_pickled_after_use(attack):
         assert torch.equal(other.perturb(model, x, y, clip=CLIP), x_adv)
 
 
+def test_a_module_that_measures_is_pickled_from_the_cpu():
+    class Elsewhere(nn.Linear):
+        at = "elsewhere"
+
+        def cpu(self):
+            self.at = "cpu"
+            return self
+
+    attack = BulletTrain(FastLPA(distance=Elsewhere(2, 2)))
+    assert copy.deepcopy(attack).attack.distance.at == "cpu"
+    assert attack.attack.distance.at == "elsewhere"
+
+
 def test_fast_lpa_is_evaluated_within_the_bound():
     assert FastLPA(0.2).for_evaluation().get_params() == FastLPA(0.2, projection="newton").get_params()
     attack = FastLPA(projection="bisection")
