@@ -6,13 +6,11 @@ DATA_FOLDER is that of train_images.py. All fits of a seed train in turns, an ep
 steps and 10 restarts, raising cross-entropy and then the margin, and some images by AutoAttack: gradients that are
 masked show as a gap between the first and the others. Writes docs/results/levers.md with a figure; rows are kept in
 levers.jsonl, where a run that was cut short goes on. `--seed 1` adds one seed, so that two can run side by side.
-`--timed` fits the most important again, judges nothing, and keeps their seconds in levers_seconds.jsonl: for a time
-when the machine does nothing else.
+`--epochs 18` writes levers_18_epochs.md, since how much a lever loses depends on how long the training is.
 """
 
 from argparse import ArgumentParser
 from functools import partial
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
@@ -30,13 +28,8 @@ from sklearn_acs import FGSM, NFGSM, PGD, PGD5010, AutoAttack, CoresetSchedule, 
 from sklearn_acs.attacks.base import margin_loss
 
 EPS = 0.1
-ALL = "one remembered step, averaging, gradmatch"
-TIMED = (FULL, "gradmatch", "one remembered step, averaging", ALL, "one remembered step, averaging, random")
-TIMED_ALONE = (
-    " Other programs shared the machine with them, the more the earlier the epoch; the last column is of fits, by "
-    "newer code, with nothing beside them but another seed's on the other core."
-)
-SAVING = {"selector": "gradmatch", "select_every": 3}
+LARGER = 0.6
+"""A share of samples whose fits are about eight times as fast as full training, where those of half are nine."""
 
 
 class MarginPGD(PGD5010):
@@ -51,8 +44,9 @@ def candidates(epochs: int) -> dict[str, partial]:
     """The fits that are compared."""
     ten, one = PGD(EPS), PGD(EPS, steps=1, init="previous")
     average, everything = {"averaging": "ema"}, {"selector": None}
-    random = {**SAVING, "selector": "random"}
-    same_time = round(CoresetSchedule(epochs, 0.5, SAVING["select_every"]).cost(selection_cost=0.25))
+    saving = {"selector": "gradmatch", "select_every": epochs // 6}
+    random = {**saving, "selector": "random"}
+    shorter = [round(CoresetSchedule(epochs, frac, epochs // 6).cost(selection_cost=0.25)) for frac in (LARGER, 0.5)]
     fits: dict[str, Row] = {
         FULL: {"attack": ten, **everything},
         "averaging": {"attack": ten, **everything, **average},
@@ -63,21 +57,30 @@ def candidates(epochs: int) -> dict[str, partial]:
         "FGSM-RS, averaging, gradmatch": {
             "objective": FastAT(),
             "attack": FGSM(EPS, random_start=True),
-            **SAVING,
+            **saving,
             **average,
         },
         "one remembered step": {"attack": one, **everything},
         "one remembered step, averaging": {"attack": one, **everything, **average},
-        "one remembered step, gradmatch": {"attack": one, **SAVING},
-        ALL: {"attack": one, **SAVING, **average},
-        "one remembered step, averaging, random": {"attack": one, **random, **average},
-        f"one remembered step, averaging, {same_time} epochs": {
+        "one remembered step, gradmatch": {"attack": one, **saving},
+        f"one remembered step, averaging, gradmatch {LARGER}": {
             "attack": one,
-            **everything,
+            **saving,
             **average,
-            "max_epochs": same_time,
+            "coreset_frac": LARGER,
         },
-        "full training, 2 epochs": {"attack": ten, **everything, "max_epochs": 2},
+        "one remembered step, averaging, gradmatch": {"attack": one, **saving, **average},
+        "one remembered step, averaging, random": {"attack": one, **random, **average},
+        **{
+            f"one remembered step, averaging, {few} epochs": {
+                "attack": one,
+                **everything,
+                **average,
+                "max_epochs": few,
+            }
+            for few in shorter
+        },
+        f"full training, {epochs // 9} epochs": {"attack": ten, **everything, "max_epochs": epochs // 9},
     }
     return {name: partial(make, **{"max_epochs": epochs, **params}) for name, params in fits.items()}
 
@@ -98,11 +101,10 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__)
     add_data_arguments(parser)
     parser.set_defaults(n_test=500)
-    parser.add_argument("--epochs", type=int, default=18)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--n-autoattack", type=int, default=50, help="images that AutoAttack judges")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--seed", type=int, help="measure this one alone, and write no table")
-    parser.add_argument("--timed", action="store_true", help="measure seconds alone")
     args = parser.parse_args()
     data = load_images(args)
     setting = (
@@ -110,28 +112,23 @@ def main() -> None:
         f"AutoAttack), convnet, {args.epochs} epochs, linf {EPS}"
     )
     seeds = range(args.seeds) if args.seed is None else [args.seed]
-    path, fits = RESULTS / "levers.jsonl", candidates(args.epochs)
-    if args.timed:
-        timed = {name: fit for name, fit in fits.items() if name in TIMED}
-        compare(timed, seeds, data, lambda *_: {"robust": float("nan")}, setting, RESULTS / "levers_seconds.jsonl")
-    else:
-        compare(fits, seeds, data, partial(judge, n_autoattack=args.n_autoattack), setting, path)
+    name = "levers" if args.epochs == parser.get_default("epochs") else f"levers_{args.epochs}_epochs"
+    judge_some = partial(judge, n_autoattack=args.n_autoattack)
+    compare(candidates(args.epochs), seeds, data, judge_some, setting, RESULTS / f"{name}.jsonl")
     if args.seed is None:
-        report(setting, path)
+        report(setting, name, args.epochs)
 
 
-def table(rows: list[Row], timed: list[Row]) -> str:
+def table(rows: list[Row]) -> str:
     """A line per fit; ratios, and points lost, are within a seed."""
-    alone = {row["seed"]: row["seconds"] for row in timed if row["method"] == FULL}
     base = {row["seed"]: row for row in rows if row["method"] == FULL}
     titles = ["fit", "clean %", "PGD-50-10 %", "worst case %", "points lost", "the same on some %", "AutoAttack %"]
-    titles += ["seconds", "speed-up", "in passes", *["speed-up, timed alone"] * bool(timed)]
+    titles += ["seconds", "speed-up", "in passes"]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for name in dict.fromkeys(row["method"] for row in rows):
         mine = [row for row in rows if row["method"] == name]
         full = [base[row["seed"]] for row in mine]
         pairs = list(zip(mine, full, strict=True))
-        again = [alone[row["seed"]] / row["seconds"] for row in timed if row["method"] == name]
         cells = [
             name,
             *(spread([100 * row[key] for row in mine]) for key in ("clean", "pgd", "robust")),
@@ -140,28 +137,27 @@ def table(rows: list[Row], timed: list[Row]) -> str:
             f"{mean(row['seconds'] for row in mine):.1f}",
             spread([other["seconds"] / row["seconds"] for row, other in pairs], digits=2),
             f"{mean(other['passes'] / row['passes'] for row, other in pairs):.2f}",
-            *[spread(again, digits=2) if again else "-"] * bool(timed),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def report(setting: str, path: Path) -> None:
+def report(setting: str, name: str, epochs: int) -> None:
     """Write the table and the figure from the rows measured."""
-    rows, timed = read_rows(path, setting), read_rows(RESULTS / "levers_seconds.jsonl", setting)
+    rows = read_rows(RESULTS / f"{name}.jsonl", setting)
     text = (
         f"# Every lever alone and together\n\n{setting}; {len({row['seed'] for row in rows})} seeds.\n\n"
-        f"{table(rows, timed)}\n\n"
+        f"{table(rows)}\n\n"
         "Mean ± standard deviation over the seeds. The worst case is over PGD with 50 steps and 10 restarts that "
         "raises cross-entropy, then the margin; points lost are against full training with PGD-10 of the same seed. "
         "The last accuracies are of the first test images: the worst case, and AutoAttack beside it. Speed-up is in "
-        "seconds, and in samples through the network. Coresets are of 50 %, with a warm-up of 50 %; with one-step "
-        "attacks they are chosen anew every 3 epochs, by the gradients at the remembered perturbations. All fits of a "
-        f"seed train in turns, an epoch each.{TIMED_ALONE if timed else ''}\n\n"
-        f"Made by `examples/levers.py`. {hardware()}\n\n![](levers.png)\n"
+        "seconds, and in samples through the network. Coresets are of 50 % unless said otherwise, with a warm-up of "
+        f"50 %; with one-step attacks they are chosen anew every {epochs // 6} epochs, by the gradients at the "
+        "remembered perturbations. All fits of a seed train in turns, an epoch each; a seed has a core of its own.\n\n"
+        f"Made by `examples/levers.py`. {hardware()}\n\n![]({name}.png)\n"
     )
     print(text)
-    (RESULTS / "levers.md").write_text(text)
+    (RESULTS / f"{name}.md").write_text(text)
     figure, axes = plt.subplots(figsize=(7.2, 4.0), layout="constrained")
     draw_points(axes, rows)
     axes.set_xlim(min(row["seconds"] for row in rows) / 1.5, 1.5 * max(row["seconds"] for row in rows))
@@ -170,7 +166,7 @@ def report(setting: str, path: Path) -> None:
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(RESULTS / "levers.png", dpi=150)
+    figure.savefig(RESULTS / f"{name}.png", dpi=150)
 
 
 if __name__ == "__main__":
