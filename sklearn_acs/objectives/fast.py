@@ -31,7 +31,8 @@ class FastAT(Adversarial):
         Weight of the regulariser; 0 leaves it out. Published for CIFAR-10 with eps in linf:
         ``0.02 * 10 ** (255 * eps / 8)``, thus 0.2 at 8/255 and 2 at 16/255.
     guard : float or None, default=0.2
-        Largest fall in robust training accuracy from one epoch to the next, see `CollapseGuard`; None does not look.
+        Largest fall in robust training accuracy from one epoch to the next, beyond that under one step; see
+        `CollapseGuard`. None does not look.
     attack : Attack, str or None, default=None
         Another inner maximiser, in place of `start`'s.
     label_smoothing : float, default=0.0
