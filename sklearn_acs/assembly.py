@@ -1,7 +1,7 @@
 """What a fit is made of: its data, its parts, the net and its batches, each made from the estimator's parameters."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 
-from sklearn_acs.attacks import ATTACKS, Attack
+from sklearn_acs.attacks import ATTACKS, PGD, Attack
 from sklearn_acs.inputs import (
     InputFormat,
     Samples,
@@ -153,6 +153,11 @@ class AssemblyMixin(RoutedParamsMixin):
         self.attack_ = settle_attack(parts.attack, parts.by_name["attack"], form, scale, parts.objective)
         if parts.selection_attack is not None:
             settle_attack(parts.selection_attack, parts.by_name["selection_attack"], form, scale, parts.objective)
+        for attack in (self.attack_, parts.selection_attack):
+            if not (attack is None or isinstance(attack.remembering, PGD | None)):
+                raise ValueError(
+                    f"attack={attack!r} remembers perturbations of {attack.remembering!r}; only PGD's can be"
+                )
         if not self.attack_.remembers:
             return
         if one_pass:
@@ -170,18 +175,18 @@ class AssemblyMixin(RoutedParamsMixin):
         self, parts: Parts, data: ArrayData | StreamedData, generator: torch.Generator
     ) -> tuple[Adversary, Adversary, Adversary]:
         """Who attacks in training, at selections, and the samples held out for them."""
-        attack, selection_attack, memory = self.attack_, parts.selection_attack, None
-        if attack.remembers:
+        attack, at_selections = self.attack_, parts.selection_attack or self.attack_
+        within, memory = attack.remembering or at_selections.remembering, None
+        if isinstance(within, PGD):
             shape, streamed = (len(data), *self.input_format_.model_shape), isinstance(data, StreamedData)
-            max_age = attack.get_params().get("max_age")
-            memory = PerturbationMemory(shape, generator.device, on_disk=streamed, max_age=max_age)
-        training = Adversary(attack, parts.objective, self.clip_, generator, memory)
-        if selection_attack is None:
-            validating = attack.for_evaluation() if attack.remembers else attack
-            return training, replace(training, reads=True), replace(training, attack=validating, memory=None)
-        forgetful = replace(training, attack=selection_attack, memory=None)
-        selecting = replace(forgetful, memory=memory) if selection_attack.remembers else forgetful
-        return training, selecting, forgetful
+            memory = PerturbationMemory(within, shape, generator.device, on_disk=streamed)
+
+        def adversary(attack: Attack, reads: bool = False) -> Adversary:
+            remembered = memory if attack.remembers else None
+            return Adversary(attack, parts.objective, self.clip_, generator, remembered, reads)
+
+        held_out = at_selections.for_evaluation() if at_selections.remembers else at_selections
+        return adversary(attack), adversary(at_selections, parts.selection_attack is None), adversary(held_out)
 
     def _read(
         self, X: Any, y: Any, sample_weight: ArrayLike | None, classes: ArrayLike | None, *, reset: bool

@@ -102,9 +102,14 @@ class Attack(BaseEstimator, ABC):
     sizes_: Tensor  # where sizes cannot be told from examples
 
     @property
+    def remembering(self) -> "Attack | None":
+        """The attack that training starts from the perturbation each sample had last: itself, one inside, or none."""
+        return None
+
+    @property
     def remembers(self) -> bool:
         """Whether training starts it from the perturbation that the same sample had last."""
-        return False
+        return self.remembering is not None
 
     @property
     def metric(self) -> str | None:

@@ -101,9 +101,9 @@ class BulletTrain(Attack):
             raise ValueError(f"attack={inner!r} of BulletTrain takes no number of steps, so that none can be saved")
 
     @property
-    def remembers(self) -> bool:
-        """Whether training starts the attack inside from the perturbation that the same sample had last."""
-        return self._whole().remembers
+    def remembering(self) -> Attack | None:
+        """The attack inside, where it remembers."""
+        return self._whole().remembering
 
     def for_evaluation(self) -> Attack:
         """What measures robustness against the attack itself: all its steps, for every sample."""

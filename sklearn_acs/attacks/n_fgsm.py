@@ -64,7 +64,7 @@ class NFGSM(PGD):
 
     steps = 1
     restarts = 1
-    remembers = False
+    remembering = None
 
     def __init__(
         self,

@@ -150,13 +150,15 @@ class PGD(Attack):
         return (1.0 if self.remembers else 2.5) * eps / self.steps
 
     @property
-    def remembers(self) -> bool:
-        """Whether training starts it from the perturbation that the same sample had last."""
-        return self.init == "previous"
+    def remembering(self) -> Attack | None:
+        """Itself with ``init="previous"``."""
+        return self if self.init == "previous" else None
 
     def for_evaluation(self) -> Attack:
         """The attack that measures robustness against this one; not remembering, it takes 10 steps at least."""
-        return PGD(self.eps, steps=max(self.steps, 10), norm=self.norm) if self.remembers else self
+        if not self.remembers:
+            return self
+        return PGD(self.eps, steps=max(self.steps, 10), norm=self.norm, restarts=self.restarts)
 
     def _attack(self, problem: Problem, start: Tensor | None) -> Tensor:
         x, clip = problem.x, problem.clip
@@ -208,7 +210,7 @@ class FGSM(PGD):
 
     steps = 1
     restarts = 1
-    remembers = False
+    remembering = None
 
     def __init__(
         self,

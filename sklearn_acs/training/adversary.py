@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sklearn_acs.attacks import PGD, Attack
+from sklearn_acs.attacks import Attack
 from sklearn_acs.attacks.base import Clip, frozen
 from sklearn_acs.objectives import CLEAN, Objective
 from sklearn_acs.training.batches import Batch
@@ -43,13 +43,11 @@ class Adversary:
         """Adversarial examples of a batch."""
         if self.memory is None:
             return self._attack(module, batch, None)
-        within = self.attack.for_evaluation()
-        assert isinstance(within, PGD)
-        ball = within.ball(batch.x, self.clip)
-        start = self.memory.start(batch, ball, ball.start("uniform", self.generator))
+        ball = self.memory.within.ball(batch.x, self.clip)
         if self.reads and self.memory.knows(batch.rows).all():
-            x_adv = batch.x + start
+            x_adv = batch.x + self.memory.recall(batch, ball)
             return x_adv if self.clip is None else x_adv.clamp_(*self.clip)
+        start = self.memory.start(batch, ball, ball.start("uniform", self.generator))
         x_adv = self._attack(module, batch, start)
         self.memory.keep(batch, ball, x_adv - batch.x)
         return x_adv

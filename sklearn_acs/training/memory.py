@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sklearn_acs.attacks import PGD
 from sklearn_acs.attacks.balls import Ball
 from sklearn_acs.training.batches import Batch
 
@@ -21,14 +22,14 @@ class PerturbationMemory:
 
     Parameters
     ----------
+    within : PGD
+        The attack in whose ball they are, and how old they may get.
     shape : tuple of int
         Number of samples, and the shape of one.
     device : torch.device
         Where it is kept.
     on_disk : bool, default=False
         Keep it in a memory map instead, a temporary file that goes with the object.
-    max_age : int or None, default=None
-        Epochs after which a perturbation that was not renewed is forgotten.
 
     Attributes
     ----------
@@ -36,9 +37,7 @@ class PerturbationMemory:
         The epoch that goes on; whoever trains counts it.
     """
 
-    def __init__(
-        self, shape: tuple[int, ...], device: torch.device, *, on_disk: bool = False, max_age: int | None = None
-    ) -> None:
+    def __init__(self, within: PGD, shape: tuple[int, ...], device: torch.device, *, on_disk: bool = False) -> None:
         if on_disk:
             with TemporaryFile() as file:  # the map stays when the file is closed
                 self._levels = torch.from_numpy(np.memmap(file, np.int8, "w+", shape=shape))
@@ -48,22 +47,29 @@ class PerturbationMemory:
         self._renewed = torch.full_like(
             self._largest, -1, dtype=torch.long
         )  # the epoch of each sample's last perturbation
-        self.on_disk, self.max_age, self.epoch = on_disk, max_age, 0
+        self.within, self.on_disk, self.epoch = within, on_disk, 0
 
     def knows(self, rows: Tensor) -> Tensor:
         """Which of these samples have a perturbation that is not too old."""
         renewed = self._renewed[rows.to(self._renewed.device)]
         known = renewed >= 0
-        return known if self.max_age is None else known & (self.epoch - renewed <= self.max_age)
+        return known if self.within.max_age is None else known & (self.epoch - renewed <= self.within.max_age)
+
+    def recall(self, batch: Batch, ball: Ball) -> Tensor:
+        """The last perturbations of a batch, as its view shows them; zeros where there are none."""
+        remembered = self._read(batch, ball)
+        return ball.project(remembered if batch.view is None else batch.view.see(remembered))
 
     def start(self, batch: Batch, ball: Ball, fresh: Tensor) -> Tensor:
-        """The last perturbations of a batch, as its view shows them, and `fresh` ones where there are none."""
+        """The last perturbations of a batch, as its view shows them, and `fresh` ones where there are none or zeros.
+
+        Zero is no place to start from: a divergence has no gradient there.
+        """
         remembered = self._read(batch, ball)
-        # A perturbation of zero is no place to start from: a divergence has no gradient there.
-        known = self.knows(batch.rows).to(fresh.device) & remembered.flatten(1).any(1)
+        somewhere = ball.per_sample(remembered.flatten(1).any(1))
         if batch.view is not None:
             remembered = batch.view.see(remembered)
-        return ball.project(torch.where(ball.per_sample(known), remembered, fresh))
+        return ball.project(torch.where(somewhere, remembered, fresh))
 
     def keep(self, batch: Batch, ball: Ball, delta: Tensor) -> None:
         """Remember a batch's perturbations; of pixels that its view does not show, the old ones."""
@@ -78,7 +84,7 @@ class PerturbationMemory:
         self._renewed[rows] = self.epoch
 
     def _read(self, batch: Batch, ball: Ball) -> Tensor:
-        """Perturbations as they were kept, in input units."""
+        """Perturbations as they were kept, in input units; zeros where none is known."""
         rows = batch.rows.to(self._levels.device)
-        levels, largest = self._levels[rows].to(batch.x), (self._largest[rows] / LEVELS).to(batch.x)
-        return levels * ball.per_sample(largest) * ball.eps
+        largest = torch.where(self.knows(rows), self._largest[rows], 0) / LEVELS
+        return self._levels[rows].to(batch.x) * ball.per_sample(largest.to(batch.x)) * ball.eps

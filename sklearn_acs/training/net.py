@@ -231,8 +231,9 @@ class AdversarialNet(NeuralNet):
         follow = None if self.average_ is None else self.average_.follow()
         lr = self.optimizer_.param_groups[0]["lr"]
         losses, sizes, clock = [], [], self.run_.clock
-        if self.run_.adversary.memory is not None:
-            self.run_.adversary.memory.epoch += 1
+        memory = self.run_.adversary.memory or self.run_.selecting.memory
+        if memory is not None:
+            memory.epoch += 1
         clock.mark("callbacks")
         for batch in iterator:
             pair = (batch.x, batch.y)  # what skorch's callbacks take for a batch

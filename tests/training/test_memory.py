@@ -29,9 +29,9 @@ def make_batch(n=20, shape=(2, 8, 6), view=None, rows=None):
     return Batch(x if view is None else view.see(x), torch.zeros(n, dtype=torch.long), torch.ones(n), rows, view)
 
 
-def make_memory(batch, **options):
+def make_memory(batch, on_disk=False, **options):
     shape = (len(batch.rows), *batch.x.shape[1:])
-    return PerturbationMemory(shape, torch.device("cpu"), **options)
+    return PerturbationMemory(PGD(init="previous", **options), shape, torch.device("cpu"), on_disk=on_disk)
 
 
 def inside(ball, seed=2):
@@ -125,6 +125,28 @@ def test_what_was_not_renewed_for_too_long_is_forgotten():
     memory.epoch = 3
     assert not memory.knows(batch.rows).any()
     assert torch.equal(memory.start(batch, ball, inside(ball, 7)), inside(ball, 7))
+
+
+def test_nothing_of_a_forgotten_perturbation_comes_back_when_a_part_of_it_is_renewed():
+    batch = make_batch()
+    ball = BALLS["linf"](batch.x, 0.1, None)
+    memory = make_memory(batch, max_age=1)
+    memory.keep(batch, ball, torch.full_like(batch.x, 0.1))
+    memory.epoch = 9
+    view = AUGMENTS["crop"].draw(batch.x, seeded(3))
+    seen = make_batch(view=view)
+    memory.keep(seen, BALLS["linf"](seen.x, 0.1, None), torch.full_like(seen.x, -0.1))
+    expected = view.put_back(torch.full_like(seen.x, -0.1), torch.zeros_like(seen.x))
+    torch.testing.assert_close(memory.recall(batch, ball), expected)
+
+
+def test_a_perturbation_of_zero_is_recalled_as_it_is():
+    batch = make_batch()
+    ball = BALLS["linf"](batch.x, 0.1, None)
+    memory, delta = make_memory(batch), inside(ball)
+    delta[::2] = 0
+    memory.keep(batch, ball, delta)
+    torch.testing.assert_close(memory.recall(batch, ball), delta, atol=0.1 / LEVELS, rtol=0)
 
 
 class Watch(Callback):
@@ -234,3 +256,52 @@ def test_where_nothing_can_be_remembered():
         RobustClassifier(attack=PGD(init="previous")).partial_fit(X, y)
     with pytest.raises(ValueError, match="selection_attack=None has no parameters"):
         fit(selection_attack__steps=2)
+
+
+def test_a_selection_attack_in_another_ball_leaves_training_what_it_knows():
+    class Sizes(Callback):
+        """Mean size of what is remembered as epochs end, and after the selections that follow."""
+
+        sizes = []
+
+        def on_epoch_end(self, net, **kwargs):
+            self.sizes.append(net.run_.adversary.memory._largest.mean().item())
+
+    sizes = Sizes()
+    other = PGD(1.0, norm="l2", init="previous", steps=3)
+    fit(selection_attack=other, callbacks=[sizes], select_every=1)
+    assert min(sizes.sizes) > 0.9  # in radii of the ball of training
+
+
+def test_held_out_samples_are_attacked_in_earnest_by_a_selection_attack_that_remembers():
+    other = PGD(0.15, steps=2, init="previous")
+    clf, _ = fit(selector="glister", validation_fraction=0.25, selection_attack=other)
+    assert clf.cost_["selection"].backwards == 2 * len(X) * 3 // 4 + 10 * len(X) // 4
+
+
+def test_a_selection_attack_remembers_by_itself():
+    class Last(Callback):
+        """Which samples the selections remember, and what the training steps do."""
+
+        def on_train_end(self, net, **kwargs):
+            memory = net.run_.selecting.memory
+            self.known = None if memory is None else memory.knows(torch.arange(len(X)))
+            self.training = net.run_.adversary.memory
+
+    last = Last()
+    fit(attack=PGD(0.15), selection_attack=PGD(0.15, steps=1, init="previous"), callbacks=[last])
+    assert last.known.all()
+    assert last.training is None
+
+
+def test_the_age_is_that_of_the_attack_inside_bullet_train():
+    _, memory = fit(attack=BulletTrain(PGD(0.15, steps=1, init="previous", max_age=2)))
+    assert memory.within.max_age == 2
+
+
+def test_what_is_remembered_of_something_else_is_refused():
+    class Strange(PGD):
+        remembering = BulletTrain()
+
+    with pytest.raises(ValueError, match="only PGD's can be"):
+        fit(attack=Strange(0.15))
