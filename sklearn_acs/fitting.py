@@ -38,13 +38,14 @@ class FittingMixin(AssemblyMixin):
     ) -> Self:
         """Validate, read, assemble and train; `one_pass` goes on with the optimiser's state and the history.
 
-        A fit that fails before its first epoch is over leaves everything as it was.
+        A fit that fails, or is interrupted, before its first epoch is over leaves everything as it was.
         """
         before = vars(self).copy()
+        n_before = len(self.history_) if one_pass and "history_" in before else 0
         try:
             self._train_anew(X, y, sample_weight, schedule, lr_schedule, continues, classes, one_pass)
-        except Exception as error:
-            trained = self.__dict__.get("net_") is not before.get("net_") and len(self.history_)
+        except BaseException as error:
+            trained = vars(self).get("net_") is not before.get("net_") and len(self.net_.history) > n_before
             if not (trained or isinstance(error, FloatingPointError)):
                 vars(self).clear()
                 vars(self).update(before)
@@ -119,6 +120,7 @@ class FittingMixin(AssemblyMixin):
                 net.train(run)
             finally:
                 selection.layer_ = selection.recorder_ = None
+                self.history_ = net.history  # another one, where a callback has loaded it
                 self.best_epoch_, self.best_validation_score_ = None, None
                 if best is not None:
                     best.restore(net)

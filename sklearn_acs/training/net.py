@@ -1,7 +1,7 @@
 """The skorch net: one training step is attack, loss per sample, weighted mean, optimiser step."""
 
 from contextlib import nullcontext
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from skorch import NeuralNet
 from torch import Tensor, nn
 from torch.amp import GradScaler
+from torch.optim import LBFGS, Optimizer
 from torch.utils.data import Dataset
 
 from sklearn_acs.attacks import Attack
@@ -83,6 +84,7 @@ class AdversarialNet(NeuralNet):
         self.run_: Any = None  # a Run during training
         self.average_: WeightAverage | None = None
         self.precision_ = "fp32"
+        self.last_finite_: list[dict[str, Tensor]] = []  # weights from before the epoch that goes on
         self.scaling_: dict[str, Any] = {}  # the state of the scaler of losses, for "fp16"
 
     def get_default_callbacks(self) -> list:
@@ -94,9 +96,15 @@ class AdversarialNet(NeuralNet):
         self.criterion_ = self.criterion
         return self
 
+    def _get_module(self, name: str, msg: str) -> Any:
+        """The objective has no weights: of it skorch's Checkpoint saves and loads an empty module."""
+        return nn.Module() if name == "criterion_" else super()._get_module(name, msg)
+
     def use_precision(self, precision: str) -> None:
         """Let the module compute in a precision, "auto" being what suits it and the device."""
         self.precision_ = find_precision(precision, self.module_, torch.device(self.device))
+        if self.precision_ == "fp16" and isinstance(self.optimizer_, LBFGS):
+            raise ValueError("precision='fp16' scales losses, which LBFGS cannot undo; use 'fp32' or 'bf16'")
         set_precision(self.module_, self.precision_)
 
     def go_on_from(self, before: "AdversarialNet", *, with_optimizer: bool) -> None:
@@ -115,14 +123,17 @@ class AdversarialNet(NeuralNet):
             self.average_.resume(before.average_)
 
     def resume_optimizer(self, before: "AdversarialNet") -> None:
-        """Go on with another net's history and its optimiser's momentum, at this net's learning rate."""
-        state = before.optimizer_.state_dict()
+        """Go on with another net's history and, of an optimiser of the same kind, with its momentum; at our rate."""
+        self.history_, self.scaling_ = copy(before.history_), before.scaling_
+        if kind_of(self.optimizer_) != kind_of(before.optimizer_):
+            return
+        state = deepcopy(before.optimizer_.state_dict())  # each net's own: one of them may be thrown away
         self.optimizer_.load_state_dict({**state, "param_groups": self.optimizer_.state_dict()["param_groups"]})
         for parameter, values in self.optimizer_.state.items():
             for name, value in values.items():
-                if value.shape == parameter.shape:  # fused optimisers take the parameter's memory format for granted
+                # Fused optimisers take the parameter's memory format for granted.
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
                     values[name] = torch.empty_like(parameter).copy_(value)
-        self.history_, self.scaling_ = before.history_, before.scaling_
 
     @property
     def raw_module_(self) -> nn.Module:
@@ -156,13 +167,24 @@ class AdversarialNet(NeuralNet):
             with run.meter.watching(self.raw_module_, self.final_module_):
                 self.partial_fit(run.batches.data)
         finally:
-            if len(self.history) and "train_loss" not in self.history[-1]:
-                self.history.pop()  # of an epoch that was cut short
+            self._drop_unfinished()
             run.progress.close()
             self.scaling_ = self.scaler_.state_dict()
             del self.scaler_
             self.run_ = None
             self.module_ = self.final_module_
+
+    def on_train_end(self, net: Any, **kwargs: Any) -> None:
+        """Show callbacks, which come after this, finished epochs alone, with weights that are numbers."""
+        self._drop_unfinished()
+
+    def _drop_unfinished(self) -> None:
+        """Forget an epoch that was cut short, and its weights where it was about to diverge."""
+        if len(self.history) and "train_loss" not in self.history[-1]:
+            self.history.pop()
+            if self.last_finite_ and not all_finite(self.module_):
+                self.restore(self.last_finite_)
+        self.last_finite_ = []
 
     def predict(self, X: Any) -> np.ndarray:
         """Most probable class of each sample, 0 to C-1, as skorch's classifiers predict."""
@@ -227,7 +249,7 @@ class AdversarialNet(NeuralNet):
         """One epoch; its losses are read from the device once, at the end."""
         if iterator is None:
             return
-        last_finite = self.weights()
+        self.last_finite_ = self.weights()
         follow = None if self.average_ is None else self.average_.follow()
         lr = self.optimizer_.param_groups[0]["lr"]
         losses, sizes, clock = [], [], self.run_.clock
@@ -262,7 +284,7 @@ class AdversarialNet(NeuralNet):
         self.history.record(f"{prefix}_batch_count", len(values))
         self.history.record("lr", lr)
         if not isfinite(mean) or not all_finite(self.module_):
-            self.restore(last_finite)
+            self.restore(self.last_finite_)
             raise FloatingPointError(
                 f"training diverged in epoch {len(self.history)}: the loss is {mean} at lr={lr:g}. "
                 f"The weights from before that epoch are kept; a smaller lr may help"
@@ -277,6 +299,12 @@ def softmax(logits: Tensor) -> Tensor:
 def all_finite(module: nn.Module) -> bool:
     """Whether every weight and every running statistic of the module is finite."""
     return bool(torch.stack([value.isfinite().all() for value in module.state_dict().values()]).all())
+
+
+def kind_of(optimizer: Optimizer) -> tuple:
+    """What decides which state an optimiser keeps: its class and its switches, as Adam's `amsgrad`."""
+    switches = {name: value for name, value in optimizer.defaults.items() if isinstance(value, bool)}
+    return type(optimizer), switches
 
 
 def find_device(device: str | torch.device) -> torch.device:

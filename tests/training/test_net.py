@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
-from skorch.callbacks import Callback, EpochScoring, GradientNormClipping
+from skorch.callbacks import Callback, Checkpoint, EpochScoring, GradientNormClipping
 from torch import nn
+from torch.utils.data import Dataset
 
 from sklearn_acs import PGD, RobustClassifier
 
@@ -146,3 +147,92 @@ def test_an_epoch_cut_short_leaves_no_half_row_and_training_can_go_on():
     assert len(clf.history_[:, "train_loss"]) == 1
     clf.set_params(callbacks=None).partial_fit(X, y)
     assert len(clf.history_[:, "train_loss"]) == 2
+
+
+class Broken(Dataset):
+    """Samples of which one cannot be read."""
+
+    def __init__(self, labels, error=KeyboardInterrupt, at=40):
+        self.labels, self.error, self.at = labels, error, at
+
+    def __len__(self):
+        return len(X)
+
+    def __getitem__(self, i):
+        if i == self.at:
+            raise self.error("no more")
+        return torch.from_numpy(X[i]), self.labels[i]
+
+
+def state_of(clf):
+    return {name: value.tolist() for name, value in clf.net_.module_.state_dict().items()}
+
+
+def test_an_interrupt_before_training_leaves_everything_as_it_was():
+    clf, _ = fit()
+    before = clf.decision_function(X)
+    with pytest.raises(KeyboardInterrupt):
+        clf.fit(Broken(["a", "b"] * (len(X) // 2)))
+    np.testing.assert_array_equal(clf.classes_, [0, 1, 2])
+    np.testing.assert_array_equal(clf.decision_function(X), before)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_partial_fit_that_fails_leaves_everything_as_it_was(optimizer):
+    def after(*data):
+        clf = RobustClassifier(selector=None, optimizer=optimizer, batch_size=32, random_state=0).partial_fit(X, y)
+        for each in data:
+            try:
+                clf.partial_fit(each, None if isinstance(each, Dataset) else y)
+            except OSError:
+                assert len(clf.history_) == len(clf.net_.history) == 1
+        return clf
+
+    failed, never = after(Broken(y, OSError), X), after(X)
+    assert state_of(failed) == state_of(never)
+    assert len(failed.history_) == 2
+
+
+def test_another_optimiser_begins_anew():
+    clf = RobustClassifier(selector=None, optimizer="sgd", batch_size=32, random_state=0).partial_fit(X, y)
+    for optimizer in ("adam", "sgd", torch.optim.LBFGS, torch.optim.LBFGS):
+        clf.set_params(optimizer=optimizer, lr=0.01).partial_fit(X, y)
+        assert np.isfinite(clf.decision_function(X)).all()
+    clf.set_params(optimizer="adam", optimizer__amsgrad=False).partial_fit(X, y)
+    clf.set_params(optimizer__amsgrad=True).partial_fit(X, y)
+    assert len(clf.history_) == 7
+
+
+def test_lbfgs_does_not_go_with_scaled_losses():
+    with pytest.raises(ValueError, match="LBFGS"):
+        fit(optimizer=torch.optim.LBFGS, lr=0.1, precision="fp16")
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_skorchs_checkpoint_loads_the_best_state(early_stopping, tmp_path):
+    class Rows(Callback):
+        """What the history has when training ends."""
+
+        def on_train_end(self, net, **kwargs):
+            self.rows = [dict(row) for row in net.history]
+
+    rows = Rows()
+    clf = RobustClassifier(
+        selector=None, max_epochs=9, early_stopping=early_stopping, n_iter_no_change=2, batch_size=32, random_state=0
+    )
+    checkpoint = Checkpoint(monitor=lambda net: len(net.history) == 2, dirname=tmp_path, load_best=True)
+    clf.set_params(callbacks=[checkpoint, rows]).fit(X, y)
+    assert all("train_loss" in row for row in rows.rows)
+    assert clf.history_ is clf.net_.history
+    assert len(clf.history_) == 2
+
+
+def test_an_interrupt_within_a_diverging_epoch_leaves_weights_that_are_numbers():
+    class Interrupt(Callback):
+        def on_batch_end(self, net, **kwargs):
+            if len(net.history[-1]["batches"]) == 3:
+                raise KeyboardInterrupt
+
+    clf = RobustClassifier(selector=None, lr=1e12, lr_schedule="constant", batch_size=16, random_state=0)
+    clf.set_params(callbacks=[Interrupt()]).fit(X, y)
+    assert np.isfinite(clf.decision_function(X)).all()
