@@ -39,7 +39,7 @@ from sklearn_acs.selectors.base import BaseSelector
 from sklearn_acs.training.adversary import Adversary
 from sklearn_acs.training.augment import AUGMENTS, Augmentation
 from sklearn_acs.training.averaging import AVERAGES, EMA
-from sklearn_acs.training.batches import ArrayData, Batches, StreamedData
+from sklearn_acs.training.batches import ArrayData, Batches, StreamedData, check_loader_options
 from sklearn_acs.training.best_state import BestState
 from sklearn_acs.training.coreset import CoresetSelection
 from sklearn_acs.training.guard import CollapseGuard
@@ -217,14 +217,25 @@ class AssemblyMixin(RoutedParamsMixin):
 
     def _make_batches(self, given: Given, weight: Tensor | None, seeds: Seeds, device: torch.device) -> Batches:
         """Batches of the data, each kind of draw with a generator of its own."""
+        options = self._routed("iterator_train")
+        check_loader_options(options, "iterator_train")
+        augment = AUGMENTS[self.augment] if isinstance(self.augment, str) else self.augment
+        if isinstance(augment, Augmentation):
+            if self.input_format_.is_table:
+                raise ValueError(f"augment={self.augment!r} is for images, and X is a table")
+            if self.clip_ is not None and not self.clip_[0] <= 0 <= self.clip_[1]:
+                raise ValueError(
+                    f"augment={self.augment!r} shows 0 beyond an image's border, which is outside clip={self.clip_}; "
+                    "shift the images so that black is 0"
+                )
         return Batches(
             make_data(given.samples, given.y, self.input_format_, self.clip_, device),
             self.batch_size,
             generator=torch.Generator().manual_seed(seeds.batches),
             sample_weight=weight,
-            augment=AUGMENTS[self.augment] if isinstance(self.augment, str) else self.augment,
+            augment=augment,
             augment_generator=torch.Generator(device=device).manual_seed(seeds.augment),
-            **self._routed("iterator_train"),
+            **options,
         )
 
     def _make_net(

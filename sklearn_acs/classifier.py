@@ -126,8 +126,9 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         1 shows a progress bar with the phase, the loss and the time left.
     **options
         Parameters of parts given by name, as ``part__name``: ``objective__beta``, ``attack__eps``,
-        ``selector__ridge``, ``optimizer__momentum``, ``module__width``, ``iterator_train__num_workers`` (for a
-        Dataset), ``callbacks__name__parameter``. Set in grids like any other parameter.
+        ``selector__ridge``, ``optimizer__momentum``, ``module__width``, ``callbacks__name__parameter``;
+        for a Dataset those of torch's DataLoader, ``iterator_train__num_workers`` in training and
+        ``iterator_valid__num_workers`` in predictions and scores. Set in grids like any other parameter.
 
     Attributes
     ----------
@@ -201,7 +202,7 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
 
     _routes = (
         *("module", "objective", "attack", "selector", "selection_attack", "in_batch", "optimizer", "averaging"),
-        *("iterator_train", "callbacks"),
+        *("iterator_train", "iterator_valid", "callbacks"),
     )
 
     _parameter_constraints: ClassVar[dict] = {

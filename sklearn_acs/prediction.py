@@ -24,7 +24,8 @@ from sklearn_acs.inputs import (
     read_samples,
 )
 from sklearn_acs.objectives import Objective
-from sklearn_acs.parts import make_part
+from sklearn_acs.parts import RoutedParamsMixin, make_part
+from sklearn_acs.training.batches import check_loader_options
 from sklearn_acs.training.net import AdversarialNet
 
 PREDICT_BATCH = 512
@@ -64,7 +65,7 @@ def settle_attack(
     return attack
 
 
-class PredictionMixin(ClassifierMixin):
+class PredictionMixin(RoutedParamsMixin, ClassifierMixin):
     """Prediction, scores and adversarial examples of a classifier that has been fitted."""
 
     net_: AdversarialNet
@@ -207,7 +208,9 @@ class PredictionMixin(ClassifierMixin):
         n = n_samples(samples)
         y = torch.zeros(n, dtype=torch.long) if y is None else y
         data = make_data(samples, y, self.input_format_, self.clip_, torch.device(self.net_.device))
-        return data.fetch(list(torch.arange(n).split(PREDICT_BATCH)))
+        options = self._routed("iterator_valid")
+        check_loader_options(options, "iterator_valid")
+        return data.reader(**options)(list(torch.arange(n).split(PREDICT_BATCH)))
 
     def _attacked(
         self, X: Any, y: Any, attack: Attack | str | None

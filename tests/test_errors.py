@@ -53,6 +53,8 @@ def no_work(monkeypatch):
         ({"max_epochs": 0}, ["max_epochs", "0"]),
         ({"lr": 0.0}, ["lr", "0.0"]),
         ({"clip": (1, 0)}, ["clip", "(1, 0)"]),
+        ({"iterator_train__workers": 2}, ["iterator_train__workers", "num_workers"]),
+        ({"iterator_train__shuffle": True}, ["iterator_train__shuffle", "num_workers"]),
         ({"device": "gpu"}, ["device", "'gpu'", "cuda", "cpu"]),
         ({"device": "cuda:7"}, ["device", "'cuda:7'", "CUDA devices", "'cpu'"]),
     ],
@@ -63,6 +65,16 @@ def test_a_bad_parameter_is_named_with_its_value_and_what_is_allowed(no_work, pa
         RobustClassifier(**params).fit(X, y)
     for word in words:
         assert word in str(error.value)
+
+
+def test_augmentation_of_a_table_is_refused(no_work):
+    with pytest.raises(ValueError, match="augment='crop-flip' is for images, and X is a table"):
+        RobustClassifier(augment="crop-flip").fit(X.reshape(len(X), -1), y)
+
+
+def test_augmentation_that_leaves_the_box_is_refused(no_work):
+    with pytest.raises(ValueError, match=r"augment='crop' shows 0 .* outside clip=\(0.5, 1.5\)"):
+        RobustClassifier(augment="crop", clip=(0.5, 1.5)).fit(X + 0.5, y)
 
 
 BAD_IMAGES = X.copy()

@@ -1,6 +1,7 @@
 """Where batches come from: arrays kept on the device, or a Dataset streamed from disk; all of them or a coreset."""
 
 from collections.abc import Callable, Iterator, Sequence
+from inspect import signature
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -13,6 +14,13 @@ from sklearn_acs.training.augment import Augmentation, View
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 """``augment(x, generator) -> x``: a random change of a whole batch, on its device."""
+
+
+Reader = Callable[[list[Tensor]], Iterator[tuple[Tensor, Tensor]]]
+"""``read(batches) -> (x, y)`` of each batch of indices, on the device."""
+
+NOT_FOR_LOADERS = {"dataset", "batch_size", "shuffle", "sampler", "batch_sampler", "drop_last", "collate_fn"}
+"""Parameters of torch's DataLoader that are settled here."""
 
 
 class Batch(NamedTuple):
@@ -42,8 +50,12 @@ class ArrayData(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         return to_float(self.x[index]), self.y[index]
 
-    def fetch(self, batches: list[Tensor], **loader_options: Any) -> Iterator[tuple[Tensor, Tensor]]:
-        """Samples of each batch of indices; no DataLoader, so that its options have nothing to act on."""
+    def reader(self, **loader_options: Any) -> Reader:
+        """`fetch`: there is no DataLoader, so that its options have nothing to act on."""
+        return self.fetch
+
+    def fetch(self, batches: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Samples of each batch of indices."""
         for index in moved(batches, self.device):
             yield to_float(self.x[index]), self.y[index]
 
@@ -67,16 +79,41 @@ class StreamedData(Dataset):
     def __getitem__(self, index: int) -> Tensor:
         return self.encode(self.dataset[index][0])
 
-    def fetch(self, batches: list[Tensor], **loader_options: Any) -> Iterator[tuple[Tensor, Tensor]]:
-        """Samples of each batch of indices, read by a DataLoader with the given options."""
-        sampler = [index.tolist() for index in batches]
-        # The loader seeds its workers from a generator; without one given it would draw from the global one.
-        options = {"generator": torch.Generator().manual_seed(0), **loader_options}
-        loader = DataLoader(self, batch_sampler=sampler, pin_memory=self.device.type == "cuda", **options)
-        labels = moved([self.y[index] for index in batches], self.device)
-        for x, y in zip(loader, labels, strict=True):
-            self.check(x)
-            yield to_float(x.to(self.device, non_blocking=True)), y
+    def reader(self, **loader_options: Any) -> Reader:
+        """`fetch` by one DataLoader with these options, whose workers stay for the next call; one call at a time."""
+        defaults = {
+            # The loader seeds its workers from a generator; without one given it would draw from the global one.
+            "generator": torch.Generator().manual_seed(0),
+            "pin_memory": self.device.type == "cuda",
+            "persistent_workers": loader_options.get("num_workers", 0) > 0,
+        }
+        plan = Plan()
+        loader = DataLoader(self, batch_sampler=plan, **{**defaults, **loader_options})
+
+        def fetch(batches: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+            plan.batches = [index.tolist() for index in batches]
+            labels = moved([self.y[index] for index in batches], self.device)
+            for x, y in zip(loader, labels, strict=True):
+                self.check(x)
+                yield to_float(x.to(self.device, non_blocking=True)), y
+
+        return fetch
+
+    def fetch(self, batches: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Samples of each batch of indices, read in this process."""
+        return self.reader()(batches)
+
+
+class Plan:
+    """The batches that a DataLoader reads next, as its sampler."""
+
+    batches: list[list[int]] = []
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
 
 
 class Batches:
@@ -115,7 +152,9 @@ class Batches:
         self.augment, self.augment_generator = augment, augment_generator or generator
         # One generator for all epochs, so that workers that draw do not draw the same in each.
         loader_generator = torch.Generator().manual_seed(generator.initial_seed())
-        self.loader_options = {"generator": loader_generator, **loader_options}
+        self._read_batches = data.reader(**{"generator": loader_generator, **loader_options})
+        self._aside = torch.Generator()
+        self._read_aside = data.reader(**{**loader_options, "generator": self._aside})
         self.sample_weight = torch.ones(len(data)) if sample_weight is None else sample_weight
         self.use_all()
 
@@ -155,10 +194,16 @@ class Batches:
         """Every sample of the whole set once, in order, as it is: what a selection looks at."""
         return self._read(torch.arange(len(self.data)), self.sample_weight)
 
+    def aside(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Samples as they are, in batches no larger than those of training, whose randomness is not touched."""
+        self._aside.manual_seed(0)
+        with torch.random.fork_rng(devices=[]):  # from which a Dataset may draw
+            yield from self._read_aside(list(rows.split(self.batch_size)))
+
     def _read(self, order: Tensor, weight: Tensor) -> Iterator[Batch]:
         batches = self._split(order)
         rows, weights = (moved(parts, self.data.device) for parts in (batches, [weight[index] for index in batches]))
-        samples = self.data.fetch(batches, **self.loader_options)
+        samples = self._read_batches(batches)
         for index, factors, (x, y) in zip(rows, weights, samples, strict=True):
             yield Batch(x, y, factors, index)
 
@@ -167,6 +212,14 @@ class Batches:
         if len(batches) > 1 and len(batches[-1]) == 1 < self.batch_size:
             batches[-2:] = [torch.cat(batches[-2:])]
         return batches
+
+
+def check_loader_options(options: dict[str, Any], part: str) -> None:
+    """Raise ValueError for options of a part "iterator_..." that no DataLoader has, or that are settled here."""
+    known = signature(DataLoader).parameters.keys() - NOT_FOR_LOADERS
+    if unknown := options.keys() - known:
+        names = ", ".join(f"{part}__{name}" for name in sorted(unknown))
+        raise ValueError(f"{names}: {part} takes {sorted(known)}, as torch's DataLoader does")
 
 
 def batch_count(n_samples: int, batch_size: int) -> int:

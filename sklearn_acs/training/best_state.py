@@ -11,7 +11,7 @@ from sklearn_acs.attacks import PGD
 from sklearn_acs.attacks.base import frozen
 from sklearn_acs.attacks.judging import robust_correct
 from sklearn_acs.objectives import ADVERSARIAL
-from sklearn_acs.training.guard import GuardPGD, read_apart
+from sklearn_acs.training.guard import GuardPGD
 from sklearn_acs.training.net import AdversarialNet
 
 
@@ -75,7 +75,7 @@ class BestState(Callback):
 
     def _score(self, net: AdversarialNet) -> float:
         module, held_out = net.final_module_, net.run_.held_out
-        batches = read_apart(held_out, torch.arange(len(held_out.data)))
+        batches = held_out.aside(torch.arange(len(held_out.data)))
         if self.column_ == "valid_robust":  # from the same random starts every time
             generator = torch.Generator(device=net.device).manual_seed(0)
             right = robust_correct(module, batches, self.attack_, net.clip, generator)

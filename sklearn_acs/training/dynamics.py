@@ -99,12 +99,11 @@ class Dynamics(Callback):
         self.table_.rows.append([len(net.history), outlier, boundary, robust, *taken])
 
     def _count(self, net: AdversarialNet) -> list[int]:
-        module, batches = net.module_, net.run_.batches
-        options = {**batches.loader_options, "generator": torch.Generator()}  # the training's is left as it is
+        module = net.module_
         counts: list[Tensor] = []
         generator = torch.Generator(device=net.device).manual_seed(0)  # the same draws after every epoch
-        with frozen(module), torch.random.fork_rng(devices=[]):  # from which a Dataset may draw
-            for x, y in batches.data.fetch(list(self.rows_.split(batches.batch_size)), **options):
+        with frozen(module):
+            for x, y in net.run_.batches.aside(self.rows_):
                 with torch.no_grad():
                     right = module(x).argmax(1) == y
                 x_adv = self.attack_.perturb(module, x[right], y[right], clip=net.clip, generator=generator)

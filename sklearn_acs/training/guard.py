@@ -1,7 +1,6 @@
 """A guard against catastrophic overfitting: it ends training where robust accuracy falls off a cliff."""
 
 import warnings
-from collections.abc import Iterator
 from numbers import Real
 from typing import Any
 
@@ -12,7 +11,6 @@ from torch import Tensor
 
 from sklearn_acs.attacks import FGSM, PGD
 from sklearn_acs.attacks.judging import robust_correct
-from sklearn_acs.training.batches import Batches
 from sklearn_acs.training.net import AdversarialNet
 
 __all__ = ["CollapseGuard"]
@@ -150,11 +148,4 @@ def draw_samples(net: AdversarialNet) -> list[tuple[Tensor, Tensor]]:
     """Training samples, drawn once for all."""
     batches = net.run_.batches
     rows = torch.randperm(len(batches.data), generator=torch.Generator().manual_seed(0))[:N_SAMPLES]
-    return list(read_apart(batches, rows))
-
-
-def read_apart(batches: Batches, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Samples in batches no larger than those of the training, whose randomness is not touched."""
-    options = {**batches.loader_options, "generator": torch.Generator()}
-    with torch.random.fork_rng(devices=[]):  # from which a Dataset may draw
-        yield from batches.data.fetch(list(rows.split(batches.batch_size)), **options)
+    return list(batches.aside(rows))

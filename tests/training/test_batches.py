@@ -1,5 +1,7 @@
 """Batches of arrays and of streamed data: which samples, in which order, with which weights."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -155,6 +157,54 @@ def test_streamed_data_gives_the_batches_of_an_array(dtype):
         batches.use_coreset(np.array([1, 5, 9, 13, 17, 21]), np.array([1.0, 2, 3, 4, 5, 6]))
     for of_array, streamed in zip(*pair, strict=True):
         assert all(map(torch.equal, of_array[:4], streamed[:4]))
+
+
+class Processes(Dataset):
+    """Samples that say by which process they were read, and something random."""
+
+    def __init__(self, drawing):
+        self.drawing = drawing
+
+    def __len__(self):
+        return N
+
+    def __getitem__(self, i):
+        return torch.tensor([os.getpid() * (not self.drawing), torch.rand(()).item() * self.drawing]), 0
+
+
+def process_data(drawing=False):
+    return StreamedData(Processes(drawing), labels(), torch.device("cpu"), encode=lambda x: x, check=lambda x: None)
+
+
+def test_workers_stay_for_the_next_pass():
+    batches = make_batches(process_data(), num_workers=2)
+    readers = [{int(pid) for batch in passes for pid in batch.x[:, 0]} for passes in (batches, batches.everything())]
+    assert readers[0] == readers[1]
+    assert len(readers[0]) == 2
+    assert os.getpid() not in readers[0]
+    aside = [{int(pid) for x, _ in batches.aside(torch.arange(N)) for pid in x[:, 0]} for _ in range(2)]
+    assert aside[0] == aside[1] != readers[0]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_reading_aside_leaves_the_draws_of_a_data_set_alone(num_workers):
+    def epochs(looks):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            batches = make_batches(process_data(drawing=True), num_workers=num_workers)
+            for _ in range(3):
+                yield torch.cat([batch.x for batch in batches])
+                if looks:
+                    list(batches.aside(torch.arange(7)))
+
+    for seen, alone in zip(epochs(True), epochs(False), strict=True):
+        assert torch.equal(seen, alone)
+
+
+def test_options_of_the_loader_may_be_those_that_have_defaults():
+    batches = make_batches(process_data(), num_workers=1, persistent_workers=False, pin_memory=False)
+    readers = [{int(pid) for batch in batches for pid in batch.x[:, 0]} for _ in range(2)]
+    assert readers[0] != readers[1]
 
 
 def test_single_samples_are_those_of_the_data_set():
