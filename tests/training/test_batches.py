@@ -197,7 +197,7 @@ def test_reading_aside_leaves_the_draws_of_a_data_set_alone(num_workers):
                 if looks:
                     list(batches.aside(torch.arange(7)))
 
-    for seen, alone in zip(epochs(True), epochs(False), strict=True):
+    for seen, alone in zip(list(epochs(True)), list(epochs(False)), strict=True):
         assert torch.equal(seen, alone)
 
 
