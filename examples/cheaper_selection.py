@@ -40,7 +40,7 @@ class ExactErrors(Callback):
             return
         run = net.run_
         with run.meter.aside("checks"):
-            coreset, generator = selection.coresets_[selection.epoch_], torch.Generator().manual_seed(0)
+            coreset, generator = selection.coresets_[selection.epoch_], torch.Generator(net.device).manual_seed(0)
             exact = Adversary(PGD(EPS), net.criterion_, net.clip, generator)
             layer = last_linear(net.module_, run.batches.data[0][0][None])
             selecting, run.selecting = run.selecting, exact
@@ -52,12 +52,15 @@ class ExactErrors(Callback):
 
 
 class Chosen(RobustClassifier):
-    """Keeps `ExactErrors` among its callbacks whatever others it is given."""
+    """Has `ExactErrors` among its callbacks, besides those it is given."""
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "Chosen":
-        self.exact_ = ExactErrors()
-        self.callbacks = [self.exact_, *(self.callbacks or [])]
-        return super().fit(X, y, sample_weight)
+        self.exact_, given = ExactErrors(), self.callbacks
+        self.callbacks = [self.exact_, *(given or [])]
+        try:
+            return super().fit(X, y, sample_weight)
+        finally:
+            self.callbacks = given
 
 
 def candidates(params: Row) -> dict[str, partial]:

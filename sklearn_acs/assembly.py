@@ -151,6 +151,10 @@ class AssemblyMixin(RoutedParamsMixin):
         """Fit the attacks to the data; refuse one that remembers where nothing can be remembered, before any work."""
         form, scale = self.input_format_, self._statistics[1]
         self.attack_ = settle_attack(parts.attack, parts.by_name["attack"], form, scale, parts.objective)
+        within = self.attack_.for_evaluation()
+        if parts.by_name["selection_attack"] and isinstance(parts.selection_attack, PGD) and isinstance(within, PGD):
+            parts.selection_attack.set_params(eps=within.eps, norm=within.norm)
+            parts.by_name["selection_attack"] = False
         if parts.selection_attack is not None:
             settle_attack(parts.selection_attack, parts.by_name["selection_attack"], form, scale, parts.objective)
         for attack in (self.attack_, parts.selection_attack):

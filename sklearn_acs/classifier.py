@@ -71,7 +71,8 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         validation samples, as "glister" does: stratified, neither trained on nor part of a coreset, and attacked at
         every selection. `coreset_frac` is then a share of the others. Other fits hold out nothing.
     selection_attack : str, Attack or None, default=None
-        The attack at selections, for example one of fewer steps. None is that of training, and where that remembers
+        The attack at selections, for example one of fewer steps. The names "fgsm", "n-fgsm" and "pgd" mean the norm and
+        radius trained against. None is that of training, and where that remembers
         (``PGD(init="previous")``), no attack: a selection reads the perturbations that training had last.
     selection_gradients : {"fresh", "last"}, default="fresh"
         Where selectors that match gradients have them from: every sample attacked afresh, or, without a pass through
@@ -113,8 +114,8 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         "fp32".
     compile : bool, default=False
         Whether `fit` compiles the module with `torch.compile`, which takes about a minute and a C++ compiler, or
-        Triton on a GPU. Selections and perceptual attacks, which look inside the module, and second derivatives run
-        without, and so does a classifier that has been pickled.
+        Triton on a GPU, again in each `fit` and `partial_fit`. Selections and perceptual attacks, which look inside the
+        module, and second derivatives run without, and so does a classifier that has been pickled.
     callbacks : list of skorch callbacks or None, default=None
         As in skorch, with the net as their first argument; ``GradientNormClipping(1.0)`` clips gradients.
     random_state : int, RandomState instance or None, default=None

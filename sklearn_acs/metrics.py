@@ -78,6 +78,7 @@ def robust_accuracy(
     made: Attack = make_part("attack", attack, ATTACKS, base=Attack)
     if not isinstance(model, nn.Module):
         return model.robust_score(X, y, attack=attack)  # a name as such: for tables it means a radius in their scale
+    made = made.for_evaluation() if made.remembers else made
     weight = next(model.parameters(), torch.empty(0))
     x = image_tensor(X)
     form = InputFormat.of(tuple(x.shape))

@@ -159,8 +159,8 @@ class PredictionMixin(RoutedParamsMixin, ClassifierMixin):
         y : array-like of shape (n,) or None
             True labels; None for a Dataset.
         attack : Attack, str or None, default=None
-            The attack, raising its own loss, cross-entropy for most. None is that trained against, and where it saves
-            steps in training alone, the one that measures it: ``attack_.for_evaluation()``.
+            The attack, raising its own loss, cross-entropy for most. None is that trained against. Where that saves
+            steps in training alone, or one given remembers perturbations, it is its ``for_evaluation()``.
         sample_weight : array-like of shape (n,) or None, default=None
             Weights of the samples in the mean.
 
@@ -182,8 +182,8 @@ class PredictionMixin(RoutedParamsMixin, ClassifierMixin):
         y : array-like of shape (n,) or None
             True labels; None for a Dataset.
         attack : Attack, str or None, default=None
-            The attack, raising its own loss, cross-entropy for most. None is that trained against, and where it saves
-            steps in training alone, the one that measures it: ``attack_.for_evaluation()``.
+            The attack, raising its own loss, cross-entropy for most. None is that trained against. Where that saves
+            steps in training alone, or one given remembers perturbations, it is its ``for_evaluation()``.
 
         Returns
         -------
@@ -221,6 +221,7 @@ class PredictionMixin(RoutedParamsMixin, ClassifierMixin):
         if attack is not None:
             made = make_part("attack", attack, ATTACKS, base=Attack)
             made = settle_attack(made, isinstance(attack, str), self.input_format_, self._statistics[1])
+            made = made.for_evaluation() if made.remembers else made  # of these samples nothing is remembered
         labels = check_labels(dataset_labels(X) if y is None and isinstance(X, Dataset) else y, len(X))
         generator = torch.Generator(device=self.net_.device).manual_seed(self._evaluation_seed)
         batches = self._in_order(X, encode_labels(labels, self.classes_))

@@ -33,10 +33,10 @@ class Cost(Mapping[str, PhaseCost]):
 
     The phases are "setup" (checking and moving data, building the model), "full" (epochs on all data), "selection"
     (attacking every sample and reading its gradients), "solver" (choosing the coreset from them), "coreset" (epochs on
-    it) and "checks" (callbacks that look at the model: `Dynamics`, `CollapseGuard`, `StabilityTracker`). A sample
-    counts once for each forward and for each backward pass through the whole network, measured where they happen,
-    whatever the attack. (Backward passes that begin at activations, and not at the logits, are not counted: those of
-    projections into a perceptual distance that the model itself judges.)
+    it) and "checks" (early stopping and callbacks that look at the model: `Dynamics`, `CollapseGuard`,
+    `StabilityTracker`). A sample counts once for each forward and for each backward pass through the whole network,
+    measured where they happen, whatever the attack. (Backward passes that begin at activations, and not at the logits,
+    are not counted: those of projections into a perceptual distance that the model itself judges.)
 
     `parts` says how the seconds of "full" and "coreset" divide into those for getting batches ("data"), attacking them
     ("attack"), loss, gradients and the optimiser's step ("update") and for what is called after each step

@@ -1,6 +1,8 @@
 """The perturbation that each sample had last, kept in the frame of the sample as it is, without augmentation."""
 
-from tempfile import TemporaryFile
+from math import prod
+from shutil import disk_usage
+from tempfile import TemporaryFile, gettempdir
 
 import numpy as np
 import torch
@@ -39,6 +41,12 @@ class PerturbationMemory:
 
     def __init__(self, within: PGD, shape: tuple[int, ...], device: torch.device, *, on_disk: bool = False) -> None:
         if on_disk:
+            needed, free = prod(shape), disk_usage(gettempdir()).free
+            if needed > free:
+                raise OSError(
+                    f"remembered perturbations need {needed / 1e9:.3g} GB in {gettempdir()}, which has "
+                    f"{free / 1e9:.3g} GB left; let the variable TMPDIR name a larger place"
+                )
             with TemporaryFile() as file:  # the map stays when the file is closed
                 self._levels = torch.from_numpy(np.memmap(file, np.int8, "w+", shape=shape))
         else:

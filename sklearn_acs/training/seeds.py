@@ -1,7 +1,7 @@
 """One `random_state` for everything: a seed for each use, and local randomness while a model is built and trained."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -36,11 +36,13 @@ def spawn_seeds(random_state: int | np.random.RandomState | None, epochs_done: i
 
 @contextmanager
 def local_randomness(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's global generators inside, for modules that draw from them, and leave them as they were."""
+    """Seed torch's global generators inside, for modules that draw from them, and leave them as they were.
+
+    A CUDA device is the current one inside, on whose streams events are timed and memory is pinned.
+    """
     cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
+    with torch.random.fork_rng(devices=cuda), torch.cuda.device(device) if cuda else nullcontext():
         torch.default_generator.manual_seed(seed)
         if cuda:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
+            torch.cuda.manual_seed(seed)
         yield

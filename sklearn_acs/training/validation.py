@@ -1,4 +1,4 @@
-"""Which samples are held out for selectors that ask what helps on others."""
+"""Which samples are held out, for early stopping and for selectors that ask what helps on others."""
 
 from math import ceil
 

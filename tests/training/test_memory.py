@@ -1,6 +1,7 @@
 """Remembered perturbations: exact under augmentation, precise in 8 bits, and worth many steps."""
 
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from sklearn.datasets import load_digits
 from skorch.callbacks import Callback
 from torch.utils.data import TensorDataset
 
-from sklearn_acs import PGD, BulletTrain, RobustClassifier
+from sklearn_acs import PGD, BulletTrain, RobustClassifier, robust_accuracy
 from sklearn_acs.attacks.balls import BALLS
 from sklearn_acs.training.augment import AUGMENTS
 from sklearn_acs.training.batches import Batch
@@ -305,3 +306,32 @@ def test_what_is_remembered_of_something_else_is_refused():
 
     with pytest.raises(ValueError, match="only PGD's can be"):
         fit(attack=Strange(0.15))
+
+
+def test_an_attack_that_remembers_measures_with_many_steps_also_when_it_is_named():
+    clf, _ = fit(selector=None, max_epochs=4)
+    one_step, ten = PGD(0.15, steps=1, init="previous", restarts=2), PGD(0.15, restarts=2)
+    assert one_step.for_evaluation().get_params() == ten.get_params()
+    assert clf.robust_score(X, y, attack=one_step) == clf.robust_score(X, y, attack=ten)
+    np.testing.assert_array_equal(clf.perturb(X, y, attack=one_step), clf.perturb(X, y, attack=ten))
+    module = clf.net_.module_
+    assert robust_accuracy(module, X, y, one_step) == robust_accuracy(module, X, y, ten)
+
+
+@pytest.mark.parametrize("name", ["fgsm", "n-fgsm", "pgd"])
+def test_a_selection_attack_by_name_is_in_the_ball_trained_against(name):
+    class Keep(Callback):
+        def on_train_end(self, net, **kwargs):
+            self.attack = net.run_.selecting.attack
+
+    keep = Keep()
+    fit(attack=PGD(1.2, norm="l2", steps=2), selection_attack=name, callbacks=[keep])
+    assert (keep.attack.eps, keep.attack.norm) == (1.2, "l2")
+    fit(attack=PGD(1.2, norm="l2", steps=2), selection_attack=name, selection_attack__eps=0.5, callbacks=[keep])
+    assert keep.attack.eps == 0.5
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_written(monkeypatch):
+    monkeypatch.setattr("sklearn_acs.training.memory.disk_usage", lambda folder: SimpleNamespace(free=10))
+    with pytest.raises(OSError, match="GB left; let the variable TMPDIR"):
+        PerturbationMemory(PGD(init="previous"), (5, 3), torch.device("cpu"), on_disk=True)
