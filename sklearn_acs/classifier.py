@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from sklearn_acs.attacks import ATTACKS, Attack
 from sklearn_acs.attacks.base import Clip
-from sklearn_acs.fitting import FittingMixin
+from sklearn_acs.fitting import Course, FittingMixin
 from sklearn_acs.models import MODELS
 from sklearn_acs.objectives import OBJECTIVES, Objective
 from sklearn_acs.prediction import PredictionMixin
@@ -333,7 +333,7 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         frac = 1.0 if self.selector is None else self.coreset_frac
         schedule = CoresetSchedule(self.max_epochs, frac, self.select_every, self.warmup_frac)
         continues = self.warm_start and hasattr(self, "net_")
-        return self._train(X, y, sample_weight, schedule, self.lr_schedule, continues=continues)
+        return self._train(X, y, sample_weight, Course(schedule, self.lr_schedule, continues))
 
     def partial_fit(
         self, X: Any, y: Any = None, classes: ArrayLike | None = None, sample_weight: ArrayLike | None = None
@@ -360,10 +360,8 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         if self.early_stopping:
             raise ValueError("early_stopping=True is for fit; partial_fit trains one epoch, so set it to False")
         schedule = CoresetSchedule(max_epochs=1, coreset_frac=1.0)
-        continues = hasattr(self, "net_")
-        return self._train(
-            X, y, sample_weight, schedule, "constant", continues=continues, classes=classes, one_pass=True
-        )
+        course = Course(schedule, "constant", continues=hasattr(self, "net_"), one_pass=True, classes=classes)
+        return self._train(X, y, sample_weight, course)
 
     def selection_report(self) -> Table:
         """Tell what each selection of the last fit chose, with how much error, and why its algorithm stopped.

@@ -76,6 +76,7 @@ class CoresetSelection(Callback):
         self.n_select = n_select
         self.gradients_from = gradients_from
         self.random_state = random_state
+        self.coresets_: dict[int, Coreset] = {}
 
     @property
     def needs_gradients(self) -> bool:
@@ -103,7 +104,7 @@ class CoresetSelection(Callback):
         self.epoch_ = 0
         own = getattr(self.selector, "random_state", None)
         self.random_state_ = self.random_state if own is None else check_random_state(own)
-        self.coresets_: dict[int, Coreset] = {}
+        self.coresets_ = {}
         self.recorder_: FactorRecorder | None = None
         if self.layer_ is not None and self.gradients_from == "last":
             self.recorder_ = FactorRecorder(self.layer_, len(net.run_.batches.data))
