@@ -28,6 +28,7 @@ from comparison import RESULTS, Row, draw_points, hardware, read_rows, spread
 from image_data import add_data_arguments, load_images
 
 from sklearn_acs import FGSM, NFGSM, PGD, PGD5010, AutoAttack, BulletTrain, FastAT, RobustClassifier, evaluate
+from sklearn_acs.training.optimization import OPTIMIZERS
 
 EPS = 8 / 255
 FULL = "full"
@@ -76,6 +77,7 @@ def measure(name: str, params: Row, data: tuple, seed: int, args: Namespace) -> 
     common: Row = {
         "module": args.module,
         "max_epochs": args.epochs,
+        "optimizer": args.optimizer,
         "lr": args.lr,
         "batch_size": args.batch_size,
         "augment": "crop-flip",
@@ -131,7 +133,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--steps", type=int, default=10, help="attack steps in training")
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--lr", type=float, default=0.1)
+    parser.add_argument("--optimizer", default="sgd", help="adam for a convnet, which learns nothing by sgd here")
+    parser.add_argument("--lr", type=float, help="the optimiser's own by default")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--n-pgd", type=int, default=10_000, help="test images for PGD-50-10")
     parser.add_argument("--judge-steps", type=int, default=50)
@@ -149,7 +152,7 @@ def main() -> None:
     RobustClassifier(**warm_up, attack__steps=1, max_epochs=2, random_state=0).fit(data[0][:256], data[1][:256])
     setting = (
         f"CIFAR-10, {args.n_train:,} training images, {args.module}, {args.epochs} epochs, PGD-{args.steps} and "
-        f"TRADES, linf 8/255, batches of {args.batch_size}, lr {args.lr}, precision {args.precision}; judged by "
+        f"TRADES, linf 8/255, batches of {args.batch_size}, {args.optimizer}, lr {args.lr or OPTIMIZERS[args.optimizer][1]}, precision {args.precision}; judged by "
         f"PGD-{args.judge_steps}-{args.restarts} on {args.n_pgd:,} test images, by AutoAttack on {args.n_autoattack:,}"
     )
     name = args.name or ("cifar10_tiny" if args.tiny else "cifar10")
