@@ -145,15 +145,17 @@ def main() -> None:
     args = parser.parse_args()
     if args.tiny:
         args.n_train, args.n_test, args.n_pgd, args.n_autoattack = 400, 100, 50, 0
-        args.epochs, args.steps, args.judge_steps, args.restarts, args.module = 4, 3, 10, 1, "convnet"
+        args.epochs, args.steps, args.judge_steps, args.restarts = 4, 3, 10, 1
+        args.module, args.optimizer = "convnet", "adam"
     since, data = perf_counter(), load_images(args)
     # What a process does once, torch's own start among it, is nobody's cost.
     warm_up = {"module": args.module, "precision": args.precision, "averaging": "ema", "augment": "crop-flip"}
     RobustClassifier(**warm_up, attack__steps=1, max_epochs=2, random_state=0).fit(data[0][:256], data[1][:256])
+    rate = args.lr or OPTIMIZERS[args.optimizer][1]
     setting = (
         f"CIFAR-10, {args.n_train:,} training images, {args.module}, {args.epochs} epochs, PGD-{args.steps} and "
-        f"TRADES, linf 8/255, batches of {args.batch_size}, {args.optimizer}, lr {args.lr or OPTIMIZERS[args.optimizer][1]}, precision {args.precision}; judged by "
-        f"PGD-{args.judge_steps}-{args.restarts} on {args.n_pgd:,} test images, by AutoAttack on {args.n_autoattack:,}"
+        f"TRADES, linf 8/255, batches of {args.batch_size}, {args.optimizer}, lr {rate}, precision "
+        f"{args.precision}; judged by PGD-{args.judge_steps}-{args.restarts} on {args.n_pgd:,} test images, by AutoAttack on {args.n_autoattack:,}"
     )
     name = args.name or ("cifar10_tiny" if args.tiny else "cifar10")
     path = RESULTS / f"{name}.jsonl"
