@@ -155,7 +155,8 @@ def main() -> None:
     setting = (
         f"CIFAR-10, {args.n_train:,} training images, {args.module}, {args.epochs} epochs, PGD-{args.steps} and "
         f"TRADES, linf 8/255, batches of {args.batch_size}, {args.optimizer}, lr {rate}, precision "
-        f"{args.precision}; judged by PGD-{args.judge_steps}-{args.restarts} on {args.n_pgd:,} test images, by AutoAttack on {args.n_autoattack:,}"
+        f"{args.precision}; judged by PGD-{args.judge_steps}-{args.restarts} on {args.n_pgd:,} test images, by "
+        f"AutoAttack on {args.n_autoattack:,}"
     )
     name = args.name or ("cifar10_tiny" if args.tiny else "cifar10")
     path = RESULTS / f"{name}.jsonl"
