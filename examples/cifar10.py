@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--steps", type=int, default=10, help="attack steps in training")
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--optimizer", default="sgd", help="adam for a convnet, which learns nothing by sgd here")
+    parser.add_argument("--optimizer", default="sgd", help="adam for a convnet, with batches of 32 for few images")
     parser.add_argument("--lr", type=float, help="the optimiser's own by default")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--n-pgd", type=int, default=10_000, help="test images for PGD-50-10")
