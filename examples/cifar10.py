@@ -30,7 +30,6 @@ from image_data import add_data_arguments, load_images
 from sklearn_acs import FGSM, NFGSM, PGD, PGD5010, AutoAttack, BulletTrain, FastAT, RobustClassifier, evaluate
 from sklearn_acs.training.optimization import OPTIMIZERS
 
-EPS = 8 / 255
 FULL = "full"
 
 
@@ -40,9 +39,10 @@ def fits(args: Namespace) -> dict[str, Row]:
     # One-step fits choose coresets with one pass, and so choose more often.
     often = {"select_every": max(1, args.epochs // 10)}
     found: dict[str, Row] = {}
+    eps = args.eps / 255
     for name in ("pgd", "trades"):
-        many = PGD(EPS, steps=args.steps)
-        once = PGD(EPS, steps=1, init="previous")
+        many = PGD(eps, steps=args.steps)
+        once = PGD(eps, steps=1, init="previous")
         base: Row = {"objective": "trades" if name == "trades" else "adversarial", "attack": many}
         remembered = {**base, "attack": once}
         mine: dict[str, Row] = {
@@ -63,7 +63,7 @@ def fits(args: Namespace) -> dict[str, Row]:
                 }
         mine["one remembered step"] = {**remembered, **everything}
         if name == "pgd":
-            for step, attack in (("FGSM-RS", FGSM(EPS, random_start=True)), ("N-FGSM", NFGSM(EPS))):
+            for step, attack in (("FGSM-RS", FGSM(eps, random_start=True)), ("N-FGSM", NFGSM(eps))):
                 single: Row = {"objective": FastAT(), "attack": attack}
                 mine[step] = {**single, **everything}
                 mine[f"{step}, gradmatch 0.5"] = {**single, **often, "selector": "gradmatch"}
@@ -88,10 +88,12 @@ def measure(name: str, params: Row, data: tuple, seed: int, args: Namespace) -> 
     clf = RobustClassifier(**{**common, **params}).fit(X, y)
     begun = perf_counter()
     X_test, y_test = X_test[: args.n_pgd], y_test[: args.n_pgd]
-    strong = {"pgd": PGD5010(EPS, steps=args.judge_steps, restarts=args.restarts)}
+    strong = {"pgd": PGD5010(args.eps / 255, steps=args.judge_steps, restarts=args.restarts)}
     averaged, last = (evaluate(model, X_test, y_test, strong) for model in (clf, clf.net_.raw_module_))
     some = slice(args.n_autoattack)
-    autoattack = clf.robust_score(X_test[some], y_test[some], attack=AutoAttack(EPS)) if args.n_autoattack else None
+    autoattack = (
+        clf.robust_score(X_test[some], y_test[some], attack=AutoAttack(args.eps / 255)) if args.n_autoattack else None
+    )
     cost = clf.cost_
     return {
         "method": name,
@@ -131,6 +133,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[""], help="parts of the fits' names")
     parser.add_argument("--module", default="resnet18")
     parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--eps", type=float, default=8, help="radius in linf, in 255ths")
     parser.add_argument("--steps", type=int, default=10, help="attack steps in training")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--optimizer", default="sgd", help="adam for a convnet, with batches of 32 for few images")
@@ -154,7 +157,7 @@ def main() -> None:
     rate = args.lr or OPTIMIZERS[args.optimizer][1]
     setting = (
         f"CIFAR-10, {args.n_train:,} training images, {args.module}, {args.epochs} epochs, PGD-{args.steps} and "
-        f"TRADES, linf 8/255, batches of {args.batch_size}, {args.optimizer}, lr {rate}, precision "
+        f"TRADES, linf {args.eps:g}/255, batches of {args.batch_size}, {args.optimizer}, lr {rate}, precision "
         f"{args.precision}; judged by PGD-{args.judge_steps}-{args.restarts} on {args.n_pgd:,} test images, by "
         f"AutoAttack on {args.n_autoattack:,}"
     )
