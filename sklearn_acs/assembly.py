@@ -227,7 +227,8 @@ class AssemblyMixin(RoutedParamsMixin):
         if isinstance(augment, Augmentation):
             if self.input_format_.is_table:
                 raise ValueError(f"augment={self.augment!r} is for images, and X is a table")
-            if self.clip_ is not None and not self.clip_[0] <= 0 <= self.clip_[1]:
+            shows_black = augment.crop or augment.cutout
+            if shows_black and self.clip_ is not None and not self.clip_[0] <= 0 <= self.clip_[1]:
                 raise ValueError(
                     f"augment={self.augment!r} shows 0 beyond an image's border, which is outside clip={self.clip_}; "
                     "shift the images so that black is 0"

@@ -77,6 +77,10 @@ def test_augmentation_that_leaves_the_box_is_refused(no_work):
         RobustClassifier(augment="crop", clip=(0.5, 1.5)).fit(X + 0.5, y)
 
 
+def test_images_that_are_only_mirrored_may_lie_in_any_box():
+    RobustClassifier(augment="flip", clip=(0.5, 1.5), max_epochs=1, attack__steps=1).fit(X + 0.5, y)
+
+
 BAD_IMAGES = X.copy()
 BAD_IMAGES[3, 2, 1] = np.nan
 
