@@ -8,12 +8,14 @@ TRADES: full training, half of it, adaptive random subsets and coresets of 50 an
 single-step training, and one remembered step. All predict with averaged weights; the last weights are judged too.
 
 Each fit is one row in docs/results/cifar10.jsonl, and rows that are there are not measured again: `--budget` ends the
-run before the first fit that would not be done within so many seconds, judged by its passes, and the next run goes on.
+run before the first fit, or the first judgement of one, that would not be done within so many seconds, by what others
+took, and the next run goes on there. A fit that is not judged yet waits in cifar10_unjudged.pkl.
 `--only PATTERN` measures fits whose name has it. Writes docs/results/cifar10.md with a figure from the rows there are;
 `--name` calls them otherwise. `--tiny` is the same on a few hundred images with few epochs and steps, for a CPU.
 """
 
 import json
+import pickle
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from statistics import mean
@@ -71,9 +73,8 @@ def fits(args: Namespace) -> dict[str, Row]:
     return found
 
 
-def measure(name: str, params: Row, data: tuple, seed: int, args: Namespace) -> Row:
-    """Fit, and judge the averaged and the last weights."""
-    X, y, X_test, y_test = data
+def fit(params: Row, data: tuple, seed: int, args: Namespace) -> RobustClassifier:
+    """Train in one of the ways."""
     common: Row = {
         "module": args.module,
         "max_epochs": args.epochs,
@@ -85,9 +86,13 @@ def measure(name: str, params: Row, data: tuple, seed: int, args: Namespace) -> 
         "precision": args.precision,
         "random_state": seed,
     }
-    clf = RobustClassifier(**{**common, **params}).fit(X, y)
+    return RobustClassifier(**{**common, **params}).fit(*data[:2])
+
+
+def judge(name: str, clf: RobustClassifier, data: tuple, args: Namespace) -> Row:
+    """Judge the averaged and the last weights."""
     begun = perf_counter()
-    X_test, y_test = X_test[: args.n_pgd], y_test[: args.n_pgd]
+    X_test, y_test = (part[: args.n_pgd] for part in data[2:])
     strong = {"pgd": PGD5010(args.eps / 255, steps=args.judge_steps, restarts=args.restarts)}
     averaged, last = (evaluate(model, X_test, y_test, strong) for model in (clf, clf.net_.raw_module_))
     some = slice(args.n_autoattack)
@@ -97,7 +102,7 @@ def measure(name: str, params: Row, data: tuple, seed: int, args: Namespace) -> 
     cost = clf.cost_
     return {
         "method": name,
-        "seed": seed,
+        "seed": clf.random_state,
         "clean": averaged["accuracy"][0],
         "robust": averaged["accuracy"][1],
         "clean_last": last["accuracy"][0],
@@ -113,7 +118,7 @@ def measure(name: str, params: Row, data: tuple, seed: int, args: Namespace) -> 
 
 
 def expected_seconds(params: Row, rows: list[Row], args: Namespace, n_train: int) -> float:
-    """How long a fit will take, by its passes and the rate of the slowest measured; 0 where nothing is measured."""
+    """How long a fit will take, by its passes and the slowest rate measured; 0 where nothing is measured."""
     if not rows:
         return 0.0
     attack = params["attack"]
@@ -121,7 +126,7 @@ def expected_seconds(params: Row, rows: list[Row], args: Namespace, n_train: int
     frac = 1.0 if params["selector"] is None else params.get("coreset_frac", 0.5)
     epochs = params.get("max_epochs", args.epochs) * (1 + frac) / 2 + (2 if frac < 1 else 0)
     passes = 2 * (steps + 2) * epochs * n_train
-    return passes * max(row["seconds"] / row["passes"] for row in rows) + max(row["judged_in"] for row in rows)
+    return passes * max(row["seconds"] / row["passes"] for row in rows)
 
 
 def main() -> None:
@@ -162,20 +167,33 @@ def main() -> None:
         f"AutoAttack on {args.n_autoattack:,}"
     )
     name = args.name or ("cifar10_tiny" if args.tiny else "cifar10")
-    path = RESULTS / f"{name}.jsonl"
+    path, waiting = RESULTS / f"{name}.jsonl", RESULTS / f"{name}_unjudged.pkl"
+
+    def too_late_for(what: str, seconds: float) -> bool:
+        if perf_counter() - since + seconds <= args.budget:
+            return False
+        print(f"the budget ends here; {what} is next")
+        return True
+
     for seed in args.seeds:
         for method, params in fits(args).items():
             rows = read_rows(path, setting)
             done = any(row["method"] == method and row["seed"] == seed for row in rows)
             if done or not any(part in method for part in args.only):
                 continue
-            if perf_counter() - since + expected_seconds(params, rows, args, args.n_train) > args.budget:
-                print(f"the budget ends here; {method!r} is next")
+            kept = pickle.loads(waiting.read_bytes()) if waiting.exists() else None
+            if kept is None or kept[:3] != (setting, method, seed):
+                if too_late_for(method, expected_seconds(params, rows, args, args.n_train)):
+                    return report(setting, path, name)
+                kept = setting, method, seed, fit(params, data, seed, args)
+                waiting.write_bytes(pickle.dumps(kept))
+            if too_late_for(f"judging {method}", max((row["judged_in"] for row in rows), default=0.0)):
                 return report(setting, path, name)
-            row = {"setting": setting, **measure(method, params, data, seed, args)}
+            row = {"setting": setting, **judge(method, kept[3], data, args)}
             print(f"{method:<42} robust {row['robust']:.3f}  {row['seconds']:7.1f} s", flush=True)
             with path.open("a") as file:
                 file.write(json.dumps(row) + "\n")
+            waiting.unlink()
     return report(setting, path, name)
 
 
