@@ -135,6 +135,8 @@ class AssemblyMixin(RoutedParamsMixin):
                 "selection_gradients='last' takes gradients from training steps, of which in_batch spares samples; "
                 "use 'fresh', or in_batch=None"
             )
+        for part in ("iterator_train", "iterator_valid"):
+            check_loader_options(self._routed(part), part)
         selection_attack = self._optional_part("selection_attack", ATTACKS, Attack, "give an attack")
         in_batch = self._optional_part("in_batch", {}, InBatchSelection, "give an InBatchSelection")
         averaging = self._optional_part("averaging", AVERAGES, EMA, "use averaging='ema'")
@@ -189,8 +191,8 @@ class AssemblyMixin(RoutedParamsMixin):
             remembered = memory if attack.remembers else None
             return Adversary(attack, parts.objective, self.clip_, generator, remembered, reads)
 
-        held_out = at_selections.for_evaluation() if at_selections.remembers else at_selections
-        return adversary(attack), adversary(at_selections, parts.selection_attack is None), adversary(held_out)
+        reads = parts.selection_attack is None
+        return adversary(attack), adversary(at_selections, reads), adversary(at_selections.forgetful())
 
     def _read(
         self, X: Any, y: Any, sample_weight: ArrayLike | None, classes: ArrayLike | None, *, reset: bool
@@ -221,8 +223,6 @@ class AssemblyMixin(RoutedParamsMixin):
 
     def _make_batches(self, given: Given, weight: Tensor | None, seeds: Seeds, device: torch.device) -> Batches:
         """Batches of the data, each kind of draw with a generator of its own."""
-        options = self._routed("iterator_train")
-        check_loader_options(options, "iterator_train")
         augment = AUGMENTS[self.augment] if isinstance(self.augment, str) else self.augment
         if isinstance(augment, Augmentation):
             if self.input_format_.is_table:
@@ -240,7 +240,7 @@ class AssemblyMixin(RoutedParamsMixin):
             sample_weight=weight,
             augment=augment,
             augment_generator=torch.Generator(device=device).manual_seed(seeds.augment),
-            **options,
+            **self._routed("iterator_train"),
         )
 
     def _make_net(

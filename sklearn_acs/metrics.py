@@ -47,7 +47,8 @@ def robust_accuracy(
     y : array-like of shape (n,)
         True labels; for a module, 0 to C-1.
     attack : Attack or str, default="pgd"
-        The attack, raising its own loss: cross-entropy for most.
+        The attack, raising its own loss: cross-entropy for most. One that remembers perturbations in training is
+        replaced by its ``for_evaluation()``.
     clip : (float, float) or None, default=(0, 1)
         The box that a module's inputs live in.
     batch_size : int, default=256
@@ -78,7 +79,6 @@ def robust_accuracy(
     made: Attack = make_part("attack", attack, ATTACKS, base=Attack)
     if not isinstance(model, nn.Module):
         return model.robust_score(X, y, attack=attack)  # a name as such: for tables it means a radius in their scale
-    made = made.for_evaluation() if made.remembers else made
     weight = next(model.parameters(), torch.empty(0))
     x = image_tensor(X)
     form = InputFormat.of(tuple(x.shape))
@@ -88,7 +88,7 @@ def robust_accuracy(
     data = ArrayData(form.to_model(x), labels, weight.device)
     generator = torch.Generator(device=weight.device).manual_seed(random_state)
     batches = data.fetch(list(torch.arange(len(data)).split(batch_size)))
-    return robust_correct(model, batches, made, clip, generator).double().mean().item()
+    return robust_correct(model, batches, made.forgetful(), clip, generator).double().mean().item()
 
 
 class RobustScorer:

@@ -25,7 +25,6 @@ from sklearn_acs.inputs import (
 )
 from sklearn_acs.objectives import Objective
 from sklearn_acs.parts import RoutedParamsMixin, make_part
-from sklearn_acs.training.batches import check_loader_options
 from sklearn_acs.training.net import AdversarialNet
 
 PREDICT_BATCH = 512
@@ -208,9 +207,8 @@ class PredictionMixin(RoutedParamsMixin, ClassifierMixin):
         n = n_samples(samples)
         y = torch.zeros(n, dtype=torch.long) if y is None else y
         data = make_data(samples, y, self.input_format_, self.clip_, torch.device(self.net_.device))
-        options = self._routed("iterator_valid")
-        check_loader_options(options, "iterator_valid")
-        return data.reader(**options)(list(torch.arange(n).split(PREDICT_BATCH)))
+        read = data.reader(**self._routed("iterator_valid"))
+        return read(list(torch.arange(n).split(PREDICT_BATCH)))
 
     def _attacked(
         self, X: Any, y: Any, attack: Attack | str | None
@@ -220,8 +218,7 @@ class PredictionMixin(RoutedParamsMixin, ClassifierMixin):
         made = self.attack_.for_evaluation()
         if attack is not None:
             made = make_part("attack", attack, ATTACKS, base=Attack)
-            made = settle_attack(made, isinstance(attack, str), self.input_format_, self._statistics[1])
-            made = made.for_evaluation() if made.remembers else made  # of these samples nothing is remembered
+            made = settle_attack(made, isinstance(attack, str), self.input_format_, self._statistics[1]).forgetful()
         labels = check_labels(dataset_labels(X) if y is None and isinstance(X, Dataset) else y, len(X))
         generator = torch.Generator(device=self.net_.device).manual_seed(self._evaluation_seed)
         batches = self._in_order(X, encode_labels(labels, self.classes_))

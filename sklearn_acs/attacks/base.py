@@ -143,6 +143,10 @@ class Attack(BaseEstimator, ABC):
         """The attack that measures robustness against this one: itself, unless it saves steps in training alone."""
         return self
 
+    def forgetful(self) -> "Attack":
+        """The attack for samples of which nothing is remembered: itself, or what measures it where it remembers."""
+        return self.for_evaluation() if self.remembers else self
+
     def observe(self, adv_logits: Tensor, y: Tensor) -> None:
         """Be told the (detached) logits of a training step's adversarial examples, from which an attack may learn."""
 

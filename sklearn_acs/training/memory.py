@@ -52,9 +52,8 @@ class PerturbationMemory:
         else:
             self._levels = torch.zeros(shape, dtype=torch.int8, device=device)
         self._largest = torch.zeros(shape[0], device=self._levels.device)
-        self._renewed = torch.full_like(
-            self._largest, -1, dtype=torch.long
-        )  # the epoch of each sample's last perturbation
+        # The epoch of each sample's last perturbation.
+        self._renewed = torch.full_like(self._largest, -1, dtype=torch.long)
         self.within, self.on_disk, self.epoch = within, on_disk, 0
 
     def knows(self, rows: Tensor) -> Tensor:

@@ -39,8 +39,7 @@ def set_precision(module: nn.Module, precision: str) -> nn.Module:
     """Let a module compute in a precision, "fp32", "bf16" or "fp16", from float32 inputs to float32 logits.
 
     Weights, buffers and `state_dict` stay what they are, and so do the layers' names: what changes is the module's
-    `forward`, which copies and pickles go on having. "fp32" takes that back, but not the
-    memory format (note 1).
+    `forward`, which copies and pickles go on having. "fp32" takes that back, but not the memory format (note 1).
 
     Parameters
     ----------
