@@ -30,7 +30,7 @@ from comparison import RESULTS, Row, draw_points, hardware, read_rows, spread
 from image_data import add_data_arguments, load_images
 
 from sklearn_acs import FGSM, NFGSM, PGD, PGD5010, AutoAttack, BulletTrain, FastAT, RobustClassifier, evaluate
-from sklearn_acs.training.optimization import OPTIMIZERS
+from sklearn_acs.training.rate import OPTIMIZERS
 
 FULL = "full"
 

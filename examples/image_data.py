@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sklearn_acs.datasets import load_cifar10, load_fashion_mnist
+from sklearn_acs.data import load_cifar10, load_fashion_mnist
 
 FILES = {
     "fashion_mnist": (["fashion_own_split_train.npz"], ["fashion_own_split_test.npz"]),

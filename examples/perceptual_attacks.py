@@ -23,7 +23,7 @@ from image_data import FILES
 from torch import Tensor, nn
 
 from sklearn_acs import LPA, PPGD
-from sklearn_acs.datasets import load_cifar10
+from sklearn_acs.data import load_cifar10
 
 ALEXNET = "alexnet_features_torchvision.npz"
 BATCH = 50

@@ -15,8 +15,12 @@ from sklearn_acs.attacks import (
     ReColor,
     StAdv,
 )
+from sklearn_acs.callbacks.dynamics import Dynamics
+from sklearn_acs.callbacks.guard import CollapseGuard
+from sklearn_acs.callbacks.stability import StabilityTracker
 from sklearn_acs.classifier import RobustClassifier
 from sklearn_acs.evaluation import Evaluation, evaluate
+from sklearn_acs.evaluation.accuracy import robust_accuracy, robust_scorer
 from sklearn_acs.gradients import LastLayerGradients
 from sklearn_acs.inspection import (
     CoresetDisplay,
@@ -27,15 +31,11 @@ from sklearn_acs.inspection import (
     TradeoffDisplay,
     make_robustness_report,
 )
-from sklearn_acs.metrics import robust_accuracy, robust_scorer
 from sklearn_acs.objectives import MART, PAT, TRADES, Adversarial, FastAT, Natural, Objective
 from sklearn_acs.selectors import CRAIG, Glister, GradMatch, RandomSelector, ScoreSelector
 from sklearn_acs.training.averaging import EMA
-from sklearn_acs.training.dynamics import Dynamics
-from sklearn_acs.training.guard import CollapseGuard
 from sklearn_acs.training.in_batch import InBatchSelection
 from sklearn_acs.training.schedule import CoresetSchedule
-from sklearn_acs.training.stability import StabilityTracker
 
 __version__ = "0.1.0"
 

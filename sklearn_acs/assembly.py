@@ -8,14 +8,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.utils.validation import _check_sample_weight, _num_samples
 from skorch.callbacks import LRScheduler
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 
+from sklearn_acs._compat import check_sample_weight
 from sklearn_acs.attacks import ATTACKS, PGD, Attack
-from sklearn_acs.inputs import (
+from sklearn_acs.callbacks.best_state import BestState
+from sklearn_acs.callbacks.guard import CollapseGuard
+from sklearn_acs.data.augment import AUGMENTS, Augmentation
+from sklearn_acs.data.batches import ArrayData, Batches, StreamedData, check_loader_options
+from sklearn_acs.data.formats import (
     InputFormat,
     Samples,
     check_labels,
@@ -32,22 +36,18 @@ from sklearn_acs.inputs import (
 )
 from sklearn_acs.models import build_model
 from sklearn_acs.objectives import OBJECTIVES, Objective
-from sklearn_acs.parts import RoutedParamsMixin, make_part
+from sklearn_acs.params import RoutedParamsMixin, make_part
 from sklearn_acs.prediction import settle_attack
 from sklearn_acs.selectors import SELECTORS
 from sklearn_acs.selectors.base import BaseSelector
 from sklearn_acs.training.adversary import Adversary
-from sklearn_acs.training.augment import AUGMENTS, Augmentation
 from sklearn_acs.training.averaging import AVERAGES, EMA
-from sklearn_acs.training.batches import ArrayData, Batches, StreamedData, check_loader_options
-from sklearn_acs.training.best_state import BestState
-from sklearn_acs.training.coreset import CoresetSelection
-from sklearn_acs.training.guard import CollapseGuard
 from sklearn_acs.training.in_batch import InBatchSelection
 from sklearn_acs.training.memory import PerturbationMemory
 from sklearn_acs.training.net import AdversarialNet
-from sklearn_acs.training.optimization import FUSED_DEVICES, OPTIMIZERS, LrFactor
+from sklearn_acs.training.rate import FUSED_DEVICES, OPTIMIZERS, LrFactor
 from sklearn_acs.training.seeds import Seeds
+from sklearn_acs.training.selection import CoresetSelection
 
 
 @dataclass
@@ -202,8 +202,8 @@ class AssemblyMixin(RoutedParamsMixin):
         if y is None and not isinstance(X, Dataset):
             raise ValueError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None.")
         labels = check_labels(dataset_labels(X) if y is None else y, n_samples(samples))
-        weight = _check_sample_weight(sample_weight, labels, dtype=np.float32, ensure_non_negative=True)
-        rows = np.flatnonzero(weight)
+        weight = check_sample_weight(sample_weight, labels, dtype=np.float32, ensure_non_negative=True)
+        rows, n_given = np.flatnonzero(weight), len(labels)
         if len(rows) < len(labels):
             samples, labels, weight = take_samples(samples, rows), labels[rows], weight[rows]
         if reset:
@@ -219,7 +219,7 @@ class AssemblyMixin(RoutedParamsMixin):
             check_range(example, self.clip_)
             self._statistics = statistics(self.input_format_.to_model(example))
         y_codes, weight = encode_labels(labels, self.classes_), torch.from_numpy(weight / weight.mean())
-        return Given(samples, y_codes, weight, rows, _num_samples(X))
+        return Given(samples, y_codes, weight, rows, n_given)
 
     def _make_batches(self, given: Given, weight: Tensor | None, seeds: Seeds, device: torch.device) -> Batches:
         """Batches of the data, each kind of draw with a generator of its own."""

@@ -8,29 +8,29 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback
 from torch import nn
 from torch.optim import Optimizer
 
+from sklearn_acs._compat import Interval, StrOptions
 from sklearn_acs.attacks import ATTACKS, Attack
-from sklearn_acs.attacks.base import Clip
+from sklearn_acs.data.augment import AUGMENTS
+from sklearn_acs.data.batches import Augment
+from sklearn_acs.data.formats import Clip
 from sklearn_acs.fitting import Course, FittingMixin
 from sklearn_acs.models import MODELS
 from sklearn_acs.objectives import OBJECTIVES, Objective
 from sklearn_acs.prediction import PredictionMixin
 from sklearn_acs.selectors import SELECTORS
 from sklearn_acs.selectors.base import BaseSelector
-from sklearn_acs.tables import Table
-from sklearn_acs.training.augment import AUGMENTS
+from sklearn_acs.table import Table
 from sklearn_acs.training.averaging import AVERAGES, EMA
-from sklearn_acs.training.batches import Augment
-from sklearn_acs.training.coreset import GRADIENTS_FROM, SELECT_BY
 from sklearn_acs.training.in_batch import InBatchSelection
-from sklearn_acs.training.optimization import LR_SCHEDULES, OPTIMIZERS, LrSchedule
 from sklearn_acs.training.precision import PRECISIONS
+from sklearn_acs.training.rate import LR_SCHEDULES, OPTIMIZERS, LrSchedule
 from sklearn_acs.training.schedule import CoresetSchedule
+from sklearn_acs.training.selection import GRADIENTS_FROM, SELECT_BY
 
 
 class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):

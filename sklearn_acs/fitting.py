@@ -8,17 +8,17 @@ import torch
 from numpy.typing import ArrayLike
 
 from sklearn_acs.assembly import AssemblyMixin, Parts
-from sklearn_acs.training.batches import Batches, batch_count
-from sklearn_acs.training.best_state import BestState
-from sklearn_acs.training.coreset import CoresetSelection, coreset_size
+from sklearn_acs.callbacks.best_state import BestState
+from sklearn_acs.data.batches import Batches, batch_count
+from sklearn_acs.data.holdout import hold_out
 from sklearn_acs.training.cost import CostMeter, StepClock
 from sklearn_acs.training.net import AdversarialNet, Run, find_device
-from sklearn_acs.training.optimization import LR_SCHEDULES, LrFactor, LrSchedule
 from sklearn_acs.training.precision import compile_forward
 from sklearn_acs.training.progress import Progress
+from sklearn_acs.training.rate import LR_SCHEDULES, LrFactor, LrSchedule
 from sklearn_acs.training.schedule import CoresetSchedule
 from sklearn_acs.training.seeds import local_randomness, spawn_seeds
-from sklearn_acs.training.validation import hold_out
+from sklearn_acs.training.selection import CoresetSelection, coreset_size
 
 
 @dataclass(frozen=True)

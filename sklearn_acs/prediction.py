@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from sklearn_acs.attacks import ATTACKS, PGD, Attack
-from sklearn_acs.attacks.base import Clip, frozen
+from sklearn_acs.attacks.base import frozen
 from sklearn_acs.attacks.judging import robust_correct
-from sklearn_acs.inputs import (
+from sklearn_acs.data.formats import (
+    Clip,
     InputFormat,
     check_labels,
     dataset_labels,
@@ -24,7 +25,7 @@ from sklearn_acs.inputs import (
     read_samples,
 )
 from sklearn_acs.objectives import Objective
-from sklearn_acs.parts import RoutedParamsMixin, make_part
+from sklearn_acs.params import RoutedParamsMixin, make_part
 from sklearn_acs.training.net import AdversarialNet
 
 PREDICT_BATCH = 512

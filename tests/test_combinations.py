@@ -26,8 +26,8 @@ from sklearn_acs import (
 from sklearn_acs.attacks import Attack
 from sklearn_acs.objectives import ADVERSARIAL, OBJECTIVES
 from sklearn_acs.selectors import SELECTORS
-from sklearn_acs.training import coreset as selection
-from sklearn_acs.training.coreset import SELECT_BY
+from sklearn_acs.training import selection
+from sklearn_acs.training.selection import SELECT_BY
 
 X = (load_digits(n_class=3).images / 16).astype(np.float32)[:128]
 y = load_digits(n_class=3).target[:128]

@@ -17,7 +17,7 @@ from comparison import RESULTS, hardware
 from image_data import add_data_arguments, load_images
 
 from sklearn_acs import PGD, RobustClassifier
-from sklearn_acs.tables import Table
+from sklearn_acs.table import Table
 
 COLUMNS = ["selector", "select by", "training s", "selections s", "solver s", "solver %", "error"]
 

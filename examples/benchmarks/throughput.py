@@ -33,8 +33,8 @@ from comparison import RESULTS, hardware
 from image_data import add_data_arguments, load_images
 
 from sklearn_acs import PGD, TRADES, Adversarial, RobustClassifier
+from sklearn_acs.data.augment import AUGMENTS
 from sklearn_acs.models import build_model
-from sklearn_acs.training.augment import AUGMENTS
 from sklearn_acs.training.net import AdversarialNet, find_device
 from sklearn_acs.training.precision import PRECISIONS
 

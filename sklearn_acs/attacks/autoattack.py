@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
+from sklearn_acs._compat import Interval, StrOptions
 from sklearn_acs.attacks.balls import BALLS
-from sklearn_acs.attacks.base import Attack, Clip, Problem
+from sklearn_acs.attacks.base import Attack, Problem
+from sklearn_acs.data.formats import Clip
 
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 CLASSES_NEEDED = {"apgd-ce": 2, "apgd-dlr": 3, "apgd-t": 4, "fab": 2, "fab-t": 3, "square": 2}

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sklearn_acs.attacks.base import Clip
+from sklearn_acs.data.formats import Clip
 
 NORMAL_START = 0.001
 """Standard deviation of the start that TRADES and MART use, in input units."""

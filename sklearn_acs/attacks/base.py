@@ -12,11 +12,10 @@ from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sklearn_acs.data.formats import Clip
+
 AttackLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """``loss(adv_logits, y, clean_logits) -> (batch,)``: what the attack raises, per sample."""
-
-Clip = tuple[float, float] | None
-"""Smallest and largest value an input may have; None where there is no such box."""
 
 
 @contextmanager

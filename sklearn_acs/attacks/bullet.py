@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
+from sklearn_acs._compat import Interval
 from sklearn_acs.attacks.base import Attack, Problem
 from sklearn_acs.attacks.pgd import PGD
-from sklearn_acs.parts import make_part
+from sklearn_acs.params import make_part
 
 _STRIDE = 3  # a robust sample's step in those of the attack, as published: 6/255 and 2/255
 

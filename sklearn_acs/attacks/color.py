@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sklearn_acs.attacks.base import Clip
 from sklearn_acs.attacks.transform import SmoothTransformAttack, Transform
+from sklearn_acs.data.formats import Clip
 
 NODES = (16, 32, 32)
 """Nodes of the grid over lightness, u and v."""

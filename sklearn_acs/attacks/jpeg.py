@@ -7,13 +7,13 @@ from numbers import Integral, Real
 from typing import ClassVar
 
 import torch
-from sklearn.utils._param_validation import Interval
 from torch import Tensor
 from torch.nn import functional as F
 
+from sklearn_acs._compat import Interval
 from sklearn_acs.attacks.balls import uniform
-from sklearn_acs.attacks.base import Clip
 from sklearn_acs.attacks.transform import Transform, TransformAttack
+from sklearn_acs.data.formats import Clip
 
 _CELL = 16  # pixels a side of what 4:2:0 codes together: four blocks of brightness and one of each colour
 

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from sklearn_acs.attacks.base import Attack, Clip, frozen
+from sklearn_acs.attacks.base import Attack, frozen
+from sklearn_acs.data.formats import Clip
 
 
 def robust_correct(

@@ -9,10 +9,10 @@ from typing import ClassVar
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import clone
-from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sklearn_acs._compat import Interval, StrOptions
 from sklearn_acs.attacks.perceptual import PerceptualAttack, Task
 from sklearn_acs.attacks.perceptual_ball import PROJECTIONS, PerceptualBall, length, per_sample
 

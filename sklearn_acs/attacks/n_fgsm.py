@@ -5,9 +5,9 @@ from typing import ClassVar
 
 import torch
 from numpy.typing import ArrayLike
-from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
+from sklearn_acs._compat import Interval
 from sklearn_acs.attacks.base import Attack, Problem
 from sklearn_acs.attacks.pgd import PGD
 

@@ -12,14 +12,15 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
+from sklearn_acs._compat import Interval, StrOptions
 from sklearn_acs.attacks.balls import gaussian
-from sklearn_acs.attacks.base import Attack, AttackLoss, Clip, Problem, frozen, margin_loss
+from sklearn_acs.attacks.base import Attack, AttackLoss, Problem, frozen, margin_loss
 from sklearn_acs.attacks.features import Features, Look, looking
 from sklearn_acs.attacks.lpips_networks import LPIPS_NETWORKS, check_weights, lpips_network
 from sklearn_acs.attacks.perceptual_ball import PROJECTIONS, PerceptualBall
+from sklearn_acs.data.formats import Clip
 
 NOISE = 0.01
 """Standard deviation of the start, in units of `scale`."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sklearn_acs.attacks.base import Clip
 from sklearn_acs.attacks.features import Features
+from sklearn_acs.data.formats import Clip
 
 NEWTON_STEPS = 10
 HALVINGS = 10

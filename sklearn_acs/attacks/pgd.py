@@ -6,11 +6,12 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
+from sklearn_acs._compat import Interval, StrOptions
 from sklearn_acs.attacks.balls import BALLS, Ball
-from sklearn_acs.attacks.base import Attack, Clip, Problem
+from sklearn_acs.attacks.base import Attack, Problem
+from sklearn_acs.data.formats import Clip
 
 
 class PGD(Attack):

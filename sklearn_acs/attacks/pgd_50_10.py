@@ -3,9 +3,9 @@
 from typing import ClassVar
 
 from numpy.typing import ArrayLike
-from sklearn.utils._param_validation import StrOptions
 from torch import Tensor
 
+from sklearn_acs._compat import StrOptions
 from sklearn_acs.attacks.pgd import PGD
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sklearn_acs.attacks.base import Clip
 from sklearn_acs.attacks.transform import SmoothTransformAttack, Transform
+from sklearn_acs.data.formats import Clip
 
 
 class StAdv(SmoothTransformAttack):

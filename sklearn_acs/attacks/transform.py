@@ -6,10 +6,11 @@ from numbers import Integral, Real
 from typing import ClassVar
 
 import torch
-from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 
-from sklearn_acs.attacks.base import Attack, Clip, Problem, margin_loss
+from sklearn_acs._compat import Interval
+from sklearn_acs.attacks.base import Attack, Problem, margin_loss
+from sklearn_acs.data.formats import Clip
 
 Transform = Callable[[Tensor], Tensor]
 """From parameters, one set a sample, to the batch's transformed images."""

@@ -14,13 +14,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sklearn_acs.attacks import PGD, Attack, AutoAttack
-from sklearn_acs.attacks.base import Clip
+from sklearn_acs.data.formats import Clip, dataset_sample
 from sklearn_acs.evaluation.masking import find_masking
 from sklearn_acs.evaluation.result import BROKEN, NORMS, WITHSTOOD, Evaluation
 from sklearn_acs.evaluation.state import State, fingerprint
 from sklearn_acs.evaluation.subject import Subject, choice
 from sklearn_acs.evaluation.suites import make_attacks
-from sklearn_acs.inputs import dataset_sample
 
 Attacks = str | Attack | Sequence[str | Attack] | Mapping[str, str | Attack]
 """A suite, an attack, or several of them."""

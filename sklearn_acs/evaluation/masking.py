@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from sklearn_acs.attacks import FGSM, PGD
 from sklearn_acs.attacks.balls import gaussian
-from sklearn_acs.attacks.base import Clip, cross_entropy, frozen
+from sklearn_acs.attacks.base import cross_entropy, frozen
+from sklearn_acs.data.formats import Clip
 from sklearn_acs.evaluation.subject import Subject, choice
 
 SAMPLES = 500

@@ -6,7 +6,7 @@ from html import escape
 import numpy as np
 
 from sklearn_acs.evaluation.masking import MaskingCheck
-from sklearn_acs.tables import Table
+from sklearn_acs.table import Table
 
 NORMS = ("linf", "l2", "l1")
 

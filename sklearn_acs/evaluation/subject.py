@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from sklearn_acs.attacks import Attack
-from sklearn_acs.attacks.base import Clip, frozen
-from sklearn_acs.inputs import (
+from sklearn_acs.attacks.base import frozen
+from sklearn_acs.data.batches import ArrayData, StreamedData
+from sklearn_acs.data.formats import (
+    Clip,
     InputFormat,
     Samples,
     check_labels,
@@ -26,7 +28,6 @@ from sklearn_acs.inputs import (
     read_samples,
 )
 from sklearn_acs.prediction import PredictionMixin, settle_attack
-from sklearn_acs.training.batches import ArrayData, StreamedData
 
 CUT = "The logits cannot be differentiated by the input: attacks by gradients find nothing."
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sklearn_acs.attacks import ATTACKS, Attack
-from sklearn_acs.parts import make_part
+from sklearn_acs.params import make_part
 
 AttackSpec = tuple[str, dict[str, Any]]
 """A name in `ATTACKS`, and the parameters that differ from its defaults."""

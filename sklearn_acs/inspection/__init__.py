@@ -1,12 +1,12 @@
 """Pictures of training and robustness, in the form of scikit-learn's displays, and a report of one page."""
 
-from sklearn_acs.inspection.coreset import CoresetDisplay
-from sklearn_acs.inspection.cost import CostDisplay
-from sklearn_acs.inspection.dynamics import DynamicsDisplay
-from sklearn_acs.inspection.perturbation import PerturbationDisplay
+from sklearn_acs.inspection.coreset_display import CoresetDisplay
+from sklearn_acs.inspection.cost_display import CostDisplay
+from sklearn_acs.inspection.dynamics_display import DynamicsDisplay
+from sklearn_acs.inspection.perturbation_display import PerturbationDisplay
 from sklearn_acs.inspection.report import make_robustness_report
-from sklearn_acs.inspection.robustness_curve import RobustnessCurveDisplay
-from sklearn_acs.inspection.tradeoff import TradeoffDisplay
+from sklearn_acs.inspection.robustness_curve_display import RobustnessCurveDisplay
+from sklearn_acs.inspection.tradeoff_display import TradeoffDisplay
 
 __all__ = [
     "CoresetDisplay",

@@ -22,12 +22,12 @@ from sklearn_acs.evaluation import Evaluation, evaluate
 from sklearn_acs.evaluation.evaluating import Attacks
 from sklearn_acs.inspection._axes import pyplot
 from sklearn_acs.inspection._estimators import fitted
-from sklearn_acs.inspection.coreset import CoresetDisplay
-from sklearn_acs.inspection.cost import CostDisplay
-from sklearn_acs.inspection.dynamics import DynamicsDisplay
-from sklearn_acs.inspection.perturbation import PerturbationDisplay
-from sklearn_acs.inspection.robustness_curve import RobustnessCurveDisplay
-from sklearn_acs.tables import Table
+from sklearn_acs.inspection.coreset_display import CoresetDisplay
+from sklearn_acs.inspection.cost_display import CostDisplay
+from sklearn_acs.inspection.dynamics_display import DynamicsDisplay
+from sklearn_acs.inspection.perturbation_display import PerturbationDisplay
+from sklearn_acs.inspection.robustness_curve_display import RobustnessCurveDisplay
+from sklearn_acs.table import Table
 
 CURVE_SAMPLES = 500
 """Samples that the curve over radii is drawn from, at most."""

@@ -6,12 +6,13 @@ from typing import ClassVar
 
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sklearn_acs._compat import Interval
 from sklearn_acs.attacks import PGD, Attack
-from sklearn_acs.attacks.base import Clip, cross_entropy
+from sklearn_acs.attacks.base import cross_entropy
+from sklearn_acs.data.formats import Clip
 
 CLEAN, ADVERSARIAL = "clean", "adversarial"
 

@@ -4,12 +4,13 @@ from numbers import Real
 from typing import ClassVar
 
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from sklearn_acs._compat import Interval, StrOptions
 from sklearn_acs.attacks import FGSM, NFGSM, PGD, Attack
-from sklearn_acs.attacks.base import Clip, cross_entropy
+from sklearn_acs.attacks.base import cross_entropy
+from sklearn_acs.data.formats import Clip
 from sklearn_acs.objectives.adversarial import Adversarial
 
 

@@ -4,9 +4,9 @@ from numbers import Real
 from typing import ClassVar
 
 import torch
-from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
+from sklearn_acs._compat import Interval
 from sklearn_acs.attacks.base import Attack
 from sklearn_acs.objectives.base import ADVERSARIAL, CLEAN, Logits, Objective
 

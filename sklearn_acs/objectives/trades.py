@@ -3,9 +3,9 @@
 from numbers import Real
 from typing import ClassVar
 
-from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
+from sklearn_acs._compat import Interval, StrOptions
 from sklearn_acs.attacks.base import Attack
 from sklearn_acs.objectives.base import ADVERSARIAL, CLEAN, CrossEntropyObjective, Logits
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sklearn_acs.tables import Table
+from sklearn_acs.table import Table
 
 
 class Part(NamedTuple):

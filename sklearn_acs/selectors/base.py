@@ -7,17 +7,17 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
-from sklearn.utils import Tags, _safe_indexing, check_consistent_length, check_random_state
-from sklearn.utils._param_validation import Interval, RealNotInt
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import Tags, check_consistent_length, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import Tensor
 
+from sklearn_acs._compat import Interval, RealNotInt, fit_context, safe_indexing
 from sklearn_acs.gradients import LastLayerGradients, as_gradients
 from sklearn_acs.selectors._classes import Solved, Task, solve_on_cpu
 from sklearn_acs.selectors._coreset import Coreset, Part
-from sklearn_acs.tables import Table
+from sklearn_acs.table import Table
 
 
 class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -80,7 +80,7 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """Choose k of the gradients, which are those of the samples `rows`, in float32 or float64."""
         raise NotImplementedError
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, G: Any, y: Any = None) -> Self:
         """Choose the coreset.
 
@@ -302,4 +302,4 @@ def _take(array: Any, indices: np.ndarray) -> Any:
         return array.take(indices)
     if isinstance(array, Tensor):
         return array[torch.from_numpy(indices).to(array.device)]
-    return _safe_indexing(array, indices)
+    return safe_indexing(array, indices)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
+from sklearn_acs._compat import Interval, StrOptions
 from sklearn_acs.gradients import LastLayerGradients
 from sklearn_acs.selectors._classes import Solved, Task, fits, n_threads, on_gpu, solve_in_batches, solve_on_cpu
 from sklearn_acs.selectors._coreset import Coreset

@@ -7,9 +7,8 @@ from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import _fit_context
-from sklearn.utils._param_validation import Interval, StrOptions
 
+from sklearn_acs._compat import Interval, StrOptions, fit_context
 from sklearn_acs.gradients import DenseGradients, LastLayerGradients, as_gradients
 from sklearn_acs.selectors._classes import Solved, Task, on_gpu, solve_in_batches, solve_on_cpu
 from sklearn_acs.selectors._coreset import Coreset
@@ -160,7 +159,7 @@ class Glister(BaseSelector):
         self.per_class = per_class
         self.n_jobs = n_jobs
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, G: Any, y: Any = None, validation: Any = None) -> Self:
         """Choose the coreset.
 

@@ -5,8 +5,8 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
 
+from sklearn_acs._compat import Interval, StrOptions
 from sklearn_acs.gradients import LastLayerGradients
 from sklearn_acs.selectors._classes import Solved, Task, on_gpu, solve_in_batches
 from sklearn_acs.selectors._coreset import Coreset

@@ -6,11 +6,10 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.base import _fit_context
 from sklearn.utils import assert_all_finite
-from sklearn.utils._param_validation import StrOptions
 from torch import Tensor
 
+from sklearn_acs._compat import StrOptions, fit_context
 from sklearn_acs.gradients import LastLayerGradients
 from sklearn_acs.selectors._classes import where_float64_is
 from sklearn_acs.selectors._coreset import Coreset
@@ -130,7 +129,7 @@ class ScoreSelector(BaseSelector):
             return ()
         return ("gradients",) if self.scores == "gradient_norm" else (self.scores,)
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, G: Any, y: Any = None, scores: Any = None) -> Self:
         """Choose the coreset.
 

@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import Interval
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from sklearn_acs._compat import Interval
 
 __all__ = ["AVERAGES", "EMA", "WeightAverage"]
 

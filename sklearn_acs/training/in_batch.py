@@ -6,13 +6,13 @@ from typing import Any, ClassVar
 
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import Interval, StrOptions
 from skorch.callbacks import Callback
 from torch import Tensor
 
+from sklearn_acs._compat import Interval, StrOptions
 from sklearn_acs.attacks.base import cross_entropy, frozen
+from sklearn_acs.data.batches import Batch
 from sklearn_acs.objectives import ADVERSARIAL, CLEAN
-from sklearn_acs.training.batches import Batch
 
 __all__ = ["InBatchSelection"]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sklearn_acs.attacks import PGD
 from sklearn_acs.attacks.balls import Ball
-from sklearn_acs.training.batches import Batch
+from sklearn_acs.data.batches import Batch
 
 LEVELS = 127
 """Positive steps of 8 bits."""

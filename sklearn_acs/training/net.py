@@ -15,16 +15,16 @@ from torch.optim import LBFGS, Optimizer
 from torch.utils.data import Dataset
 
 from sklearn_acs.attacks import Attack
-from sklearn_acs.attacks.base import Clip
+from sklearn_acs.data.batches import Batch, Batches
+from sklearn_acs.data.formats import Clip
 from sklearn_acs.objectives import ADVERSARIAL, CLEAN
 from sklearn_acs.training.adversary import Adversary
 from sklearn_acs.training.averaging import EMA, WeightAverage
-from sklearn_acs.training.batches import Batch, Batches
 from sklearn_acs.training.cost import CostMeter, StepClock
-from sklearn_acs.training.factors import FactorRecorder
-from sklearn_acs.training.optimization import LrFactor
 from sklearn_acs.training.precision import find_precision, set_precision, uncompiled
 from sklearn_acs.training.progress import Progress
+from sklearn_acs.training.rate import LrFactor
+from sklearn_acs.training.recorder import FactorRecorder
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import pytest
 
 from sklearn_acs import CostDisplay
-from sklearn_acs.inspection.cost import _short
+from sklearn_acs.inspection.cost_display import _short
 from sklearn_acs.training.cost import Cost, PhaseCost
 
 

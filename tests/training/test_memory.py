@@ -12,8 +12,8 @@ from torch.utils.data import TensorDataset
 
 from sklearn_acs import PGD, BulletTrain, RobustClassifier, robust_accuracy
 from sklearn_acs.attacks.balls import BALLS
-from sklearn_acs.training.augment import AUGMENTS
-from sklearn_acs.training.batches import Batch
+from sklearn_acs.data.augment import AUGMENTS
+from sklearn_acs.data.batches import Batch
 from sklearn_acs.training.memory import LEVELS, PerturbationMemory
 
 X = (load_digits(n_class=4).images / 16).astype(np.float32)[:240]

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from sklearn_acs import PGD, FastAT, RobustClassifier, evaluate
 from sklearn_acs.attacks.base import frozen
+from sklearn_acs.data.batches import ArrayData, Batches
 from sklearn_acs.models import build_model, last_linear
-from sklearn_acs.training.batches import ArrayData, Batches
 from sklearn_acs.training.net import find_device
 from sklearn_acs.training.precision import Forward, compile_forward, find_precision, set_precision
 

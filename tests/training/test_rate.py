@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import LambdaLR
 
-from sklearn_acs.training.optimization import LR_SCHEDULES, OPTIMIZERS, LrFactor
+from sklearn_acs.training.rate import LR_SCHEDULES, OPTIMIZERS, LrFactor
 
 EPS = 1e-9
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from sklearn_acs.attacks import PGD
 from sklearn_acs.attacks.base import frozen
 from sklearn_acs.attacks.judging import robust_correct
+from sklearn_acs.callbacks.guard import GuardPGD
 from sklearn_acs.objectives import ADVERSARIAL
-from sklearn_acs.training.guard import GuardPGD
 from sklearn_acs.training.net import AdversarialNet
 
 

@@ -8,7 +8,7 @@ from sklearn.datasets import load_iris
 from torch import nn
 
 from sklearn_acs import PGD, RobustnessCurveDisplay, StAdv, evaluate
-from sklearn_acs.inspection.robustness_curve import _scaled
+from sklearn_acs.inspection.robustness_curve_display import _scaled
 
 
 def linear():

@@ -48,7 +48,7 @@ def load_cifar10(root: str | Path, *, train: bool = True, download: bool = False
 
     Examples
     --------
-    >>> from sklearn_acs.datasets import load_cifar10
+    >>> from sklearn_acs.data import load_cifar10
     >>> X, y = load_cifar10("data", download=True)  # doctest: +SKIP
     """
     from torchvision.datasets import CIFAR10
@@ -226,7 +226,7 @@ def imagenet_subset(
 
     Examples
     --------
-    >>> from sklearn_acs.datasets import imagenet_subset
+    >>> from sklearn_acs.data import imagenet_subset
     >>> dogs_and_cats = imagenet_subset("imagenet", ["n02084071", "n02121808"])  # doctest: +SKIP
     """
     folder = Path(root) / split

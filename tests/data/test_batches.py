@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from sklearn_acs.training.batches import ArrayData, Batches, StreamedData, batch_count, to_float
+from sklearn_acs.data.batches import ArrayData, Batches, StreamedData, batch_count, to_float
 
 CPU = torch.device("cpu")
 N = 23

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from sklearn_acs.training.augment import Augmentation, View
+from sklearn_acs.data.augment import Augmentation, View
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 """``augment(x, generator) -> x``: a random change of a whole batch, on its device."""

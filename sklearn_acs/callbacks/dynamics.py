@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sklearn_acs.attacks import PGD, Attack
 from sklearn_acs.attacks.base import frozen
-from sklearn_acs.tables import Table
+from sklearn_acs.table import Table
 from sklearn_acs.training.net import AdversarialNet
 
 __all__ = ["Dynamics"]

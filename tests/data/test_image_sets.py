@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.io import savemat
 from torch.utils.data import DataLoader
 
-from sklearn_acs.datasets import (
+from sklearn_acs.data import (
     imagenet_subset,
     load_cifar10,
     load_cifar100,

@@ -14,6 +14,7 @@ from skorch.callbacks import Callback
 from torch import Tensor, nn
 
 from sklearn_acs.attacks.base import cross_entropy, frozen
+from sklearn_acs.data.batches import Batches
 from sklearn_acs.gradients import DenseGradients, LastLayerGradients, batch_factors, exact_sum
 from sklearn_acs.models import last_linear
 from sklearn_acs.objectives import ADVERSARIAL, CLEAN
@@ -21,9 +22,8 @@ from sklearn_acs.objectives.base import Logits
 from sklearn_acs.selectors import BaseSelector, Coreset, Part
 from sklearn_acs.selectors.base import relative_error
 from sklearn_acs.training.adversary import Adversary
-from sklearn_acs.training.batches import Batches
-from sklearn_acs.training.factors import FactorRecorder
 from sklearn_acs.training.net import AdversarialNet
+from sklearn_acs.training.recorder import FactorRecorder
 from sklearn_acs.training.schedule import CoresetSchedule
 from sklearn_acs.training.scores import sample_scores
 

@@ -7,7 +7,7 @@ from sklearn.base import BaseEstimator
 from sklearn.preprocessing import StandardScaler
 from torch.utils.data import Dataset, TensorDataset
 
-from sklearn_acs.inputs import (
+from sklearn_acs.data.formats import (
     SAMPLES_FOR_STATISTICS,
     InputFormat,
     check_labels,

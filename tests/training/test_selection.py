@@ -9,10 +9,10 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 from sklearn_acs import CRAIG, PGD, GradMatch, RandomSelector, RobustClassifier, ScoreSelector
+from sklearn_acs.data.batches import Batches
 from sklearn_acs.gradients import DenseGradients, LastLayerGradients, batch_factors
-from sklearn_acs.training.batches import Batches
-from sklearn_acs.training.coreset import choose, coreset_size, last_layer_gradients
 from sklearn_acs.training.scores import sample_scores
+from sklearn_acs.training.selection import choose, coreset_size, last_layer_gradients
 
 X = (load_digits(n_class=3).images / 16).astype(np.float32)[:90]
 y = load_digits(n_class=3).target[:90]

@@ -12,9 +12,9 @@ from torch.func import functional_call, grad, vmap
 from torch.utils.data import TensorDataset
 
 from sklearn_acs import PGD, Glister, RobustClassifier
+from sklearn_acs.data.holdout import hold_out
 from sklearn_acs.gradients import LastLayerGradients
-from sklearn_acs.training.coreset import choose, validation_gradients
-from sklearn_acs.training.validation import hold_out
+from sklearn_acs.training.selection import choose, validation_gradients
 
 X = (load_digits(n_class=3).images / 16).astype(np.float32)[:90]
 y = load_digits(n_class=3).target[:90]

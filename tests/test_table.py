@@ -6,7 +6,7 @@ import torch
 from sklearn.exceptions import NotFittedError
 
 from sklearn_acs.selectors import GradMatch, RandomSelector
-from sklearn_acs.tables import Table
+from sklearn_acs.table import Table
 
 
 @pytest.fixture

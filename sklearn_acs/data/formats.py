@@ -16,8 +16,10 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from sklearn_acs.attacks.base import Clip
-from sklearn_acs.training.batches import ArrayData, StreamedData
+from sklearn_acs.data.batches import ArrayData, StreamedData
+
+Clip = tuple[float, float] | None
+"""Smallest and largest value an input may have; None where there is no such box."""
 
 CHANNELS = (1, 3, 4)
 """Channel counts by which the last axis of (n, H, W, C) images is recognised."""

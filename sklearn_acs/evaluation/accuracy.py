@@ -9,11 +9,10 @@ from sklearn.pipeline import Pipeline
 from torch import Tensor, nn
 
 from sklearn_acs.attacks import ATTACKS, Attack
-from sklearn_acs.attacks.base import Clip
 from sklearn_acs.attacks.judging import robust_correct
-from sklearn_acs.inputs import InputFormat, check_labels, check_range, image_tensor
-from sklearn_acs.parts import make_part
-from sklearn_acs.training.batches import ArrayData
+from sklearn_acs.data.batches import ArrayData
+from sklearn_acs.data.formats import Clip, InputFormat, check_labels, check_range, image_tensor
+from sklearn_acs.params import make_part
 
 
 class RobustModel(Protocol):

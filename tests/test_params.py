@@ -8,7 +8,7 @@ from sklearn.model_selection import ParameterGrid
 
 from sklearn_acs.attacks import ATTACKS, FGSM, PGD
 from sklearn_acs.objectives import OBJECTIVES, TRADES
-from sklearn_acs.parts import RoutedParamsMixin, make_part
+from sklearn_acs.params import RoutedParamsMixin, make_part
 
 KNOWN = re.escape(repr(sorted(ATTACKS)))
 

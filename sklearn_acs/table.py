@@ -20,7 +20,7 @@ class Table:
 
     Examples
     --------
-    >>> from sklearn_acs.tables import Table
+    >>> from sklearn_acs.table import Table
     >>> print(Table(["class", "error"], [["cat", 0.01234], ["dog", None]]))
     class   error
     cat    0.0123

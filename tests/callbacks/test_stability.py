@@ -13,7 +13,7 @@ from skorch.callbacks import Callback
 from torch.utils.data import TensorDataset
 
 from sklearn_acs import PGD, RobustClassifier, ScoreSelector, StabilityTracker
-from sklearn_acs.training.stability import smallest_adversarial
+from sklearn_acs.callbacks.stability import smallest_adversarial
 
 X = (load_digits(n_class=4).images / 16).astype(np.float32)[:80]
 y = load_digits(n_class=4).target[:80]

@@ -10,7 +10,7 @@ from skorch.callbacks import Callback
 from torch import Tensor, nn
 
 from sklearn_acs.attacks.base import frozen
-from sklearn_acs.training.batches import Batch
+from sklearn_acs.data.batches import Batch
 from sklearn_acs.training.net import AdversarialNet
 
 

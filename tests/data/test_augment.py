@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_acs.training.augment import AUGMENTS, PADDING
+from sklearn_acs.data.augment import AUGMENTS, PADDING
 
 crop, flip, crop_flip, cutout = (AUGMENTS[name] for name in ("crop", "flip", "crop-flip", "cutout"))
 

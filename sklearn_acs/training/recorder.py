@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from sklearn_acs.data.batches import Batch
 from sklearn_acs.gradients import LastLayerGradients
-from sklearn_acs.training.batches import Batch
 
 
 class FactorRecorder:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sklearn_acs.attacks import Attack
-from sklearn_acs.inputs import InputFormat
+from sklearn_acs.data.formats import InputFormat
 from sklearn_acs.inspection._axes import cut, inches, plain, pyplot
 from sklearn_acs.inspection._estimators import fitted
 

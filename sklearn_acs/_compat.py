@@ -1,0 +1,8 @@
+"""scikit-learn's private names that this library uses, all imported here: what to look at when scikit-learn changes."""
+
+from sklearn.base import _fit_context as fit_context
+from sklearn.utils import _safe_indexing as safe_indexing
+from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
+from sklearn.utils.validation import _check_sample_weight as check_sample_weight
+
+__all__ = ["Interval", "RealNotInt", "StrOptions", "check_sample_weight", "fit_context", "safe_indexing"]
