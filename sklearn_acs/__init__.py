@@ -19,8 +19,7 @@ from sklearn_acs.callbacks.dynamics import Dynamics
 from sklearn_acs.callbacks.guard import CollapseGuard
 from sklearn_acs.callbacks.stability import StabilityTracker
 from sklearn_acs.classifier import RobustClassifier
-from sklearn_acs.evaluation import Evaluation, evaluate
-from sklearn_acs.evaluation.accuracy import robust_accuracy, robust_scorer
+from sklearn_acs.evaluation import Evaluation, evaluate, robust_accuracy, robust_scorer
 from sklearn_acs.gradients import LastLayerGradients
 from sklearn_acs.inspection import (
     CoresetDisplay,

@@ -4,5 +4,14 @@ from sklearn.base import _fit_context as fit_context
 from sklearn.utils import _safe_indexing as safe_indexing
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
+from sklearn.utils.validation import _get_feature_names as feature_names
 
-__all__ = ["Interval", "RealNotInt", "StrOptions", "check_sample_weight", "fit_context", "safe_indexing"]
+__all__ = [
+    "Interval",
+    "RealNotInt",
+    "StrOptions",
+    "check_sample_weight",
+    "feature_names",
+    "fit_context",
+    "safe_indexing",
+]

@@ -2,38 +2,44 @@
 
 from collections.abc import Callable
 from numbers import Integral, Real
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.data import Dataset
 
 from sklearn_acs._compat import Interval, StrOptions
 from sklearn_acs.attacks import ATTACKS, Attack
 from sklearn_acs.data.augment import AUGMENTS
 from sklearn_acs.data.batches import Augment
 from sklearn_acs.data.formats import Clip
-from sklearn_acs.fitting import Course, FittingMixin
+from sklearn_acs.data.labels import dataset_labels
+from sklearn_acs.data.training_data import TrainingData
+from sklearn_acs.model import FittedModel
 from sklearn_acs.models import MODELS
 from sklearn_acs.objectives import OBJECTIVES, Objective
-from sklearn_acs.prediction import PredictionMixin
+from sklearn_acs.params import RoutedParamsMixin
+from sklearn_acs.plan import Plan
 from sklearn_acs.selectors import SELECTORS
 from sklearn_acs.selectors.base import BaseSelector
 from sklearn_acs.table import Table
 from sklearn_acs.training.averaging import AVERAGES, EMA
+from sklearn_acs.training.cost import CostMeter
 from sklearn_acs.training.in_batch import InBatchSelection
 from sklearn_acs.training.precision import PRECISIONS
 from sklearn_acs.training.rate import LR_SCHEDULES, OPTIMIZERS, LrSchedule
-from sklearn_acs.training.schedule import CoresetSchedule
+from sklearn_acs.training.seeds import LocalRandomness
 from sklearn_acs.training.selection import GRADIENTS_FROM, SELECT_BY
+from sklearn_acs.training.training import Training
 
 
-class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
+class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
     """A classifier that withstands small perturbations of its inputs, trained adversarially on coresets.
 
     Adversarial training attacks every sample in every epoch. Here the first epochs do so, and the others attack and
@@ -152,6 +158,12 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         With `early_stopping`, the epoch whose weights are kept, counted from 1; else None.
     best_validation_score_ : float or None
         Accuracy of the held-out samples after that epoch.
+    stop_reason_ : str or None
+        Why the last fit ended before its last epoch; None where it did not.
+    interrupted_ : bool
+        Whether a Ctrl-C ended it.
+    model_ : FittedModel
+        The network with what must be known to use it: how inputs look, their box, the classes, the scale.
     schedule_ : CoresetSchedule
         The plan of the last fit; ``schedule_.expected_speedup()``.
     history_ : skorch.history.History
@@ -178,7 +190,10 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
        a batch shares one weight.
     2. Attacks and selections run in eval mode: BatchNorm's statistics come from training alone, and a sample's
        gradient does not depend on the others in its batch.
-    3. KeyboardInterrupt ends a fit early, as in skorch, and leaves a usable classifier.
+    3. A fit that fails, or that is interrupted by Ctrl-C, before its first epoch is over leaves the classifier as it
+       was. After that it leaves a usable one: the fitted attributes tell of the epochs that are over. An interrupt then
+       sets `interrupted_`, warns, and is raised again. A callback that raises KeyboardInterrupt itself, as skorch's
+       EarlyStopping does, ends the training, and `fit` returns as usual.
     4. `early_stopping` attacks the held-out samples with 5 steps of PGD where training is in the ball of a norm, one
        step or ten, and with ``attack_.for_evaluation()`` otherwise. Training is the same bits as without the
        measurements; they count as "checks" in `cost_`, and in the history's seconds. An error or an interrupt also
@@ -327,13 +342,14 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         ValueError
             A parameter or the data cannot be used; said before any work.
         FloatingPointError
-            The loss or a weight became NaN or infinite. `net_` keeps the last finite weights, with `early_stopping`
-            the best ones.
+            The loss or a weight became NaN or infinite. After an epoch or more, `net_` has the weights from before
+            the epoch that diverged, with `early_stopping` the best ones.
+        KeyboardInterrupt
+            The user's Ctrl-C; see note 3.
         """
-        frac = 1.0 if self.selector is None else self.coreset_frac
-        schedule = CoresetSchedule(self.max_epochs, frac, self.select_every, self.warmup_frac)
-        continues = self.warm_start and hasattr(self, "net_")
-        return self._train(X, y, sample_weight, Course(schedule, self.lr_schedule, continues))
+        return self._train(
+            X, y, sample_weight, before=self.net_.training_ if self.warm_start and hasattr(self, "net_") else None
+        )
 
     def partial_fit(
         self, X: Any, y: Any = None, classes: ArrayLike | None = None, sample_weight: ArrayLike | None = None
@@ -359,9 +375,178 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         """
         if self.early_stopping:
             raise ValueError("early_stopping=True is for fit; partial_fit trains one epoch, so set it to False")
-        schedule = CoresetSchedule(max_epochs=1, coreset_frac=1.0)
-        course = Course(schedule, "constant", continues=hasattr(self, "net_"), one_pass=True, classes=classes)
-        return self._train(X, y, sample_weight, course)
+        before = self.net_.training_ if hasattr(self, "net_") else None
+        return self._train(X, y, sample_weight, before=before, one_pass=True, classes=classes)
+
+    def _train(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: ArrayLike | None,
+        *,
+        before: Training | None,
+        one_pass: bool = False,
+        classes: ArrayLike | None = None,
+    ) -> Self:
+        """Plan, read, train; attributes are assigned once an epoch is over, and then however the training ended."""
+        meter = CostMeter()
+        self._validate_params()
+        self._check_routed()
+        plan = Plan.of(self.get_params(deep=False), one_pass=one_pass, before=before)
+        randomness = LocalRandomness(plan.seeds.model, plan.device)
+        with torch.inference_mode(False), torch.enable_grad():
+            with randomness:  # a Dataset may draw from torch's global generators
+                like = None if before is None else self._format
+                data = TrainingData.read(X, y, sample_weight, clip=self.clip, classes=classes, like=like)
+            plan = plan.settled(data.format)
+            training = plan.training(data, before, randomness, meter)
+        try:
+            training.run()
+        except BaseException:
+            if training.epoch:
+                self._assign(plan, training, data)
+            raise
+        self._assign(plan, training, data)
+        return self
+
+    def _assign(self, plan: Plan, training: Training, data: TrainingData) -> None:
+        """Set the fitted attributes."""
+        self._format = data.format
+        self.classes_, self.clip_, self.input_format_ = data.format.classes, data.format.clip, data.format.inputs
+        if self.input_format_.is_table:
+            self.n_features_in_ = self.input_format_.given_shape[0]
+            if self.input_format_.feature_names is not None:
+                self.feature_names_in_ = self.input_format_.feature_names
+        self.net_, self.attack_, self.schedule_ = training.net, plan.attack, plan.schedule
+        self.history_, self.cost_ = training.net.history, training.cost
+        self.coresets_ = training.coresets
+        self.coreset_ = next(reversed(self.coresets_.values()), None)
+        best = training.best
+        self.best_epoch_, self.best_validation_score_ = (None, None) if best is None else (best.epoch, best.score)
+        self.interrupted_, self.stop_reason_ = training.interrupted, training.stop_reason
+
+    @property
+    def model_(self) -> FittedModel:
+        """The trained network, and what must be known to use it."""
+        check_is_fitted(self)
+        seed, options = self.net_.training_.seeds.evaluation, self._routed("iterator_valid")
+        return FittedModel(self.net_.module_, self._format, seed, options, type(self).__name__)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict a label for each sample.
+
+        Parameters
+        ----------
+        X : array-like, DataFrame, Tensor or torch Dataset
+            As in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Labels as in the `y` of `fit`.
+        """
+        codes = self.model_.logits(X).argmax(1).numpy()
+        return self.classes_[codes]
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Predict the probability of each class.
+
+        Parameters
+        ----------
+        X : array-like, DataFrame, Tensor or torch Dataset
+            As in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes)
+            In the order of `classes_`.
+        """
+        return self.model_.logits(X).softmax(1).numpy()
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Compute logits, or their difference for two classes.
+
+        Parameters
+        ----------
+        X : array-like, DataFrame, Tensor or torch Dataset
+            As in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes), or (n,) for two classes
+            In the order of `classes_`; with two, positive values speak for the second.
+        """
+        logits = self.model_.logits(X).numpy()
+        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+
+    def score(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
+        """Compute the clean accuracy.
+
+        Parameters
+        ----------
+        X : array-like, DataFrame, Tensor or torch Dataset
+            As in `fit`.
+        y : array-like of shape (n,) or None
+            True labels; None for a Dataset.
+        sample_weight : array-like of shape (n,) or None, default=None
+            Weights of the samples in the mean.
+
+        Returns
+        -------
+        float
+            Share of samples predicted rightly.
+        """
+        labels = dataset_labels(X) if y is None and isinstance(X, Dataset) else y
+        return super().score(X, labels.cpu() if isinstance(labels, Tensor) else labels, sample_weight)
+
+    def robust_score(
+        self,
+        X: Any,
+        y: Any = None,
+        attack: Attack | str | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> float:
+        """Compute the accuracy under attack: the share of samples predicted rightly as they are and after the attack.
+
+        Parameters
+        ----------
+        X : array-like, DataFrame, Tensor or torch Dataset
+            As in `fit`.
+        y : array-like of shape (n,) or None
+            True labels; None for a Dataset. A label that is none of `classes_` counts as wrong, with a warning.
+        attack : Attack, str or None, default=None
+            The attack, raising its own loss, cross-entropy for most. None is that trained against. Where that saves
+            steps in training alone, or one given remembers perturbations, it is its ``for_evaluation()``.
+        sample_weight : array-like of shape (n,) or None, default=None
+            Weights of the samples in the mean.
+
+        Returns
+        -------
+        float
+            At most `score`.
+        """
+        correct = self.model_.judge(X, y, self.attack_.for_evaluation() if attack is None else attack).numpy()
+        return float(np.average(correct, weights=cast(Any, sample_weight)))
+
+    def perturb(self, X: Any, y: Any = None, attack: Attack | str | None = None) -> Any:
+        """Make adversarial examples for this classifier.
+
+        Parameters
+        ----------
+        X : array-like, DataFrame, Tensor or torch Dataset
+            As in `fit`.
+        y : array-like of shape (n,) or None
+            True labels, all of them among `classes_`; None for a Dataset.
+        attack : Attack, str or None, default=None
+            The attack, as in `robust_score`.
+
+        Returns
+        -------
+        ndarray or Tensor of the shape of `X`, float32
+            A tensor for a tensor. For uint8 images the values are in [0, 1].
+        """
+        x_adv = self.model_.perturb(X, y, self.attack_.for_evaluation() if attack is None else attack)
+        return x_adv.to(X.device) if isinstance(X, Tensor) else x_adv.cpu().numpy()
 
     def selection_report(self) -> Table:
         """Tell what each selection of the last fit chose, with how much error, and why its algorithm stopped.
@@ -375,7 +560,7 @@ class RobustClassifier(FittingMixin, PredictionMixin, BaseEstimator):
         check_is_fitted(self)
         rows = []
         for epoch, coreset in self.coresets_.items():
-            n_samples = sum(part.n_samples for part in coreset.parts)
+            n_samples = sum(part.n_samples for part in coreset.classes)
             shape = [n_samples, len(coreset.indices), coreset.n_matched]
             rows.append([epoch, *shape, float(coreset.weights.sum()), coreset.error, coreset.stop_reason])
         return Table(["epoch", "samples", "selected", "matched", "weight", "error", "why it stopped"], rows)

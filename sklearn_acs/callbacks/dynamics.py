@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from sklearn.base import clone
 from skorch.callbacks import Callback
-from torch import Tensor
 
 from sklearn_acs.attacks import PGD, Attack
-from sklearn_acs.attacks.base import frozen
+from sklearn_acs.attacks.judging import correct
 from sklearn_acs.table import Table
 from sklearn_acs.training.net import AdversarialNet
+from sklearn_acs.training.training import Training
 
 __all__ = ["Dynamics"]
 
@@ -77,37 +77,43 @@ class Dynamics(Callback):
             raise TypeError(f"attack of Dynamics must be an Attack or None; got {self.attack!r}")
         if self.n_samples is not None and not (isinstance(self.n_samples, Integral) and self.n_samples >= 1):
             raise ValueError(f"n_samples of Dynamics must be None or an int of 1 or more; got {self.n_samples!r}")
-        within = net.attack.for_evaluation()
+        training: Training = net.training_
+        within = training.attack.for_evaluation()
         self.attack_: Attack = clone(within if self.attack is None else self.attack)
-        if self.attack is None and isinstance(within, PGD):
-            self.attack_ = PGD(within.eps, steps=STEPS, norm=within.norm)
+        if self.attack is None and within.threat is not None:
+            self.attack_ = PGD(within.threat.eps, steps=STEPS, norm=within.threat.norm)
         elif self.attack is None and "steps" in within.get_params():
             self.attack_.set_params(steps=STEPS)
         self.attack_.validate()
-        n = len(net.run_.batches.data)
+        n = len(training.batches.data)
         self.rows_ = torch.linspace(0, n - 1, min(n, self.n_samples or n)).round().long()
         self.table_ = Table(["epoch", *COLUMNS], [])
 
     def on_epoch_end(self, net: AdversarialNet, **kwargs: Any) -> None:
         """Look at the samples and count."""
-        with net.run_.meter.aside("checks"):
-            outlier, boundary, robust = self._count(net)
+        training: Training = net.training_
+        with training.meter.aside("checks"):
+            outlier, boundary, robust = self._count(training)
         last = net.history[-1]
         for name, count in zip(COLUMNS, (outlier, boundary, robust), strict=False):
             net.history.record(name, count)
         taken = [last.get(name) for name in ("clean_taken", "adversarial_taken")]
         self.table_.rows.append([len(net.history), outlier, boundary, robust, *taken])
 
-    def _count(self, net: AdversarialNet) -> list[int]:
-        module = net.module_
-        counts: list[Tensor] = []
-        generator = torch.Generator(device=net.device).manual_seed(0)  # the same draws after every epoch
-        with frozen(module):
-            for x, y in net.run_.batches.aside(self.rows_):
-                with torch.no_grad():
-                    right = module(x).argmax(1) == y
-                x_adv = self.attack_.perturb(module, x[right], y[right], clip=net.clip, generator=generator)
-                with torch.no_grad():
-                    robust = (module(x_adv).argmax(1) == y[right]).sum()
-                counts.append(torch.stack([(~right).sum(), right.sum() - robust, robust]))
+    def _count(self, training: Training) -> list[int]:
+        module, counts = training.module, []
+        generator = torch.Generator(device=training.net.device).manual_seed(0)  # the same draws after every epoch
+        for x, y in training.batches.aside(self.rows_):
+            right = correct(module, x, y)
+            x_adv = self.attack_.perturb(module, x[right], y[right], clip=training.clip, generator=generator)
+            robust = correct(module, x_adv, y[right]).sum()
+            counts.append(torch.stack([(~right).sum(), right.sum() - robust, robust]))
         return torch.stack(counts).sum(0).tolist()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows of the table so far."""
+        return {"rows": list(self.table_.rows)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the table of another training."""
+        self.table_.rows = list(state["rows"])

@@ -12,19 +12,12 @@ from torch import Tensor
 from sklearn_acs.attacks import FGSM, PGD
 from sklearn_acs.attacks.judging import robust_correct
 from sklearn_acs.training.net import AdversarialNet
+from sklearn_acs.training.training import Training
 
 __all__ = ["CollapseGuard"]
 
 N_SAMPLES = 128
 """Samples that are looked at: a batch, as published."""
-
-
-class GuardPGD(PGD):
-    """The attack of the published guard: 5 steps of a quarter of eps."""
-
-    def default_step(self, eps: float | Tensor) -> float | Tensor:
-        """A quarter of `eps`, 2/255 for 8/255."""
-        return eps / 4
 
 
 class CollapseGuard(Callback):
@@ -34,8 +27,7 @@ class CollapseGuard(Callback):
     under one step goes on rising, and accuracy under PGD goes to 0. After every epoch this callback attacks some
     training samples with 5 steps of PGD, of the norm and radius trained against, and with one step. Where PGD finds
     their robust accuracy lower by more than `max_fall` than an epoch before, not counting what is lost under one step
-    too, it restores the weights, their average and the buffers from before that epoch, ends training as skorch's
-    EarlyStopping does, and warns.
+    too, it restores the weights, their average and the buffers from before that epoch, stops the training, and warns.
 
     Parameters
     ----------
@@ -65,8 +57,7 @@ class CollapseGuard(Callback):
     4. The first epoch of a `fit` is compared with none; that of a `partial_fit`, with the model as it was.
        A fall spread over several epochs passes.
     5. Training is the same bits with and without a guard that finds nothing.
-    6. Other callbacks are told of the collapsed epoch where they come before the guard in the list. FastAT's comes
-       last; it is ``dict(clf.net_.callbacks_)["collapse_guard"]``.
+    6. FastAT's comes last in the list; it is ``dict(clf.net_.callbacks_)["collapse_guard"]``.
 
     References
     ----------
@@ -90,62 +81,72 @@ class CollapseGuard(Callback):
         """Draw the samples, and look at a model that has been trained before."""
         if not (isinstance(self.max_fall, Real) and 0 < self.max_fall <= 1):
             raise ValueError(f"max_fall of CollapseGuard must be a number in (0, 1]; got {self.max_fall!r}")
-        within = net.attack.for_evaluation()
-        if not isinstance(within, PGD):
+        training: Training = net.training_
+        threat = training.attack.for_evaluation().threat
+        if threat is None:
             raise ValueError(
-                f"CollapseGuard attacks with PGD in the ball of a norm, and attack={net.attack!r} has none; use FGSM, "
-                "NFGSM, PGD or one of them inside another attack, or leave the guard out (guard=None in FastAT)"
+                f"CollapseGuard attacks with PGD in the ball of a norm, and attack={training.attack!r} has none; use "
+                "FGSM, NFGSM, PGD or one of them inside another attack, or leave the guard out (guard=None in FastAT)"
             )
-        self.attack_: PGD = GuardPGD(within.eps, steps=5, norm=within.norm)
-        self.one_step_: FGSM = FGSM(within.eps, norm=within.norm)
-        with net.run_.meter.aside("checks"):
-            self.samples_: list[tuple[Tensor, Tensor]] = draw_samples(net)
+        self.attack_ = PGD(threat.eps, steps=5, rel_step_size=1 / 4, norm=threat.norm)  # as published
+        self.one_step_ = FGSM(threat.eps, norm=threat.norm)
+        with training.meter.aside("checks"):
+            self.samples_: list[tuple[Tensor, Tensor]] = draw_samples(training)
             # Weights that are not trained yet may predict one class only, which no attack can change.
-            self.accuracies_: tuple[float, float] = self._accuracies(net) if len(net.history) else (0.0, 0.0)
+            self.accuracies_ = self._accuracies(training) if len(net.history) else (0.0, 0.0)
         self.collapsed_epoch_: int | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The accuracies of the last epoch, and in which one they fell."""
+        return {"accuracies": self.accuracies_, "collapsed_epoch": self.collapsed_epoch_}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on comparing with the last epoch of another training."""
+        self.accuracies_, self.collapsed_epoch_ = state["accuracies"], state["collapsed_epoch"]
 
     def on_epoch_begin(self, net: AdversarialNet, **kwargs: Any) -> None:
         """Keep a copy of what was good so far."""
-        self.good_ = net.weights()
+        self.good_ = net.training_.weights()
 
     def on_epoch_end(self, net: AdversarialNet, **kwargs: Any) -> None:
-        """Look again; go on, or go back and end the training."""
-        with net.run_.meter.aside("checks"):
-            (before, one_before), (after, one_after) = self.accuracies_, self._accuracies(net)
+        """Look at the samples again; go on, or go back and end the training."""
+        training: Training = net.training_
+        with training.meter.aside("checks"):
+            (before, one_before), (after, one_after) = self.accuracies_, self._accuracies(training)
         self.accuracies_ = after, one_after
         net.history.record("guard_accuracy", after)
         net.history.record("guard_one_step", one_after)
         if before - after - max(0.0, one_before - one_after) <= self.max_fall:
             return
         self.collapsed_epoch_ = len(net.history)
-        net.restore(self.good_)
+        training.restore(self.good_)
+        found = f"robust accuracy collapsed in epoch {self.collapsed_epoch_}, from {before:.2f} to {after:.2f}"
         warnings.warn(
-            f"robust accuracy collapsed in epoch {self.collapsed_epoch_}, from {before:.2f} to "
-            f"{after:.2f} on {sum(len(y) for _, y in self.samples_)} training samples; training ends with the "
-            "weights from before that epoch. FastAT(start='noise'), a larger gradalign, a smaller lr or eps, or "
-            "more attack steps may help",
+            f"{found} on {sum(len(y) for _, y in self.samples_)} training samples; training ends with the weights from "
+            "before that epoch. FastAT(start='noise'), a larger gradalign, a smaller lr or eps, or more attack steps "
+            "may help",
             ConvergenceWarning,
             stacklevel=2,
         )
-        raise KeyboardInterrupt  # which skorch's loop takes for the end of training
+        training.stop(found)
 
     def on_train_end(self, net: AdversarialNet, **kwargs: Any) -> None:
         """Let go of the samples and of the weights."""
         self.samples_, self.good_ = [], []
 
-    def _accuracies(self, net: AdversarialNet) -> tuple[float, float]:
+    def _accuracies(self, training: Training) -> tuple[float, float]:
         """Accuracy of the samples under PGD, from the same random starts every time, and under one step."""
-        generator = torch.Generator(device=net.device).manual_seed(0)
+        generator = torch.Generator(device=training.net.device).manual_seed(0)
         both = (
-            robust_correct(net.module_, self.samples_, attack, net.clip, generator)
+            robust_correct(training.module, self.samples_, attack, training.clip, generator)
             for attack in (self.attack_, self.one_step_)
         )
-        under_pgd, under_one_step = (correct.double().mean().item() for correct in both)
+        under_pgd, under_one_step = (right.double().mean().item() for right in both)
         return under_pgd, under_one_step
 
 
-def draw_samples(net: AdversarialNet) -> list[tuple[Tensor, Tensor]]:
-    """Training samples, drawn once for all."""
-    batches = net.run_.batches
+def draw_samples(training: Training) -> list[tuple[Tensor, Tensor]]:
+    """Draw training samples, once for all."""
+    batches = training.batches
     rows = torch.randperm(len(batches.data), generator=torch.Generator().manual_seed(0))[:N_SAMPLES]
     return list(batches.aside(rows))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sklearn_acs.attacks.base import frozen
 from sklearn_acs.data.batches import Batch
 from sklearn_acs.training.net import AdversarialNet
+from sklearn_acs.training.training import Training
 
 
 class StabilityTracker(Callback):
@@ -110,7 +111,7 @@ class StabilityTracker(Callback):
 
     def on_train_begin(self, net: AdversarialNet, **kwargs: Any) -> None:
         """Begin a run."""
-        n = net.run_.n_given
+        n = net.training_.n_given
         if self.runs_ and n != self.runs_[0].shape[1]:
             raise ValueError(
                 f"this StabilityTracker has followed trainings on {self.runs_[0].shape[1]} samples, and X has {n}: "
@@ -137,21 +138,33 @@ class StabilityTracker(Callback):
         self.rows_.append(trained.rows)
         self.wrong_.append(y_pred.argmax(1) != trained.y)
         if self.minimum:
-            with net.run_.meter.aside("checks"):
+            with net.training_.meter.aside("checks"):
                 last = next(reversed(inputs.values()))
-                self.minima_.append(smallest_adversarial(net.module_, trained.x, last, trained.y))
+                self.minima_.append(smallest_adversarial(net.training_.module, trained.x, last, trained.y))
 
     def on_epoch_end(self, net: AdversarialNet, **kwargs: Any) -> None:
         """Read the epoch from the device and count; a run counts from its first whole epoch on."""
-        rows, wrong = net.run_.rows[torch.cat(self.rows_).cpu().numpy()], torch.cat(self.wrong_).cpu().numpy()
+        training: Training = net.training_
+        rows, wrong = training.rows[torch.cat(self.rows_).cpu().numpy()], torch.cat(self.wrong_).cpu().numpy()
         if not self.counts_.any():
             self.runs_.append(self.counts_)
             self.sums_.append(self.sum_)
-        self.counts_ += [np.bincount(found, minlength=net.run_.n_given) for found in (rows, rows[wrong])]
+        self.counts_ += [np.bincount(found, minlength=training.n_given) for found in (rows, rows[wrong])]
         if self.minimum:
             minima = torch.cat(self.minima_).cpu().numpy()
-            self.sum_ += np.bincount(rows, minima, minlength=net.run_.n_given)
+            self.sum_ += np.bincount(rows, minima, minlength=training.n_given)
         self.rows_, self.wrong_, self.minima_ = [], [], []
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the runs, the one that goes on among them, have counted."""
+        return {"runs": [*self.runs_], "sums": [*self.sums_], "counts": self.counts_, "sum": self.sum_}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the counts of another tracker."""
+        self.runs_, self.sums_ = [*state["runs"]], [*state["sums"]]
+        self.counts_, self.sum_ = state["counts"].copy(), state["sum"].copy()
+        if self.counts_.any():  # the run that goes on is the last of them
+            self.runs_[-1], self.sums_[-1] = self.counts_, self.sum_
 
     def _all_counts(self) -> np.ndarray:
         if not self.runs_:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sklearn_acs.data.augment import Augmentation, View
+from sklearn_acs.data.tensors import to_float
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 """``augment(x, generator) -> x``: a random change of a whole batch, on its device."""
@@ -151,8 +152,8 @@ class Batches:
         self.data, self.batch_size, self.generator = data, batch_size, generator
         self.augment, self.augment_generator = augment, augment_generator or generator
         # One generator for all epochs, so that workers that draw do not draw the same in each.
-        loader_generator = torch.Generator().manual_seed(generator.initial_seed())
-        self._read_batches = data.reader(**{"generator": loader_generator, **loader_options})
+        self._loader_generator = torch.Generator().manual_seed(generator.initial_seed())
+        self._read_batches = data.reader(**{"generator": self._loader_generator, **loader_options})
         self._aside = torch.Generator()
         self._read_aside = data.reader(**{**loader_options, "generator": self._aside})
         self.sample_weight = torch.ones(len(data)) if sample_weight is None else sample_weight
@@ -174,6 +175,20 @@ class Batches:
         scale = len(self.indices) / len(self.data)
         self.weight = self.sample_weight.clone()
         self.weight[self.indices] *= scale * torch.as_tensor(weights, dtype=torch.float32)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What goes on with a training: the coreset in use and the states of all generators."""
+        drawn = {name: generator.get_state() for name, generator in self._generators().items()}
+        return {"indices": self.indices, "weight": self.weight, "generators": drawn}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the coreset and the draws of another such object."""
+        self.indices, self.weight = state["indices"], state["weight"]
+        for name, generator in self._generators().items():
+            generator.set_state(state["generators"][name])
+
+    def _generators(self) -> dict[str, torch.Generator]:
+        return {"order": self.generator, "augment": self.augment_generator, "loader": self._loader_generator}
 
     def __len__(self) -> int:
         return len(self._split(self.indices))
@@ -230,8 +245,3 @@ def batch_count(n_samples: int, batch_size: int) -> int:
 def moved(batches: list[Tensor], device: torch.device) -> Sequence[Tensor]:
     """Batches on a device, in one copy for all of them: a GPU finishes its work before each."""
     return torch.cat(batches).to(device).split([len(batch) for batch in batches]) if batches else []
-
-
-def to_float(x: Tensor) -> Tensor:
-    """Pixels 0 to 255 become floats in [0, 1]; floats stay what they are."""
-    return x.float().div_(255) if x.dtype == torch.uint8 else x

@@ -1,4 +1,4 @@
-"""From what users hold (tables, images, Datasets) to the tensors a model takes, and back."""
+"""How samples look that users hold (tables, images, Datasets), and what a model is given for them."""
 
 from collections.abc import Sized
 from dataclasses import dataclass
@@ -8,15 +8,13 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
-from sklearn.utils import assert_all_finite, check_array, column_or_1d
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from sklearn_acs.data.batches import ArrayData, StreamedData
+from sklearn_acs.data.tensors import as_tensor, image_tensor, plain_tensor, refuse_masked
 
 Clip = tuple[float, float] | None
 """Smallest and largest value an input may have; None where there is no such box."""
@@ -28,7 +26,7 @@ SAMPLES_FOR_STATISTICS = 512
 """Evenly spaced samples of a streamed Dataset that its shape, mean, scale and range are taken from."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class InputFormat:
     """How the samples given to `fit` look, and what the model gets for each of them.
 
@@ -38,20 +36,23 @@ class InputFormat:
         Shape of one sample as users give it.
     channel_axis : int or None
         Axis of the channels in a batch as given: 1, 3, or None for grey images (n, H, W) and for tables.
+    feature_names : ndarray of str or None
+        Names of a table's columns, where it was a DataFrame.
     """
 
     given_shape: tuple[int, ...]
     channel_axis: int | None = None
+    feature_names: np.ndarray | None = None
 
     @classmethod
-    def of(cls, shape: tuple[int, ...]) -> "InputFormat":
+    def of(cls, shape: tuple[int, ...], feature_names: np.ndarray | None = None) -> "InputFormat":
         """Recognise tables (n, features), grey images (n, H, W), and (n, C, H, W) or (n, H, W, C) images."""
         if len(shape) not in (2, 3, 4):
             raise ValueError(
                 f"X must be a table (n, features) or images (n, H, W), (n, C, H, W) or (n, H, W, C); got shape {shape}"
             )
         if len(shape) < 4:
-            return cls(shape[1:])
+            return cls(shape[1:], None, feature_names)
         return cls(shape[1:], 3 if shape[1] not in CHANNELS and shape[3] in CHANNELS else 1)
 
     @property
@@ -89,24 +90,102 @@ class InputFormat:
         return self.to_model(sample[None])[0]
 
 
-def image_tensor(X: ArrayLike | Tensor) -> Tensor:
-    """Images as a tensor, uint8 left as it is and floats as float32; NaN and infinity are refused."""
-    if not isinstance(X, Tensor):
-        X = check_array(cast(Any, X), allow_nd=True, ensure_2d=False, dtype=None, input_name="X")
-        X = torch.tensor(X)  # a copy: memory maps may be read-only
-    if len(X) == 0:
-        raise ValueError(f"Found 0 sample(s) (shape={tuple(X.shape)}) while a minimum of 1 is required.")
-    if X.is_floating_point() and not X.isfinite().all():
-        raise ValueError("Input X contains NaN or infinity.")
-    if not (X.dtype == torch.uint8 or X.is_floating_point()):
-        raise ValueError(f"images must be uint8 or float; got {X.dtype}")
-    return plain_tensor(X)
+@dataclass(frozen=True, eq=False)
+class DataFormat:
+    """What is known of data before any training, and what whoever judges a model must know of it.
+
+    Attributes
+    ----------
+    inputs : InputFormat
+        Shape and layout of the samples.
+    clip : (float, float) or None
+        The box that they live in.
+    classes : ndarray of shape (n_classes,)
+        The labels, sorted.
+    mean, scale : Tensor or None
+        What standardises a feature of a table or a channel of images; None where only a module is known.
+    """
+
+    inputs: InputFormat
+    clip: Clip
+    classes: np.ndarray
+    mean: Tensor | None = None
+    scale: Tensor | None = None
 
 
-def plain_tensor(x: Any) -> Tensor:
-    """Tensor of a tensor, an array or a PIL image: uint8 stays, everything else becomes float32."""
-    x = x if isinstance(x, Tensor) else torch.tensor(np.asarray(x))
-    return x if x.dtype == torch.uint8 else x.float()
+Samples = Tensor | Dataset
+"""What `read_samples` returns."""
+
+
+def read_samples(X: Any, form: InputFormat | None = None, owner: str = "RobustClassifier") -> Samples:
+    """Turn samples as given into one tensor (uint8 or float32); a Dataset is handed back and not read.
+
+    Parameters
+    ----------
+    X : array-like, DataFrame, Tensor or Dataset
+        The samples.
+    form : InputFormat or None, default=None
+        How samples have to look; None where they are the first.
+    owner : str, default="RobustClassifier"
+        Who asks, for errors.
+
+    Returns
+    -------
+    Tensor or Dataset
+    """
+    if isinstance(X, Dataset):
+        if not hasattr(X, "__len__"):
+            raise TypeError(f"a Dataset must have a length and be read by index; got {type(X).__name__}")
+        return X
+    if _n_axes(X) > 2:
+        return image_tensor(X)
+    if isinstance(X, Tensor):
+        x = as_tensor(X).cpu()
+        X = (x.float() if x.dtype == torch.bfloat16 else x).numpy()  # a type that NumPy does not have
+    # scikit-learn's validation needs an estimator to write on: it gets one of its own.
+    estimator: Any = type(owner, (BaseEstimator,), {})()
+    if form is not None and form.is_table:
+        estimator.n_features_in_ = form.given_shape[0]
+        if form.feature_names is not None:
+            estimator.feature_names_in_ = form.feature_names
+    table = validate_data(estimator, refuse_masked(X), dtype=[np.float64, np.float32], reset=form is None)
+    return as_tensor(table).float()
+
+
+def _n_axes(X: Any) -> int:
+    """Number of axes of an array or of nested lists; 2 for whatever else scikit-learn may make a table of."""
+    return np.ndim(X) if isinstance(X, list | tuple) else getattr(X, "ndim", 2)
+
+
+def n_samples(samples: Samples) -> int:
+    """Number of samples."""
+    return len(cast(Sized, samples))
+
+
+def take_samples(samples: Samples, rows: np.ndarray) -> Samples:
+    """The samples `rows`; of a Dataset a part that is not read."""
+    return Subset(samples, rows.tolist()) if isinstance(samples, Dataset) else samples[rows]
+
+
+def example_of(samples: Samples) -> Tensor:
+    """A batch that stands for all samples, as given: the tensor itself, or evenly spaced samples of a Dataset."""
+    if isinstance(samples, Tensor):
+        return samples
+    n = n_samples(samples)
+    rows = np.linspace(0, n - 1, min(n, SAMPLES_FOR_STATISTICS)).astype(int)
+    found = torch.stack([plain_tensor(samples[i][0]) for i in rows])
+    return found.float() if found.ndim == 2 else found  # uint8 means pixels in images alone
+
+
+def make_data(
+    samples: Samples, y: Tensor, form: InputFormat, clip: Clip, device: torch.device
+) -> ArrayData | StreamedData:
+    """Samples as given and encoded labels -> what batches are cut from, after a check of shape and range."""
+    if isinstance(samples, Dataset):
+        return StreamedData(samples, y, device, form.encode_one, partial(check_range, clip=clip))
+    form.check(tuple(samples.shape[1:]))
+    check_range(samples, clip)
+    return ArrayData(form.to_model(samples), y, device)
 
 
 def find_clip(clip: str | Clip, is_table: bool) -> Clip:
@@ -135,16 +214,6 @@ def check_range(x: Tensor, clip: Clip) -> None:
         )
 
 
-def check_labels(y: ArrayLike | Tensor, n_samples: int) -> np.ndarray:
-    """Labels as a one-dimensional array without NaN, one for each sample."""
-    labels: np.ndarray = column_or_1d(y.cpu().numpy() if isinstance(y, Tensor) else y, warn=True)
-    assert_all_finite(labels, input_name="y")
-    check_classification_targets(labels)
-    if len(labels) != n_samples:
-        raise ValueError(f"Found input variables with inconsistent numbers of samples: {[n_samples, len(labels)]}")
-    return labels
-
-
 def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and scale that standardise a batch, per feature of a table and per channel of images.
 
@@ -162,77 +231,3 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
         mean, deviation = x.double().mean(axes), x.double().std(axes, correction=0)
     deviation = torch.where(deviation > 1e-6 * mean.abs(), deviation, 1.0)
     return mean.float().cpu(), deviation.float().cpu()
-
-
-def encode_labels(y: np.ndarray, classes: np.ndarray) -> Tensor:
-    """Labels -> their positions in the sorted `classes`; a label that is not there is refused."""
-    codes = np.searchsorted(classes, y).clip(max=len(classes) - 1)
-    unknown = y[classes[codes] != y]
-    if len(unknown):
-        raise ValueError(
-            f"y contains the label {unknown.tolist()[0]!r}, which is none of the classes {classes.tolist()}"
-        )
-    return torch.from_numpy(codes.astype(np.int64))
-
-
-Samples = Tensor | Dataset
-"""What `read_samples` returns."""
-
-
-def n_samples(samples: Samples) -> int:
-    """Number of samples."""
-    return len(cast(Sized, samples))
-
-
-def take_samples(samples: Samples, rows: np.ndarray) -> Samples:
-    """The samples `rows`; of a Dataset a part that is not read."""
-    return Subset(samples, rows.tolist()) if isinstance(samples, Dataset) else samples[rows]
-
-
-def read_samples(estimator: BaseEstimator, X: Any, *, reset: bool) -> Samples:
-    """Samples as given -> one tensor (uint8 or float32), or the Dataset itself, which is not read.
-
-    Tables go through scikit-learn's validation, which sets (`reset`) or checks `n_features_in_` of the estimator.
-    """
-    if isinstance(X, Dataset):
-        if not hasattr(X, "__len__"):
-            raise TypeError(f"a Dataset must have a length and be read by index; got {type(X).__name__}")
-        return X
-    if n_axes(X) > 2:
-        return image_tensor(X)
-    X = X.detach().cpu().numpy() if isinstance(X, Tensor) else X
-    return torch.tensor(validate_data(estimator, X, dtype=[np.float64, np.float32], reset=reset)).float()
-
-
-def n_axes(X: Any) -> int:
-    """Number of axes of an array or of nested lists; 2 for whatever else scikit-learn may make a table of."""
-    return np.ndim(X) if isinstance(X, list | tuple) else getattr(X, "ndim", 2)
-
-
-def make_data(
-    samples: Samples, y: Tensor, form: InputFormat, clip: Clip, device: torch.device
-) -> ArrayData | StreamedData:
-    """Samples as given and encoded labels -> what batches are cut from, after a check of shape and range."""
-    if isinstance(samples, Dataset):
-        return StreamedData(samples, y, device, form.encode_one, partial(check_range, clip=clip))
-    form.check(tuple(samples.shape[1:]))
-    check_range(samples, clip)
-    return ArrayData(form.to_model(samples), y, device)
-
-
-def dataset_labels(dataset: Dataset) -> np.ndarray:
-    """Labels of a Dataset of (x, y): its `targets` or `labels`, as torchvision's have them, or one pass over it."""
-    if isinstance(dataset, Subset):
-        return dataset_labels(dataset.dataset)[list(dataset.indices)]
-    for name in ("targets", "labels"):
-        if hasattr(dataset, name) and getattr(dataset, "target_transform", None) is None:
-            return np.asarray(getattr(dataset, name))
-    return np.asarray([dataset[i][1] for i in range(len(cast(Sized, dataset)))])
-
-
-def dataset_sample(dataset: Dataset) -> Tensor:
-    """A batch of evenly spaced samples of a Dataset, as given."""
-    n = len(cast(Sized, dataset))
-    rows = np.linspace(0, n - 1, min(n, SAMPLES_FOR_STATISTICS)).astype(int)
-    samples = torch.stack([plain_tensor(dataset[i][0]) for i in rows])
-    return samples.float() if samples.ndim == 2 else samples  # uint8 means pixels in images alone

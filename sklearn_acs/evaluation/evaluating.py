@@ -13,12 +13,13 @@ from sklearn.base import clone
 from torch import Tensor
 from tqdm import tqdm
 
-from sklearn_acs.attacks import PGD, Attack, AutoAttack
+from sklearn_acs.attacks import Attack
+from sklearn_acs.attacks.judging import predicted
 from sklearn_acs.data.formats import Clip, dataset_sample
 from sklearn_acs.evaluation.masking import find_masking
 from sklearn_acs.evaluation.result import BROKEN, NORMS, WITHSTOOD, Evaluation
 from sklearn_acs.evaluation.state import State, fingerprint
-from sklearn_acs.evaluation.subject import Subject, choice
+from sklearn_acs.evaluation.subject import Subject
 from sklearn_acs.evaluation.suites import make_attacks
 
 Attacks = str | Attack | Sequence[str | Attack] | Mapping[str, str | Attack]
@@ -118,14 +119,14 @@ def evaluate(
             raise ValueError(f"{name}={value!r} must be an int of {least} or more")
     batch_size, random_state = int(batch_size), int(random_state)
     subject = Subject.of(model, X, y, clip)
-    made = make_attacks(attacks, is_table=subject.form.is_table)
+    made = make_attacks(attacks, is_table=subject.model.format.inputs.is_table)
     settled = {name: subject.settle(attack, by_name) for name, (attack, by_name) in made.items()}
 
     start = perf_counter()
-    predicted = subject.predictions(batch_size)
-    clean = predicted == subject.data.y.cpu()
+    choices = subject.predictions(batch_size)
+    clean = choices == subject.data.y.cpu()
     clean_seconds = perf_counter() - start
-    key = "" if state_path is None else _key(subject, predicted, settled, batch_size, random_state, worst_case_only)
+    key = "" if state_path is None else _key(subject, choices, settled, batch_size, random_state, worst_case_only)
     state = State(len(settled), len(subject), state_path, key)
     _warn(state, _meant_for_others(subject, made))
 
@@ -142,7 +143,7 @@ def evaluate(
             bar.update(int((clean & ~left).sum()))
             _run(subject, name, attack, number, left, state, batch_size, random_state, bar)
         if check_masking:
-            reference = next((attack for attack in settled.values() if isinstance(attack, PGD)), None)
+            reference = next((attack.threat for attack in settled.values() if attack.threat is not None), None)
             masking = find_masking(subject, reference, batch_size=batch_size, random_state=random_state)
     return Evaluation(
         list(settled),
@@ -152,7 +153,7 @@ def evaluate(
         state.own_sizes,
         [attack.metric for attack in settled.values()],
         [clean_seconds, *state.seconds],
-        norms=NORMS[: 2 + any(getattr(attack, "norm", None) == "l1" for attack in settled.values())],
+        norms=NORMS[: 2 + any(attack.threat is not None and attack.threat.norm == "l1" for attack in settled.values())],
         worst_case_only=worst_case_only,
         warnings=state.warnings,
         masking=masking,
@@ -199,7 +200,7 @@ def _run(
         generator = subject.generator(random_state, i)
         x_adv = attack.perturb(subject.module, x, y, clip=subject.clip, generator=generator)
         finite = x_adv.flatten(1).isfinite().all(1)
-        broken = finite & (choice(subject.logits(x_adv)) != y)
+        broken = finite & (predicted(subject.logits(x_adv)) != y)
         sizes = perturbation_sizes(x_adv - x)
         where = rows.numpy()  # as a tensor, a single row would be taken for an int
         state.outcomes[number, where] = torch.where(broken, BROKEN, WITHSTOOD).cpu().numpy()
@@ -228,14 +229,14 @@ def _meant_for_others(subject: Subject, made: Mapping[str, tuple[Attack, bool]])
 
     For a classifier of tables they have one in its scale; transforms of images go by the box.
     """
-    in_scale = subject.form.is_table and subject.scale is not None
+    in_scale = subject.model.format.inputs.is_table and subject.model.format.scale is not None
     if in_scale or (subject.clip is not None and subject.clip[1] - subject.clip[0] == 1):
         return []
     box = "no box" if subject.clip is None else f"the box {subject.clip}"
     return [
-        f"{name}: its radius, {attack.eps:.4g}, is one for images in [0, 1], and these samples live in {box}"
+        f"{name}: its radius, {attack.threat.eps:.4g}, is one for images in [0, 1], and these samples live in {box}"
         for name, (attack, by_name) in made.items()
-        if by_name and isinstance(attack, PGD | AutoAttack)
+        if by_name and attack.threat is not None
     ]
 
 
@@ -267,11 +268,11 @@ def _overstepped(attack: Attack, x_adv: Tensor, sizes: Tensor, finite: Tensor, c
     found = []
     if not finite.all():
         found.append("some examples have NaN or infinity; they do not count as adversarial")
-    eps, norm = getattr(attack, "eps", None), str(getattr(attack, "norm", "")).lower()
-    if norm in NORMS and eps is not None and np.ndim(eps) == 0:
-        largest = sizes[NORMS.index(norm)][finite].max().item() if finite.any() else 0.0
-        if largest > eps * (1 + 1e-3) + 1e-6:
-            found.append(f"perturbations leave the ball of radius {eps:.4g} in {norm}")
+    threat = attack.threat
+    if threat is not None and np.ndim(threat.eps) == 0:
+        largest = sizes[NORMS.index(threat.norm)][finite].max().item() if finite.any() else 0.0
+        if largest > threat.eps * (1 + 1e-3) + 1e-6:
+            found.append(f"perturbations leave the ball of radius {threat.eps:.4g} in {threat.norm}")
     if clip is not None and finite.any():
         low, high, slack = x_adv[finite].min().item(), x_adv[finite].max().item(), 1e-6 * (clip[1] - clip[0])
         if low < clip[0] - slack or high > clip[1] + slack:
@@ -285,5 +286,5 @@ def _key(subject: Subject, predicted: Tensor, attacks: Mapping[str, Attack], *pa
     Predictions are among it, since a module may compute with more than its weights; logits are not, since another
     number of threads rounds them differently. Of a Dataset, evenly spaced samples stand for all.
     """
-    samples = subject.samples if isinstance(subject.samples, Tensor) else dataset_sample(subject.samples)
+    samples = example_of(subject.samples)
     return fingerprint(subject.module, samples, subject.data.y, predicted, attacks, subject.clip, parameters)

@@ -1,16 +1,18 @@
 """Signs of masked gradients: an attack that fails for want of a gradient makes a model look robust that is not."""
 
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sklearn_acs.attacks import FGSM, PGD
-from sklearn_acs.attacks.balls import gaussian
+from sklearn_acs.attacks.balls import Threat, gaussian
 from sklearn_acs.attacks.base import cross_entropy, frozen
+from sklearn_acs.attacks.judging import correct
 from sklearn_acs.data.formats import Clip
-from sklearn_acs.evaluation.subject import Subject, choice
+from sklearn_acs.data.labels import UNKNOWN
+from sklearn_acs.evaluation.subject import Subject
 
 SAMPLES = 500
 """Samples that are looked at, at most, evenly spaced."""
@@ -54,7 +56,7 @@ class MaskingCheck(NamedTuple):
 
 
 def find_masking(
-    subject: Subject, reference: PGD | None, *, batch_size: int = 256, random_state: int = 0
+    subject: Subject, reference: Threat | None, *, batch_size: int = 256, random_state: int = 0
 ) -> list[MaskingCheck]:
     """Look for signs of masked gradients around PGD with the radius and norm of `reference`.
 
@@ -62,8 +64,8 @@ def find_masking(
     ----------
     subject : Subject
         Model and samples, of which up to 500 are looked at.
-    reference : PGD or None
-        What to take radius and norm from; None is "pgd".
+    reference : Threat or None
+        Norm and radius; None is "pgd".
     batch_size : int, default=256
         Samples attacked together.
     random_state : int, default=0
@@ -79,8 +81,10 @@ def find_masking(
     Carlini et al., "On evaluating adversarial robustness", 2019, arXiv:1902.06705.
     """
     if reference is None:
-        reference = cast(PGD, subject.settle(PGD(), by_name=True))
-    rows = torch.linspace(0, len(subject) - 1, min(len(subject), SAMPLES)).round().long()
+        reference = subject.settle(PGD(), by_name=True).threat
+        assert reference is not None
+    known = (subject.data.y.cpu() != UNKNOWN).nonzero().squeeze(1)
+    rows = known[torch.linspace(0, len(known) - 1, min(len(known), SAMPLES)).round().long()]
     parts = []
     for number, (x, y) in enumerate(subject.fetch(rows.split(batch_size))):
         generator = subject.generator(random_state, number)
@@ -89,7 +93,7 @@ def find_masking(
 
 
 def outcomes(
-    module: nn.Module, x: Tensor, y: Tensor, reference: PGD, clip: Clip, generator: torch.Generator
+    module: nn.Module, x: Tensor, y: Tensor, reference: Threat, clip: Clip, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """Which samples are right as they are, under attacks weaker and stronger than PGD-20, and have no gradient.
 
@@ -99,8 +103,8 @@ def outcomes(
         The model.
     x, y : Tensor
         A batch.
-    reference : PGD
-        Its radius and norm.
+    reference : Threat
+        Norm and radius.
     clip : (float, float) or None
         The box.
     generator : torch.Generator
@@ -119,15 +123,15 @@ def outcomes(
         "large": PGD(**large, steps=STEPS),
     }
     with frozen(module):
-        right = {"clean": _right(module, x, y)}
+        right = {"clean": correct(module, x, y)}
         for name, attack in attacks.items():
-            right[name] = _right(module, attack.perturb(module, x, y, clip=clip, generator=generator), y)
+            right[name] = correct(module, attack.perturb(module, x, y, clip=clip, generator=generator), y)
         right["noise"] = torch.ones_like(right["clean"])
         around = reference.ball(x, clip)
         for _ in range(NOISES):
             # One step up a random direction: as far out as the ball goes, where noise does the most.
             delta = around.project(around.ascend(torch.zeros_like(x), gaussian(x, generator), around.eps))
-            right["noise"] &= _right(module, x + delta, y)
+            right["noise"] &= correct(module, x + delta, y)
         point = x.detach().clone().requires_grad_()
         with torch.enable_grad():
             gradient = torch.autograd.grad(cross_entropy(module(point), y).sum(), point)[0]
@@ -229,14 +233,9 @@ def clearly_more(these: np.ndarray, those: np.ndarray) -> bool:
     return more - fewer > max(TOLERANCE * len(these), CHANCE * (more + fewer) ** 0.5)
 
 
-def _right(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    with torch.no_grad():
-        return choice(module(x)) == y
-
-
-def _large_eps(reference: PGD, x: Tensor, clip: Clip) -> Any:
+def _large_eps(reference: Threat, x: Tensor, clip: Clip) -> Any:
     """A radius as large as the box, or many times that of the attack where there is none."""
     if clip is None:
-        return UNBOXED * np.asarray(reference.eps) if np.ndim(reference.eps) else UNBOXED * cast(float, reference.eps)
+        return UNBOXED * np.asarray(reference.eps) if np.ndim(reference.eps) else UNBOXED * reference.eps
     n_features = x[0].numel()
     return (clip[1] - clip[0]) * {"linf": 1.0, "l2": n_features**0.5, "l1": float(n_features)}[reference.norm]

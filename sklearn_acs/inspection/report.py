@@ -153,7 +153,7 @@ def _pictures(plt: Any, clf: Any, X: Any, y: Any, y_train: Any) -> Iterator[tupl
     displays: list[tuple[str, bool, Callable[[], Any]]] = [
         (
             "Accuracy over the radius",
-            is_array and isinstance(attack, PGD),
+            is_array and attack.threat is not None,
             lambda: RobustnessCurveDisplay.from_estimator(
                 clf, X[:CURVE_SAMPLES], y[:CURVE_SAMPLES], name=_without_radius(attack)
             ),
@@ -203,9 +203,10 @@ def _training(clf: Any) -> Iterator[tuple[str, str]]:
     yield "Versions", _words(["what", "version"], versions)
 
 
-def _without_radius(attack: PGD) -> str:
-    """What an attack is when its radius is what changes."""
-    return f"{type(attack).__name__}, {attack.steps} step{'s' if attack.steps > 1 else ''}"
+def _without_radius(attack: Attack) -> str:
+    """Name an attack whose radius is what changes."""
+    steps = getattr(attack, "steps", 1)
+    return f"{type(attack).__name__}, {steps} step{'s' if steps > 1 else ''}"
 
 
 def _words(columns: list[str], rows: list[list[str]]) -> str:

@@ -11,7 +11,7 @@ from torch import nn
 from sklearn_acs.attacks import ATTACKS, PGD, Attack
 from sklearn_acs.data.formats import Clip
 from sklearn_acs.evaluation import evaluate
-from sklearn_acs.evaluation.subject import Subject
+from sklearn_acs.model import FittedModel
 from sklearn_acs.inspection._axes import legend_above, one_axes, plain
 from sklearn_acs.inspection._estimators import fitted
 from sklearn_acs.params import make_part
@@ -190,7 +190,7 @@ class RobustnessCurveDisplay:
         if not estimators:
             raise ValueError("estimators={} has no model")
         first = next(iter(estimators.values()))
-        settled = _settled(first, X, y, attack, clip)
+        settled = _settled(first, X, attack, clip)
         parameter = next((name for name in ("eps", "bound") if name in settled.get_params(deep=False)), None)
         if parameter is None:
             raise ValueError(f"attack={settled!r} has no radius: neither eps nor bound")
@@ -207,18 +207,18 @@ class RobustnessCurveDisplay:
             found = evaluate(model, X, y, attacks, worst_case_only=True, **options)["accuracy"]
             accuracy.append(found[:-1] if 0 in radii else found[1:-1])
         label = f"{parameter}, in those of the attack" if by_feature else parameter
-        if norm := getattr(settled, "norm", None):
-            label += f" ({norm})"
+        if settled.threat is not None:
+            label += f" ({settled.threat.norm})"
         display = cls(eps=radii, accuracy=accuracy, names=list(estimators), eps_name=label)
         return display.plot(ax, **line_kw)
 
 
-def _settled(model: Any, X: Any, y: Any, attack: Attack | str | None, clip: Clip) -> Attack:
+def _settled(model: Any, X: Any, attack: Attack | str | None, clip: Clip) -> Attack:
     """The attack with its radius in the units of the samples."""
     if attack is None:
         return PGD(steps=20) if isinstance(model, nn.Module) else clone(fitted(model).attack_.for_evaluation())
     made = make_part("attack", attack, ATTACKS, base=Attack).for_evaluation()
-    return Subject.of(model, X, y, clip).settle(made, isinstance(attack, str))
+    return FittedModel.of(model, X, clip).settled(made, by_name=isinstance(attack, str))
 
 
 def _scaled(attack: Attack, parameter: str, factor: float) -> Attack:

@@ -1,4 +1,4 @@
-"""Who attacks the batches: in training, in selections, and where selectors look at samples held out."""
+"""The attack on batches: in training, at selections, and on samples held out."""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,13 @@ from sklearn_acs.attacks import Attack
 from sklearn_acs.attacks.base import frozen
 from sklearn_acs.data.batches import Batch
 from sklearn_acs.data.formats import Clip
-from sklearn_acs.objectives import CLEAN, Objective
+from sklearn_acs.objectives import ADVERSARIAL, CLEAN, Objective
 from sklearn_acs.training.memory import PerturbationMemory
 
 
 @dataclass
 class Adversary:
-    """An attack that raises an objective's inner loss, from where it was last time if it remembers.
+    """Attacks batches by what an objective's inner loss raises, from the perturbations remembered if there are any.
 
     Attributes
     ----------
@@ -40,11 +40,18 @@ class Adversary:
     memory: PerturbationMemory | None = None
     reads: bool = False
 
+    def inputs(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Inputs of each forward pass that the objective needs: the batch, its adversarial examples, or both."""
+        inputs = {CLEAN: batch.x} if CLEAN in self.objective.branches else {}
+        if ADVERSARIAL in self.objective.branches:
+            inputs[ADVERSARIAL] = self.examples(module, batch)
+        return inputs
+
     def examples(self, module: nn.Module, batch: Batch) -> Tensor:
         """Adversarial examples of a batch."""
         if self.memory is None:
             return self._attack(module, batch, None)
-        ball = self.memory.within.ball(batch.x, self.clip)
+        ball = self.memory.threat.ball(batch.x, self.clip)
         if self.reads and self.memory.knows(batch.rows).all():
             x_adv = batch.x + self.memory.recall(batch, ball)
             return x_adv if self.clip is None else x_adv.clamp_(*self.clip)

@@ -1,9 +1,8 @@
 """Averages of the weights over the steps of training, which predict better than the last weights do."""
 
-from collections.abc import Callable
 from copy import deepcopy
 from numbers import Real
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from sklearn.base import BaseEstimator
@@ -11,6 +10,7 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from sklearn_acs._compat import Interval
+from sklearn_acs.training.weights import load_weights, replace_buffer, weights_of
 
 __all__ = ["AVERAGES", "EMA", "WeightAverage"]
 
@@ -89,27 +89,36 @@ class WeightAverage:
         self.trained, self.averaging = trained, averaging
         self.module, self.n_steps = deepcopy(trained), 0
 
-    def resume(self, before: "WeightAverage") -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """The averaged weights, and how many steps they have followed."""
+        return {"weights": weights_of(self.module), "n_steps": self.n_steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from another average."""
-        self.module.load_state_dict(before.module.state_dict())
-        self.n_steps = before.n_steps
+        load_weights(self.module, state["weights"])
+        self.n_steps = state["n_steps"]
 
-    def follow(self) -> Callable[[], None]:
-        """What to call after each step; the tensors are found once, and stepped through in few kernels."""
-        pairs = [
-            (average.detach(), value.detach())
-            for kind in (nn.Module.parameters, nn.Module.buffers)
-            for average, value in zip(kind(self.module), kind(self.trained), strict=True)
-        ]
-        averaged = [pair for pair in pairs if pair[1].is_floating_point() or pair[1].is_complex()]
-        copied = [pair for pair in pairs if not (pair[1].is_floating_point() or pair[1].is_complex())]
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Move the average towards the weights of a step.
 
-        @torch.no_grad()
-        def step() -> None:
-            lerp = get_ema_multi_avg_fn(self.averaging.decay_at(self.n_steps))
-            lerp([average for average, _ in averaged], [value for _, value in averaged], self.n_steps)
-            if copied:
-                torch._foreach_copy_([average for average, _ in copied], [value for _, value in copied])
-            self.n_steps += 1
-
-        return step
+        Buffers are looked up anew each time, since `forward` may put other tensors in their place. What is not finite,
+        as a mask of -inf, is copied: its average would be NaN.
+        """
+        lerp = get_ema_multi_avg_fn(self.averaging.decay_at(self.n_steps))
+        lerp(list(self.module.parameters()), list(self.trained.parameters()), self.n_steps)
+        averages, averaged, copied = dict(self.module.named_buffers()), [], []
+        for name, value in self.trained.named_buffers():
+            average = averages[name]
+            if (average.shape, average.dtype) != (value.shape, value.dtype):
+                replace_buffer(self.module, name, value)
+            elif value.is_floating_point() or value.is_complex():
+                averaged.append((average, value, average.isfinite() & value.isfinite()))
+            else:
+                copied.append((average, value))
+        if averaged:
+            lerp([average for average, _, _ in averaged], [value for _, value, _ in averaged], self.n_steps)
+            copied += [(average, torch.where(finite, average, value)) for average, value, finite in averaged]
+        if copied:
+            torch._foreach_copy_([average for average, _ in copied], [value for _, value in copied])
+        self.n_steps += 1

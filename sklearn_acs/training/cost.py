@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
 from time import perf_counter
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 PHASES = ("setup", "full", "selection", "solver", "coreset", "checks")
 
-PARTS = ("data", "attack", "update", "callbacks")
+STEP_PARTS = ("data", "attack", "update", "callbacks")
 """What a training step consists of: its batch, its attack, its loss and the optimiser's step, and who is told of it."""
 
 
@@ -38,8 +39,8 @@ class Cost(Mapping[str, PhaseCost]):
     measured where they happen, whatever the attack. (Backward passes that begin at activations, and not at the logits,
     are not counted: those of projections into a perceptual distance that the model itself judges.)
 
-    `parts` says how the seconds of "full" and "coreset" divide into those for getting batches ("data"), attacking them
-    ("attack"), loss, gradients and the optimiser's step ("update") and for what is called after each step
+    `step_seconds` says how the seconds of "full" and "coreset" divide into those for getting batches ("data"), attacking
+    them ("attack"), loss, gradients and the optimiser's step ("update") and for what is called after each step
     ("callbacks"). On CUDA they are measured there, so that nothing waits for a clock.
 
     Examples
@@ -53,7 +54,7 @@ class Cost(Mapping[str, PhaseCost]):
 
     def __init__(self) -> None:
         self._phases = {name: PhaseCost() for name in PHASES}
-        self.parts = dict.fromkeys(PARTS, 0.0)
+        self.step_seconds = dict.fromkeys(STEP_PARTS, 0.0)
 
     def __getitem__(self, phase: str) -> PhaseCost:
         return self._phases[phase]
@@ -73,7 +74,7 @@ class Cost(Mapping[str, PhaseCost]):
         rows = [*self.items(), ("total", self.total)]
         lines = [f"{name:<10}{c.forwards:>14,}{c.backwards:>14,}{c.seconds:>10.2f}" for name, c in rows]
         head = f"{'phase':<10}{'forwards':>14}{'backwards':>14}{'seconds':>10}"
-        parts = ", ".join(f"{seconds:.2f} {part}" for part, seconds in self.parts.items())
+        parts = ", ".join(f"{seconds:.2f} {part}" for part, seconds in self.step_seconds.items())
         return "\n".join([head, *lines, f"seconds of full and coreset: {parts}"])
 
 
@@ -89,6 +90,18 @@ class CostMeter:
         now = perf_counter()
         self.cost[self._phase].seconds += now - self._since
         self._phase, self._since = phase, now
+
+    def state_dict(self) -> dict[str, Any]:
+        """The cost so far."""
+        self.enter(self._phase)
+        return {"cost": deepcopy(self.cost)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from the cost of another training, beside what has been spent here already."""
+        for name, spent in state["cost"].items():
+            self.cost._phases[name] = self.cost[name] + spent
+        for part, seconds in state["cost"].step_seconds.items():
+            self.cost.step_seconds[part] += seconds
 
     @contextmanager
     def aside(self, phase: str) -> Iterator[None]:
@@ -144,7 +157,7 @@ class StepClock:
 
     def read(self) -> dict[str, float]:
         """Seconds of each part since the first mark or the last reading, which waits for the device."""
-        seconds = dict.fromkeys(PARTS, 0.0)
+        seconds = dict.fromkeys(STEP_PARTS, 0.0)
         if self._on_cuda and self._marks:
             self._marks[-1][1].synchronize()
         for (_, begun), (part, ended) in pairwise(self._marks):

@@ -7,12 +7,13 @@ from typing import Any, ClassVar
 import torch
 from sklearn.base import BaseEstimator
 from skorch.callbacks import Callback
-from torch import Tensor
+from torch import Tensor, nn
 
 from sklearn_acs._compat import Interval, StrOptions
 from sklearn_acs.attacks.base import cross_entropy, frozen
 from sklearn_acs.data.batches import Batch
-from sklearn_acs.objectives import ADVERSARIAL, CLEAN
+from sklearn_acs.objectives import ADVERSARIAL, CLEAN, Objective
+from sklearn_acs.training.adversary import Adversary
 
 __all__ = ["InBatchSelection"]
 
@@ -36,7 +37,7 @@ class InBatchSelection(BaseEstimator, Callback):
     Attributes
     ----------
     share_ : float
-        The share that the next epoch would keep, on the copy in ``clf.net_.in_batch``.
+        The share that the next epoch would keep, on the copy in ``clf.net_.training_.in_batch``.
 
     See Also
     --------
@@ -78,12 +79,20 @@ class InBatchSelection(BaseEstimator, Callback):
         """Raise ValueError when a parameter is out of range; called once before any work."""
         self._validate_params()
 
+    def state_dict(self) -> dict[str, float]:
+        """The share that the next epoch would keep."""
+        return {"share": self.share_}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Go on with the share of another training."""
+        if self.share == "adaptive":
+            self.share_ = state["share"]
+
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:
-        """Begin with the share asked for, or go on with that of the training before."""
-        if net.in_batch is not self:
+        """Begin with the share asked for."""
+        if net.training_.in_batch is not self:
             raise ValueError("InBatchSelection does not go into `callbacks`: give it to RobustClassifier as `in_batch`")
-        if not hasattr(self, "share_") or self.share != "adaptive":
-            self.share_ = 1.0 if self.share == "adaptive" else float(self.share)
+        self.share_ = 1.0 if self.share == "adaptive" else float(self.share)
 
     def on_train_end(self, net: Any, **kwargs: Any) -> None:
         """Let go of what is on the device."""
@@ -105,26 +114,28 @@ class InBatchSelection(BaseEstimator, Callback):
             wrong, judged = torch.stack(self._judged).sum(0).tolist()
             self.share_ = max(self.min_share, self.share_ * wrong / judged)
 
-    def before_attack(self, net: Any, batch: Batch) -> Batch:
+    def before_attack(self, module: nn.Module, objective: Objective, batch: Batch) -> Batch:
         """What is left of a batch to attack and train on."""
-        with frozen(net.module_), torch.no_grad():
-            logits = net.module_(batch.x)
+        with frozen(module), torch.no_grad():
+            logits = module(batch.x)
         keep = self._hardest(cross_entropy(logits, batch.y), logits, batch.y)
-        sees_clean, sees_adversarial = (branch in net.criterion_.branches for branch in (CLEAN, ADVERSARIAL))
+        sees_clean, sees_adversarial = (branch in objective.branches for branch in (CLEAN, ADVERSARIAL))
         self._taken.append(torch.tensor([len(keep) * sees_clean, len(keep) * sees_adversarial]))
         return batch.take(keep)
 
-    def after_attack(self, net: Any, batch: Batch, inputs: dict[str, Tensor]) -> tuple[Batch, dict[str, Tensor]]:
+    def after_attack(
+        self, module: nn.Module, adversary: Adversary, batch: Batch, inputs: dict[str, Tensor]
+    ) -> tuple[Batch, dict[str, Tensor]]:
         """What is left of a batch, and of the inputs of its forward passes, to train on."""
         n_clean = len(batch.y)
         if set(inputs) == {ADVERSARIAL}:
             inputs = {ADVERSARIAL: torch.cat([batch.x, inputs[ADVERSARIAL]])}
             batch = batch.take(torch.arange(2 * n_clean, device=batch.x.device) % n_clean)
-        with frozen(net.module_), torch.no_grad():
-            logits = {branch: net.module_(x) for branch, x in inputs.items()}
+        with frozen(module), torch.no_grad():
+            logits = {branch: module(x) for branch, x in inputs.items()}
         if ADVERSARIAL in logits:
-            net.attack.observe(logits[ADVERSARIAL][-n_clean:], batch.y[-n_clean:])
-        keep = self._hardest(net.criterion_.loss(logits, batch.y), next(reversed(logits.values())), batch.y)
+            adversary.attack.observe(logits[ADVERSARIAL][-n_clean:], batch.y[-n_clean:])
+        keep = self._hardest(adversary.objective.loss(logits, batch.y), next(reversed(logits.values())), batch.y)
         if len(batch.y) > n_clean:
             n_clean_kept = (keep < n_clean).sum()
             self._taken.append(torch.stack([n_clean_kept, len(keep) - n_clean_kept]))

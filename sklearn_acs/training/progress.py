@@ -41,6 +41,8 @@ class Progress:
         """Count samples that are done."""
         self._bar.update(samples)
 
-    def close(self) -> None:
-        """Leave the bar as it stands."""
+    def close(self, reason: str | None) -> None:
+        """Leave the bar as it stands, with the reason for which training ended early."""
+        if reason is not None:
+            self._bar.set_description(f"stopped: {reason}")
         self._bar.close()

@@ -1,10 +1,6 @@
-"""Optimisers and learning-rate schedules by name.
-
-A schedule gives the factor of `lr` at a share of the training done, counted in the steps really taken.
-"""
+"""Optimisers and schedules of the learning rate, by name."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import cos, pi
 from typing import Any
 
@@ -21,53 +17,79 @@ FUSED_DEVICES = ("cpu", "cuda")
 """Where these do a step in one pass over memory, a third of the time on a CPU, and on a GPU without waiting for it."""
 
 LrSchedule = Callable[[float], float]
-"""``schedule(progress) -> factor``: progress runs from 0 to 1 over the fit."""
+"""``schedule(progress) -> factor`` of `lr`; progress runs from 0 to 1 over the steps of a fit."""
 
 PEAK = 0.3
 """Share of the training after which one-cycle reaches its highest rate."""
 
 
-def constant(progress: float) -> float:
-    """`lr` from first to last."""
-    return 1.0
-
-
 def cosine(progress: float) -> float:
-    """From `lr` down to 0 along half a cosine."""
+    """Fall from `lr` to 0 along half a cosine."""
     return (1 + cos(pi * progress)) / 2
 
 
 def multistep(progress: float) -> float:
-    """A tenth of `lr` after two thirds, a hundredth after five sixths of the training."""
+    """Take a tenth of `lr` after two thirds, a hundredth after five sixths of the training."""
     return 1.0 if progress < 2 / 3 else 0.1 if progress < 5 / 6 else 0.01
 
 
 def one_cycle(progress: float) -> float:
-    """Straight up from 0 to `lr` in the first 30 %, straight down to 0 after it."""
+    """Rise straight from 0 to `lr` in the first 30 %, and fall straight to 0 after it."""
     return min(progress / PEAK, (1 - progress) / (1 - PEAK))
 
 
-LR_SCHEDULES: dict[str, LrSchedule] = {
-    "constant": constant,
+LR_SCHEDULES: dict[str, LrSchedule | None] = {
+    "constant": None,
     "cosine": cosine,
     "multistep": multistep,
     "one-cycle": one_cycle,
 }
+"""None leaves the rate alone, so that callbacks may set it."""
 
 
-@dataclass
-class LrFactor:
-    """A schedule as torch's LambdaLR wants it: the factor at a step, out of `n_steps`."""
+class Rate:
+    """Sets the learning rates of an optimiser step by step, as a schedule says.
 
-    schedule: LrSchedule
-    n_steps: int
-    step: int = 0
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Its parameter groups have the highest rate each.
+    schedule : callable
+        ``schedule(progress) -> factor``.
+    n_steps : int
+        Steps of the whole training.
+
+    Attributes
+    ----------
+    step : int
+        The step whose rate is set, counted from 0.
+    """
+
+    def __init__(self, optimizer: Optimizer, schedule: LrSchedule, n_steps: int) -> None:
+        self.optimizer, self.schedule, self.n_steps, self.step = optimizer, schedule, n_steps, 0
+        self._highest = [group["lr"] for group in optimizer.param_groups]
+        self._set()
+
+    def advance(self) -> None:
+        """Set the rates of the next step."""
+        self.step += 1
+        self._set()
 
     def expect(self, steps_left: int) -> None:
-        """Be told how many steps are left, when that is known better than at the beginning."""
+        """Reckon with so many steps from here on, which a new coreset makes known."""
         self.n_steps = self.step + steps_left
 
-    def __call__(self, step: int) -> float:
-        """Factor of step `step`, taken in the middle of the step so that none has factor 0."""
-        self.step = step
-        return self.schedule(min((step + 0.5) / self.n_steps, 1.0))
+    def state_dict(self) -> dict[str, int]:
+        """How far the schedule has come."""
+        return {"step": self.step, "n_steps": self.n_steps}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from there."""
+        self.step, self.n_steps = state["step"], state["n_steps"]
+        self._set()
+
+    def _set(self) -> None:
+        # In the middle of the step, so that none has factor 0.
+        factor = self.schedule(min((self.step + 0.5) / self.n_steps, 1.0))
+        for group, highest in zip(self.optimizer.param_groups, self._highest, strict=True):
+            group["lr"] = highest * factor

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sklearn_acs.data.batches import Batch
-from sklearn_acs.gradients import LastLayerGradients
+from sklearn_acs.gradients import LastLayerGradients, entering
 
 
 class FactorRecorder:
@@ -34,12 +35,8 @@ class FactorRecorder:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Read what enters the last layer in the forward passes inside, one for each branch."""
-        self._entered = []
-        hook = self.layer.register_forward_pre_hook(lambda module, args: self._entered.append(args[0].detach()))
-        try:
+        with entering(self.layer) as self._entered:
             yield
-        finally:
-            hook.remove()
 
     def keep(self, batch: Batch, logits: dict[str, Tensor], losses: Tensor) -> None:
         """Keep the factors of a batch, whose losses are those of the forward passes watched last."""
@@ -63,3 +60,11 @@ class FactorRecorder:
     def gradients(self, weight: Tensor) -> LastLayerGradients:
         """All samples' gradients, each loss times its weight."""
         return LastLayerGradients([(weight.to(g.device)[:, None] * g, h1) for g, h1 in self._factors])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which samples have been seen, and their factors."""
+        return {"seen": self._seen, "factors": self._factors}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with what another recorder has kept."""
+        self._seen, self._factors = state["seen"], state["factors"]

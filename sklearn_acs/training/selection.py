@@ -1,31 +1,29 @@
-"""The skorch callback that selects the coreset when the schedule says so and points the batches at it."""
+"""The choice of a coreset: every sample is attacked, its last-layer gradient is read, and a selector chooses."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from math import ceil
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import clone
 from sklearn.utils import check_random_state
-from skorch.callbacks import Callback
 from torch import Tensor, nn
 
 from sklearn_acs.attacks.base import cross_entropy, frozen
 from sklearn_acs.data.batches import Batches
-from sklearn_acs.gradients import DenseGradients, LastLayerGradients, batch_factors, exact_sum
+from sklearn_acs.gradients import LastLayerGradients, as_gradients, batch_factors
 from sklearn_acs.models import last_linear
 from sklearn_acs.objectives import ADVERSARIAL, CLEAN
 from sklearn_acs.objectives.base import Logits
-from sklearn_acs.selectors import BaseSelector, Coreset, Part
+from sklearn_acs.selectors import BaseSelector, ClassSelection, Coreset
 from sklearn_acs.selectors.base import relative_error
+from sklearn_acs.selectors.score import margins
 from sklearn_acs.training.adversary import Adversary
-from sklearn_acs.training.net import AdversarialNet
+from sklearn_acs.training.cost import CostMeter
+from sklearn_acs.training.progress import Progress
 from sklearn_acs.training.recorder import FactorRecorder
-from sklearn_acs.training.schedule import CoresetSchedule
-from sklearn_acs.training.scores import sample_scores
 
 BranchLoss = Callable[[Logits, Tensor], Tensor]
 
@@ -37,182 +35,105 @@ MIN_GROUPS = 64
 """Batches to choose from at least, so that a small data set is not all or nothing; they are then smaller."""
 
 
-class CoresetSelection(Callback):
-    """Follows a `CoresetSchedule`: selects, points the batches at the coreset, and writes the epoch's history.
+@dataclass(eq=False)
+class Selection:
+    """Chooses coresets of the samples that a training goes through.
 
-    Parameters
+    Attributes
     ----------
-    schedule : CoresetSchedule
-        Which epochs select.
-    selector : BaseSelector or None
-        What chooses; None only where the schedule never selects.
+    selector : BaseSelector
+        What chooses.
     select_by : {"sample", "class", "batch"}
         Choose among all samples, within each class, or among random batches by their summed gradients.
     n_select : int
         Samples in a coreset; see `coreset_size`.
-    gradients_from : {"fresh", "last"}
-        Attack every sample for its gradient, or take that of the last training step on it.
     random_state : numpy.random.RandomState
         Forms the batches of ``select_by="batch"`` and seeds the selector.
-
-    Attributes
-    ----------
-    coresets_ : dict of Coreset
+    adversary, validating : Adversary
+        Attack the samples, and those held out.
+    held_out : Batches or None
+        For selectors that ask for validation samples.
+    layer : nn.Linear or None
+        The module's last layer, for selectors that match gradients.
+    recorder : FactorRecorder or None
+        Has the gradients of the last training steps, which are taken once all samples have been seen.
+    coresets : dict of Coreset
         All of them, by the epoch that they were selected in, counted from 0.
     """
 
-    def __init__(
-        self,
-        schedule: CoresetSchedule,
-        selector: BaseSelector | None,
-        select_by: str,
-        n_select: int,
-        gradients_from: str,
-        random_state: np.random.RandomState,
-    ) -> None:
-        self.schedule = schedule
-        self.selector = selector
-        self.select_by = select_by
-        self.n_select = n_select
-        self.gradients_from = gradients_from
-        self.random_state = random_state
-        self.coresets_: dict[int, Coreset] = {}
+    selector: BaseSelector
+    select_by: str
+    n_select: int
+    random_state: np.random.RandomState
+    adversary: Adversary
+    validating: Adversary
+    held_out: Batches | None = None
+    layer: nn.Linear | None = None
+    recorder: FactorRecorder | None = None
+    coresets: dict[int, Coreset] = field(default_factory=dict)
 
-    @property
-    def needs_gradients(self) -> bool:
-        """Whether a selection has to look at the gradient of every sample."""
-        return self.selector is not None and "gradients" in self.selector.fit_inputs
-
-    @property
-    def attacks(self) -> bool:
-        """Whether a selection has to attack every sample: for gradients or for anything else of the model's."""
-        return self.selector is not None and bool(self.selector.fit_inputs)
-
-    def prepare(self, module: nn.Module, example: Tensor, n_classes: int) -> None:
-        """Find the layer whose gradients are matched, or say before any work what is wrong with the module."""
-        with frozen(module), torch.no_grad():
-            shape = tuple(module(example).shape)
-        if shape != (len(example), n_classes):
-            raise ValueError(
-                f"module must give logits of shape (batch, n_classes) = {(len(example), n_classes)}; it gave {shape}"
-            )
-        needed = self.needs_gradients and self.schedule.n_selections
-        self.layer_ = last_linear(module, example) if needed else None
-
-    def on_train_begin(self, net: AdversarialNet, **kwargs: Any) -> None:
-        """Begin the schedule; a selector with a `random_state` of its own goes on drawing from that."""
-        self.epoch_ = 0
+    def __post_init__(self) -> None:
         own = getattr(self.selector, "random_state", None)
-        self.random_state_ = self.random_state if own is None else check_random_state(own)
-        self.coresets_ = {}
-        self.recorder_: FactorRecorder | None = None
-        if self.layer_ is not None and self.gradients_from == "last":
-            self.recorder_ = FactorRecorder(self.layer_, len(net.run_.batches.data))
+        if own is not None:  # it goes on drawing from a generator of its own
+            self.random_state = check_random_state(own)
 
-    def on_epoch_begin(self, net: AdversarialNet, **kwargs: Any) -> None:
-        """Select if it is time, and say which phase the epoch belongs to."""
-        run, self.begun_ = net.run_, perf_counter()
-        loss = net.history[-2, "train_loss"] if len(net.history) > 1 else None
-        if self.schedule.selects(self.epoch_):
-            run.progress.enter("selecting", self.epoch_, loss)
-            coreset = self.coresets_[self.epoch_] = self._select(net)
-            run.batches.use_coreset(coreset.indices, coreset.weights)
-            if run.lr_factor is not None:  # a coreset of batches may be a little larger or smaller than planned
-                run.lr_factor.expect((self.schedule.n_epochs - self.epoch_) * len(run.batches))
-        run.recorder = self.recorder_ if self.schedule.selects(self.epoch_ + 1) else None
-        phase = self.schedule.phase(self.epoch_)
-        run.progress.enter(phase, self.epoch_, loss)
-        run.meter.enter(phase)
-        net.history.record("phase", phase)
-        net.history.record("coreset_size", len(run.batches.indices))
-        last = next(reversed(self.coresets_.values()), None)
-        net.history.record("approximation_error", last and last.error)
-
-    def on_epoch_end(self, net: AdversarialNet, **kwargs: Any) -> None:
-        """Count the epoch and its seconds, its selection included."""
-        net.history.record("seconds", perf_counter() - self.begun_)
-        self.epoch_ += 1
-
-    def _select(self, net: AdversarialNet) -> Coreset:
-        assert self.selector is not None
-        meter, batches = net.run_.meter, net.run_.batches
+    def select(self, epoch: int, module: nn.Module, batches: Batches, meter: CostMeter, progress: Progress) -> Coreset:
+        """Choose the coreset of an epoch and point the batches at it."""
         meter.enter("selection")
-        gradients = None
-        if self.recorder_ is not None and self.recorder_.complete:
-            gradients = self.recorder_.gradients(batches.sample_weight)
-        elif self.layer_ is not None:
-            gradients = last_layer_gradients(net, self.layer_)
-        given: dict[str, Any] = {}
+        gradients, given = None, {}
+        looker = _Looker(module, progress)
+        objective = self.adversary.objective
+        if self.recorder is not None and self.recorder.complete:
+            gradients = self.recorder.gradients(batches.sample_weight)
+        elif self.layer is not None:
+            gradients = looker.gradients(self.layer, batches, self.adversary, objective.loss, objective.branches)
         for score in {"loss", "margin"}.intersection(self.selector.fit_inputs):
-            given["scores"] = sample_scores(net, score)
-        if self.layer_ is not None and "validation" in self.selector.fit_inputs:
-            assert net.run_.held_out is not None
-            given["validation"] = validation_gradients(net, self.layer_, net.run_.held_out)
+            given["scores"] = looker.scores(score, batches, self.adversary)
+        if self.layer is not None and self.held_out is not None and "validation" in self.selector.fit_inputs:
+            # What has to fall is the loss under attack (Li et al. 2023, Eq. 5), whatever else the objective adds up.
+            branch = ADVERSARIAL if ADVERSARIAL in objective.branches else CLEAN
+            given["validation"] = looker.gradients(
+                self.layer,
+                self.held_out,
+                self.validating,
+                lambda logits, y: cross_entropy(logits[branch], y),
+                (branch,),
+            )
         found = [values.isfinite() for values in (gradients, *given.values()) if values is not None]
         if not all(torch.as_tensor(finite).all() for finite in found):
             raise FloatingPointError(
-                f"training diverged before epoch {len(net.history)}: gradients or losses are not finite. "
-                "A smaller lr may help"
+                f"training diverged before epoch {epoch + 1}: gradients or losses are not finite. A smaller lr may help"
             )
         meter.enter("solver")
-        return choose(
+        coreset = self.coresets[epoch] = choose(
             self.selector,
             gradients,
             batches.data.y,
             self.select_by,
             self.n_select,
             batches.batch_size,
-            self.random_state_,
+            self.random_state,
             **given,
         )
+        batches.use_coreset(coreset.indices, coreset.weights)
+        return coreset
 
+    @property
+    def last(self) -> Coreset | None:
+        """The coreset in use."""
+        return next(reversed(self.coresets.values()), None)
 
-def last_layer_gradients(net: AdversarialNet, layer: nn.Linear) -> LastLayerGradients:
-    """Gradients of the last layer at every sample's current adversarial example, as factors.
+    def state_dict(self) -> dict[str, Any]:
+        """The coresets, the generator's state, and the gradients recorded."""
+        recorded = None if self.recorder is None else self.recorder.state_dict()
+        return {"coresets": dict(self.coresets), "random": self.random_state.get_state(), "recorder": recorded}
 
-    Attacked, or read from the memory of an attack that remembers, forwarded and differentiated batch by batch on the
-    same tensors, without augmentation and in eval mode, so that neither the batch's other samples nor another crop has
-    a say; only the factors are kept.
-    """
-    run, objective = net.run_, net.criterion_
-    return _gather(net, layer, run.batches, run.selecting, objective.loss, objective.branches)
-
-
-def validation_gradients(net: AdversarialNet, layer: nn.Linear, held_out: Batches) -> LastLayerGradients:
-    """Cross-entropy gradients at the held-out samples, one branch and unweighted: those of `Glister`'s validation loss.
-
-    They are attacked as in training, and clean only for an objective that attacks none: what has to fall is the loss
-    under attack (Li et al. 2023, Eq. 5), whatever else the objective adds up.
-    """
-    branch = ADVERSARIAL if ADVERSARIAL in net.criterion_.branches else CLEAN
-    adversary = net.run_.validating
-    assert adversary is not None
-    return _gather(net, layer, held_out, adversary, lambda logits, y: cross_entropy(logits[branch], y), (branch,))
-
-
-def _gather(
-    net: AdversarialNet,
-    layer: nn.Linear,
-    batches: Batches,
-    adversary: Adversary,
-    loss: BranchLoss,
-    branches: tuple[str, ...],
-) -> LastLayerGradients:
-    """Attack the batches, and differentiate `loss`, which looks at `branches`, batch by batch."""
-    parts = []
-    for batch in batches.everything():
-        inputs = net.branch_inputs(batch, adversary)
-        inputs = {branch: inputs[branch] for branch in branches}
-        with frozen(net.module_):
-            factors = batch_factors(net.module_, layer, loss, inputs, batch.y)
-        parts.append([(batch.weight[:, None] * g, h1) for g, h1 in factors])
-        net.run_.progress.advance(len(batch.y))
-    return LastLayerGradients(
-        [
-            (torch.cat([g for g, _ in branch]), torch.cat([h1 for _, h1 in branch]))
-            for branch in zip(*parts, strict=True)
-        ]
-    )
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.coresets = dict(state["coresets"])
+        self.random_state.set_state(state["random"])
+        if self.recorder is not None:
+            self.recorder.load_state_dict(state["recorder"])
 
 
 def coreset_size(n_samples: int, coreset_frac: float, select_by: str, batch_size: int) -> int:
@@ -227,6 +148,60 @@ def group_count(n_samples: int, batch_size: int) -> int:
     """Random batches that ``select_by="batch"`` chooses among."""
     size = max(1, min(batch_size, n_samples // MIN_GROUPS))
     return ceil(n_samples / size)
+
+
+def find_layer(selector: BaseSelector, module: nn.Module, example: Tensor) -> nn.Linear | None:
+    """The last layer of a module, for a selector that matches its gradients; a module without one is a ValueError."""
+    return last_linear(module, example) if "gradients" in selector.fit_inputs else None
+
+
+@dataclass
+class _Looker:
+    """Looks at samples as they are, batch by batch, in eval mode: neither other samples nor another crop has a say."""
+
+    module: nn.Module
+    progress: Progress
+
+    def gradients(
+        self,
+        layer: nn.Linear,
+        batches: Batches,
+        adversary: Adversary,
+        loss: BranchLoss,
+        branches: tuple[str, ...],
+    ) -> LastLayerGradients:
+        """Gradients of the last layer at every sample's adversarial example, of a loss of some branches, as factors."""
+        parts = []
+        for batch in batches.everything():
+            inputs = adversary.inputs(self.module, batch)
+            inputs = {branch: inputs[branch] for branch in branches}
+            with frozen(self.module):
+                factors = batch_factors(self.module, layer, loss, inputs, batch.y)
+            parts.append([(batch.weight[:, None] * g, h1) for g, h1 in factors])
+            self.progress.advance(len(batch.y))
+        return LastLayerGradients(
+            [
+                (torch.cat([g for g, _ in branch]), torch.cat([h1 for _, h1 in branch]))
+                for branch in zip(*parts, strict=True)
+            ]
+        )
+
+    @torch.no_grad()
+    def scores(self, score: str, batches: Batches, adversary: Adversary) -> Tensor:
+        """The objective's loss of every sample, or the margin of its last branch, (n,), without sample weights."""
+        found = []
+        for batch in batches.everything():
+            inputs = adversary.inputs(self.module, batch)
+            if score == "margin":
+                inputs = dict([inputs.popitem()])
+            with frozen(self.module):
+                logits = {branch: self.module(x).float() for branch, x in inputs.items()}
+            if score == "margin":
+                found.append(margins(next(iter(logits.values())).softmax(1), batch.y))
+            else:
+                found.append(adversary.objective.loss(logits, batch.y))
+            self.progress.advance(len(batch.y))
+        return torch.cat(found)
 
 
 def choose(
@@ -246,7 +221,7 @@ def choose(
     """
     n = len(y)
     known = gradients is not None
-    gradients = gradients or DenseGradients(torch.zeros(n, 1))
+    gradients = gradients or as_gradients(torch.zeros(n, 1))
     selector = clone(selector)
     if "random_state" in selector.get_params():
         selector.set_params(random_state=random_state.randint(np.iinfo(np.int32).max))
@@ -266,17 +241,17 @@ def choose(
     if known:
         return coreset
     unknown = float("nan")
-    return replace(coreset, error=unknown, parts=tuple(part._replace(error=unknown) for part in coreset.parts))
+    return replace(coreset, error=unknown, classes=tuple(part._replace(error=unknown) for part in coreset.classes))
 
 
 def expand(batches: Coreset, groups: np.ndarray, gradients: LastLayerGradients) -> Coreset:
-    """A coreset of batches -> one of their members, each with its batch's weight."""
+    """Turn a coreset of batches into one of their members, each with its batch's weight."""
     weight_of_group = np.zeros(groups.max() + 1)
     weight_of_group[batches.indices] = batches.weights
     indices = np.flatnonzero(np.isin(groups, batches.indices))
     weights = weight_of_group[groups]
-    error = relative_error(exact_sum(gradients, torch.from_numpy(weights)), exact_sum(gradients))
+    error = relative_error(gradients.exact_sum(torch.from_numpy(weights)), gradients.exact_sum())
     n_matched = int(np.isin(groups, batches.indices[: batches.n_matched]).sum())
     reason = f"of batches: {batches.stop_reason}"
-    part = Part(None, len(groups), len(indices), n_matched, float(weights.sum()), error, reason)
-    return Coreset(indices, weights[indices], n_matched, reason, error, (part,))
+    whole = ClassSelection(None, len(groups), len(indices), n_matched, float(weights.sum()), error, reason)
+    return Coreset(indices, weights[indices], n_matched, reason, error, (whole,))

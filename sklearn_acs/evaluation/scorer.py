@@ -1,0 +1,63 @@
+"""Accuracy under attack as a scorer for scikit-learn's model selection."""
+
+from typing import Any
+
+from sklearn.pipeline import Pipeline
+
+from sklearn_acs.attacks import ATTACKS, Attack
+from sklearn_acs.evaluation.accuracy import RobustModel
+from sklearn_acs.params import make_part
+
+
+class RobustScorer:
+    """Scorer with scikit-learn's signature ``(estimator, X, y) -> float``; made by `robust_scorer`."""
+
+    def __init__(self, attack: Attack | str | None) -> None:
+        self.attack = attack
+
+    def __call__(self, estimator: RobustModel, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Robust accuracy of a fitted estimator, of a search's best one, or of the last step of a pipeline."""
+        estimator = getattr(estimator, "best_estimator_", estimator)
+        if isinstance(estimator, Pipeline):
+            X = estimator[:-1].transform(X) if len(estimator) > 1 else X
+            estimator = estimator[-1]
+        if not hasattr(estimator, "robust_score"):
+            raise TypeError(f"robust_scorer needs an estimator with robust_score, got {type(estimator).__name__}")
+        return estimator.robust_score(X, y, attack=self.attack, sample_weight=sample_weight)
+
+    def __repr__(self) -> str:
+        return f"robust_scorer({self.attack!r})"
+
+
+def robust_scorer(attack: Attack | str | None = None) -> RobustScorer:
+    """Make a scorer that measures accuracy under an attack, for GridSearchCV and cross_validate.
+
+    Parameters
+    ----------
+    attack : Attack, str or None, default=None
+        The attack; None is the one each candidate was trained against. Candidates that are trained against
+        different attacks compare only under one and the same, so name it. At the end of a Pipeline it moves what the
+        last step gets, in those units.
+
+    Returns
+    -------
+    callable
+        ``scorer(estimator, X, y) -> float``, greater being better.
+
+    See Also
+    --------
+    robust_accuracy : The same number for one model.
+
+    Examples
+    --------
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from sklearn_acs import PGD, RobustClassifier, robust_scorer
+    >>> search = GridSearchCV(
+    ...     RobustClassifier(objective="trades"),
+    ...     {"objective__beta": [1, 6], "coreset_frac": [0.3, 0.5]},
+    ...     scoring={"clean": "accuracy", "robust": robust_scorer(PGD(eps=0.1, steps=20))},
+    ...     refit="robust",
+    ... )
+    """
+    made = attack if attack is None else make_part("attack", attack, ATTACKS, base=Attack)
+    return RobustScorer(attack if isinstance(attack, str) else made)

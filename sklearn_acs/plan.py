@@ -1,0 +1,383 @@
+"""The plan of a fit: its parts made from the classifier's parameters, and the training made from them and the data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from skorch.callbacks import LRScheduler
+from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.optim import LBFGS
+
+from sklearn_acs.attacks import ATTACKS, Attack
+from sklearn_acs.attacks.base import frozen
+from sklearn_acs.callbacks.best_state import BestState
+from sklearn_acs.callbacks.guard import CollapseGuard
+from sklearn_acs.data.augment import AUGMENTS, Augmentation
+from sklearn_acs.data.batches import Augment, Batches, StreamedData, batch_count, check_loader_options
+from sklearn_acs.data.formats import DataFormat, make_data
+from sklearn_acs.data.holdout import hold_out
+from sklearn_acs.data.training_data import TrainingData
+from sklearn_acs.models import build_model
+from sklearn_acs.objectives import OBJECTIVES, Objective
+from sklearn_acs.params import make_part
+from sklearn_acs.selectors import SELECTORS
+from sklearn_acs.selectors.base import BaseSelector
+from sklearn_acs.training.adversary import Adversary
+from sklearn_acs.training.averaging import AVERAGES, EMA, WeightAverage
+from sklearn_acs.training.cost import CostMeter, StepClock
+from sklearn_acs.training.in_batch import InBatchSelection
+from sklearn_acs.training.memory import PerturbationMemory
+from sklearn_acs.training.net import AdversarialNet, find_device
+from sklearn_acs.training.precision import compile_forward, find_precision, set_precision
+from sklearn_acs.training.progress import Progress
+from sklearn_acs.training.rate import FUSED_DEVICES, LR_SCHEDULES, OPTIMIZERS, LrSchedule, Rate
+from sklearn_acs.training.recorder import FactorRecorder
+from sklearn_acs.training.schedule import CoresetSchedule
+from sklearn_acs.training.seeds import LocalRandomness, Seeds, spawn_seeds
+from sklearn_acs.training.selection import Selection, coreset_size, find_layer
+from sklearn_acs.training.step import Step
+from sklearn_acs.training.training import Training
+from sklearn_acs.training.weights import load_weights, weights_of
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a fit will do: made from the classifier's parameters, fitted to the data's format, and then unchanged.
+
+    Attributes
+    ----------
+    params : mapping of str to object
+        The classifier's parameters, those kept for its parts among them.
+    objective, attack, selector, selection_attack, in_batch, averaging : estimators
+        Its parts, copies of its own; some may be None.
+    augment : callable or None
+        Change of each training batch.
+    schedule : CoresetSchedule
+        Which epoch trains on what.
+    lr_schedule : callable or None
+        Factor of the learning rate; None leaves the rate alone.
+    one_pass : bool
+        Whether it goes on from a training with its optimiser's state and history, too: `partial_fit`.
+    device : torch.device
+        Where everything is.
+    seeds : Seeds
+        One for each use of randomness.
+    n_planned : int
+        Epochs of this training and of those that it goes on from.
+    """
+
+    params: Mapping[str, Any]
+    objective: Objective
+    attack: Attack
+    selector: BaseSelector | None
+    selection_attack: Attack | None
+    in_batch: InBatchSelection | None
+    averaging: EMA | None
+    augment: Augment | None
+    schedule: CoresetSchedule
+    lr_schedule: LrSchedule | None
+    one_pass: bool
+    device: torch.device
+    seeds: Seeds
+    n_planned: int
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any], *, one_pass: bool = False, before: Training | None = None) -> "Plan":
+        """Make the parts that the parameters name, and check that they go together.
+
+        Parameters
+        ----------
+        params : mapping of str to object
+            The parameters of a `RobustClassifier`.
+        one_pass : bool, default=False
+            Train for one epoch on all data at a constant rate, as `partial_fit` does.
+        before : Training or None, default=None
+            What it goes on from.
+
+        Returns
+        -------
+        Plan
+
+        Raises
+        ------
+        ValueError, TypeError
+            A parameter cannot be used.
+        """
+
+        def part(name: str, known: Mapping[str, Any], base: type, default: Any = None) -> Any:
+            value, options = params[name] if default is None else default, _options(params, name)
+            if value is None and options:
+                advice = f"one of {sorted(known)} or " if known else ""
+                raise ValueError(f"{name}=None has no parameters {sorted(options)}; give {advice}an object")
+            return None if value is None else make_part(name, value, known, options, base=base)
+
+        objective = part("objective", OBJECTIVES, Objective)
+        default = objective.default_attack() if objective.attack is None else objective.attack
+        attack = part("attack", ATTACKS, Attack, default if params["attack"] is None else params["attack"])
+        selector = None if params["selector"] is None else part("selector", SELECTORS, BaseSelector)
+        in_batch = part("in_batch", {}, InBatchSelection)
+        if in_batch is not None and params["selection_gradients"] == "last":
+            raise ValueError(
+                "selection_gradients='last' takes gradients from training steps, of which in_batch spares samples; "
+                "use 'fresh', or in_batch=None"
+            )
+        for name in ("iterator_train", "iterator_valid"):
+            check_loader_options(_options(params, name), name)
+        frac = 1.0 if selector is None else params["coreset_frac"]
+        schedule = CoresetSchedule(params["max_epochs"], frac, params["select_every"], params["warmup_frac"])
+        lr_schedule, augment, callbacks = params["lr_schedule"], params["augment"], params["callbacks"] or []
+        planned = any(isinstance(each[1] if isinstance(each, tuple) else each, LRScheduler) for each in callbacks)
+        if planned and lr_schedule != "constant":
+            raise ValueError(
+                f"callbacks has an LRScheduler, and lr_schedule={lr_schedule!r} sets the learning rate too; use "
+                "lr_schedule='constant', which leaves it alone"
+            )
+        if one_pass:
+            schedule, lr_schedule = CoresetSchedule(max_epochs=1, coreset_frac=1.0), "constant"
+        n_planned = 0 if before is None else before.n_planned + schedule.n_epochs
+        return cls(
+            params=params,
+            objective=objective,
+            attack=attack,
+            selector=selector if schedule.n_selections else None,
+            selection_attack=part("selection_attack", ATTACKS, Attack),
+            in_batch=in_batch,
+            averaging=part("averaging", AVERAGES, EMA),
+            augment=AUGMENTS[augment] if isinstance(augment, str) else augment,
+            schedule=schedule,
+            lr_schedule=LR_SCHEDULES[lr_schedule] if isinstance(lr_schedule, str) else lr_schedule,
+            one_pass=one_pass,
+            device=find_device(params["device"]),
+            seeds=spawn_seeds(params["random_state"], n_planned),
+            n_planned=n_planned,
+        )
+
+    def settled(self, format: DataFormat) -> "Plan":
+        """Fit the attacks to the data; refuse what cannot work with it, before any work."""
+        form, scale = format.inputs, format.scale
+        given = self.objective.attack if self.params["attack"] is None else self.params["attack"]
+        by_name = not isinstance(given, Attack) and "attack__eps" not in self.params
+        attack = self.attack.settled(form, scale, by_name=by_name, init=self.objective.attack_init)
+        self.objective.check_attack(attack)
+        selecting, given = self.selection_attack, self.params["selection_attack"]
+        if selecting is not None:
+            by_name = isinstance(given, str) and "selection_attack__eps" not in self.params
+            threat = attack.for_evaluation().threat
+            selecting = selecting.settled(form, scale, by_name=by_name, init=self.objective.attack_init, threat=threat)
+            self.objective.check_attack(selecting)
+        if attack.remembers and self.one_pass:
+            raise ValueError(
+                f"attack={attack!r} remembers a sample's perturbation from one epoch to the next, and "
+                "partial_fit sees each sample once; use another init, with more steps, or fit"
+            )
+        if attack.remembers and not isinstance(self.augment, Augmentation | None):
+            raise ValueError(
+                f"attack={attack!r} moves remembered perturbations along with the augmentation, and that of "
+                f"augment={self.augment!r} is not known; use one of {sorted(AUGMENTS)}"
+            )
+        if isinstance(self.augment, Augmentation):
+            if form.is_table:
+                raise ValueError(f"augment={self.params['augment']!r} is for images, and X is a table")
+            shows_black = self.augment.crop or self.augment.cutout
+            if shows_black and format.clip is not None and not format.clip[0] <= 0 <= format.clip[1]:
+                raise ValueError(
+                    f"augment={self.params['augment']!r} shows 0 beyond an image's border, which is outside "
+                    f"clip={format.clip}; shift the images so that black is 0"
+                )
+        return replace(self, attack=attack, selection_attack=selecting)
+
+    def training(
+        self, data: TrainingData, before: Training | None, randomness: LocalRandomness, meter: CostMeter
+    ) -> Training:
+        """Make the network, its optimiser and all else that a training owns.
+
+        Parameters
+        ----------
+        data : TrainingData
+            What to train on; `settled` has seen its format.
+        before : Training or None
+            What it goes on from.
+        randomness : LocalRandomness
+            From which initial weights are drawn.
+        meter : CostMeter
+            Counts what it costs.
+
+        Returns
+        -------
+        Training
+        """
+        params, seeds, early = self.params, self.seeds, self.params["early_stopping"]
+        selection_state = np.random.RandomState(seeds.selection)
+        split_seed = seeds.selection if before is None else before.split_seed
+        asks = self.selector is not None and "validation" in self.selector.fit_inputs
+        apart, held_out = None, None
+        if asks or early:
+            # A fit that goes on must not hold out what the fit before it has learned.
+            split_state = selection_state if before is None else np.random.RandomState(split_seed)
+            data, apart = data.split(*hold_out(data.y.numpy(), params["validation_fraction"], split_state))
+            held_out = self._batches(apart, None)
+        batches = self._batches(data, data.weight)
+        if self.selector is not None:
+            self.selector.keep_rows(data.rows, data.n_given)
+
+        with randomness:
+            net, precision = self._net(data.format, early)
+            average, layer = self._prepare(net.module_, batches, data.format, before)
+        in_training, at_selections, on_held_out, memory = self._adversaries(batches, data.format)
+        scaler = GradScaler(self.device.type, init_scale=2.0**10, enabled=precision == "fp16")
+        net.step_ = Step(net.module_, in_training, scaler, StepClock(self.device), self.in_batch)
+
+        n_select = coreset_size(len(data.y), self.schedule.coreset_frac, params["select_by"], params["batch_size"])
+        selection, attacked = None, 0.0
+        if self.selector is not None:
+            takes_last = layer is not None and params["selection_gradients"] == "last"
+            recorder = FactorRecorder(layer, len(data.y)) if takes_last else None
+            who = (selection_state, at_selections, on_held_out, held_out, layer, recorder)
+            selection = Selection(self.selector, params["select_by"], n_select, *who)
+            attacked = bool(self.selector.fit_inputs) + (
+                len(apart.y) / len(data.y) if apart is not None and asks else 0
+            )
+        training = Training(
+            net,
+            batches,
+            self.schedule,
+            seeds,
+            randomness,
+            rows=data.rows,
+            n_given=data.n_given,
+            precision=precision,
+            split_seed=split_seed,
+            n_planned=self.n_planned,
+            meter=meter,
+            progress=Progress(self.schedule, len(data.y), n_select, attacked, bool(params["verbose"])),
+            selection=selection,
+            rate=self._rate(net, len(batches), n_select),
+            average=average,
+            memory=memory,
+            held_out=held_out,
+            held_weight=None if apart is None else apart.weight,
+        )
+        if before is not None:
+            training.take_over(before, with_optimizer=self.one_pass)
+        return training
+
+    def _batches(self, data: TrainingData, weight: Tensor | None) -> Batches:
+        """Batches of the data, each kind of draw with a generator of its own."""
+        return Batches(
+            make_data(data.samples, data.y, data.format.inputs, data.format.clip, self.device),
+            self.params["batch_size"],
+            generator=torch.Generator().manual_seed(self.seeds.batches),
+            sample_weight=weight,
+            augment=self.augment,
+            augment_generator=torch.Generator(device=self.device).manual_seed(self.seeds.augment),
+            **_options(self.params, "iterator_train"),
+        )
+
+    def _net(self, format: DataFormat, early: bool) -> tuple[AdversarialNet, str]:
+        """The skorch net, its module built in the precision asked for and its optimiser ready."""
+        params = self.params
+        module = partial(
+            build_model,
+            params["module"],
+            format.inputs.model_shape,
+            len(format.classes),
+            mean=format.mean,
+            scale=format.scale,
+            **_options(params, "module"),
+        )
+        optimizer, lr, options = params["optimizer"], params["lr"], _options(params, "optimizer")
+        if isinstance(optimizer, str):
+            optimizer, default_lr, defaults = OPTIMIZERS[optimizer]
+            lr, options = default_lr if lr is None else lr, {**defaults, **options}
+            if self.device.type in FUSED_DEVICES and not options.keys() & {"fused", "foreach", "differentiable"}:
+                options["fused"] = True
+        elif lr is None:
+            raise ValueError(f"lr=None has no default for optimizer={optimizer!r}; give a number")
+        options = {f"optimizer__{key}": value for key, value in options.items()}
+        options |= {f"callbacks__{key}": value for key, value in _options(params, "callbacks").items()}
+        callbacks: list[Any] = [("best_state", BestState(params["n_iter_no_change"]))] if early else []
+        callbacks += [("in_batch", self.in_batch)] if self.in_batch is not None else []
+        callbacks += params["callbacks"] or []
+        if self.objective.guard is not None:
+            callbacks.append(("collapse_guard", CollapseGuard(self.objective.guard)))
+        net = AdversarialNet(
+            module,
+            self.objective,
+            optimizer=optimizer,
+            lr=lr,
+            max_epochs=self.schedule.n_epochs,
+            batch_size=params["batch_size"],
+            callbacks=callbacks,
+            device=str(self.device),
+            verbose=params["verbose"],
+            **options,
+        ).initialize()
+        precision = find_precision(params["precision"], net.module_, self.device)
+        if precision == "fp16" and isinstance(net.optimizer_, LBFGS):
+            raise ValueError("precision='fp16' scales losses, which LBFGS cannot undo; use 'fp32' or 'bf16'")
+        set_precision(net.module_, precision)
+        return net, precision
+
+    def _prepare(
+        self, module: nn.Module, batches: Batches, format: DataFormat, before: Training | None
+    ) -> tuple[WeightAverage | None, nn.Linear | None]:
+        """Check the module on some samples, find its last layer, compile it, and take over earlier weights."""
+        example, _ = next(iter(batches.data.fetch([torch.arange(min(len(batches.data), 8))])))
+        check_logits(module, example, len(format.classes))
+        layer = None if self.selector is None else find_layer(self.selector, module, example)
+        if self.params["compile"]:
+            compile_forward(module)
+        if before is not None:
+            load_weights(module, weights_of(before.module))
+        return None if self.averaging is None else WeightAverage(module, self.averaging), layer
+
+    def _adversaries(
+        self, batches: Batches, format: DataFormat
+    ) -> tuple[Adversary, Adversary, Adversary, PerturbationMemory | None]:
+        """Who attacks in training, at selections, and on samples held out; and what they remember."""
+        generator = torch.Generator(device=self.device).manual_seed(self.seeds.attack)
+        attack, at_selections = self.attack, self.selection_attack or self.attack
+        remembering, memory = next((each for each in (attack, at_selections) if each.remembers), None), None
+        if remembering is not None:
+            if remembering.threat is None:
+                raise ValueError(f"attack={remembering!r} remembers perturbations, but has no ball that they are in")
+            shape, on_disk = (len(batches.data), *format.inputs.model_shape), isinstance(batches.data, StreamedData)
+            memory = PerturbationMemory(
+                remembering.threat, shape, self.device, max_age=remembering.max_age, on_disk=on_disk
+            )
+
+        def adversary(attack: Attack, reads: bool = False) -> Adversary:
+            remembered = memory if attack.remembers else None
+            return Adversary(attack, self.objective, format.clip, generator, remembered, reads)
+
+        reads = self.selection_attack is None
+        in_training, in_selections = adversary(attack), adversary(at_selections, reads)
+        return in_training, in_selections, adversary(at_selections.without_memory()), memory
+
+    def _rate(self, net: AdversarialNet, n_batches: int, n_select: int) -> Rate | None:
+        """The learning rate's schedule over the steps that the training will take."""
+        if self.lr_schedule is None:
+            return None
+        per_coreset = batch_count(n_select, self.params["batch_size"])
+        n_steps = self.schedule.full_epochs * n_batches + self.schedule.coreset_epochs * per_coreset
+        return Rate(net.optimizer_, self.lr_schedule, n_steps)
+
+
+def _options(params: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """Parameters kept for a part, without the prefix; those of a part that is an object are set on it already."""
+    return {key.removeprefix(f"{part}__"): value for key, value in params.items() if key.startswith(f"{part}__")}
+
+
+def check_logits(module: nn.Module, example: Tensor, n_classes: int) -> None:
+    """Raise ValueError for a module that does not make (batch, n_classes) logits of a batch."""
+    with frozen(module), torch.no_grad():
+        logits = module(example)
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if shape != (len(example), n_classes):
+        raise ValueError(
+            f"module must give logits of shape (batch, n_classes) = {(len(example), n_classes)}; it gave {shape}"
+        )

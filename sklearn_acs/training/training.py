@@ -1,0 +1,410 @@
+"""A training: the owner of everything that changes while a network is trained, and the loop over its epochs."""
+
+import warnings
+from collections.abc import Iterator
+from copy import copy, deepcopy
+from dataclasses import dataclass, field, replace
+from math import isfinite
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from sklearn_acs.attacks import Attack
+from sklearn_acs.data.batches import Batch, Batches
+from sklearn_acs.data.formats import Clip
+from sklearn_acs.objectives import Objective
+from sklearn_acs.selectors import Coreset
+from sklearn_acs.training.averaging import WeightAverage
+from sklearn_acs.training.cost import Cost, CostMeter
+from sklearn_acs.training.in_batch import InBatchSelection
+from sklearn_acs.training.interrupts import Interrupts
+from sklearn_acs.training.memory import PerturbationMemory
+from sklearn_acs.training.net import AdversarialNet
+from sklearn_acs.training.progress import Progress
+from sklearn_acs.training.rate import Rate
+from sklearn_acs.training.schedule import CoresetSchedule
+from sklearn_acs.training.seeds import LocalRandomness, Seeds
+from sklearn_acs.training.selection import Selection
+from sklearn_acs.training.weights import Weights, copy_of_weights, diverged, finite_buffers, load_weights, weights_of
+
+
+@dataclass(frozen=True, eq=False)
+class Best:
+    """The weights that scored best on samples held out."""
+
+    epoch: int  # counted from 1, as in the history
+    score: float
+    weights: list[Weights]
+
+
+@dataclass(eq=False)
+class Training:
+    """Trains a network: made by a `Plan`, run once.
+
+    ``run`` goes through the epochs of the schedule, each a selection if it is time and a ``step`` for each batch; it
+    ends early by ``stop``. ``state_dict`` has everything that a training stopped between two epochs needs to go on to
+    the same bits. When `run` has ended, the data is let go, and what is left is what another training goes on from.
+
+    Attributes
+    ----------
+    net : AdversarialNet
+        skorch's engine: optimiser, history, callbacks.
+    batches : Batches
+        The samples, of which the coreset in use.
+    schedule : CoresetSchedule
+        Which epoch trains on what.
+    seeds : Seeds
+        What every generator began with.
+    randomness : LocalRandomness
+        Of what the network itself draws.
+    rows : ndarray of int
+        Where in X the samples of `batches` stand, of `n_given` there.
+    precision : {"fp32", "bf16", "fp16"}
+        Of convolutions and matrix products.
+    split_seed : int
+        By which samples were held out.
+    n_planned : int
+        Epochs of this training and of those that it goes on from, as they were planned.
+    meter : CostMeter
+        Counts passes and seconds.
+    progress : Progress
+        The bar.
+    selection : Selection or None
+        What chooses coresets.
+    rate : Rate or None
+        The learning rate's schedule; None leaves the rate as it is.
+    average : WeightAverage or None
+        The average of the weights, which predicts.
+    memory : PerturbationMemory or None
+        The perturbation that each sample had last.
+    held_out : Batches or None
+        Samples for early stopping and for selectors that ask for them.
+    held_weight : Tensor or None
+        Their weights.
+    epoch : int
+        The epoch that goes on, counted from 0; after the last one, how many there were.
+    stop_reason : str or None
+        Why it ended before its last epoch.
+    best : Best or None
+        What early stopping has kept.
+    """
+
+    net: AdversarialNet
+    batches: Batches
+    schedule: CoresetSchedule
+    seeds: Seeds
+    randomness: LocalRandomness
+    rows: np.ndarray
+    n_given: int
+    precision: str
+    split_seed: int
+    n_planned: int
+    meter: CostMeter
+    progress: Progress
+    selection: Selection | None = None
+    rate: Rate | None = None
+    average: WeightAverage | None = None
+    memory: PerturbationMemory | None = None
+    held_out: Batches | None = None
+    held_weight: Tensor | None = None
+    epoch: int = 0
+    stop_reason: str | None = None
+    best: Best | None = None
+    _interrupts: Interrupts = field(default_factory=Interrupts)
+    _before_epoch: list[Weights] = field(default_factory=list)
+    _callbacks: dict[str, Any] = field(default_factory=dict)  # states to go on from, once the callbacks have begun
+
+    def __post_init__(self) -> None:
+        self.net.training_ = self
+        self.module: nn.Module = self.net.module_
+        self.coresets: dict[int, Coreset] = {}
+        self._finite_before: set[str] = set()
+
+    @property
+    def final_module(self) -> nn.Module:
+        """What predicts when training is over: the average of the weights where there is one."""
+        return self.module if self.average is None else self.average.module
+
+    @property
+    def objective(self) -> Objective:
+        """What is minimised."""
+        return self.net.step_.adversary.objective
+
+    @property
+    def attack(self) -> Attack:
+        """What is trained against."""
+        return self.net.step_.adversary.attack
+
+    @property
+    def clip(self) -> Clip:
+        """The box that inputs live in."""
+        return self.net.step_.adversary.clip
+
+    @property
+    def in_batch(self) -> InBatchSelection | None:
+        """Which samples of a batch are trained on."""
+        return self.net.step_.in_batch
+
+    @property
+    def cost(self) -> Cost:
+        """What it has taken so far."""
+        return self.meter.cost
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a user's Ctrl-C ended it."""
+        return self._interrupts.seen
+
+    def stop(self, reason: str) -> None:
+        """End the training: when the callbacks have seen this epoch, or, amid an epoch, after this batch.
+
+        Parameters
+        ----------
+        reason : str
+            Kept as `stop_reason`; the first one counts.
+        """
+        self.stop_reason = self.stop_reason or reason
+
+    def run(self) -> None:
+        """Train until the schedule ends or something stops it.
+
+        Raises
+        ------
+        FloatingPointError
+            The loss or a weight became NaN or infinite; the weights from before that epoch are back.
+        KeyboardInterrupt
+            The user's Ctrl-C, raised again when everything is in order. (A callback that raises one itself, as skorch's
+            EarlyStopping does, only stops the training.)
+        """
+        interrupt: KeyboardInterrupt | None = None
+        about = {"X": self.batches.data, "y": None}
+        watching = self.meter.watching(self.module, self.final_module)
+        with torch.inference_mode(False), torch.enable_grad(), self.randomness, self._interrupts, watching:
+            try:
+                self.net.notify("on_train_begin", **about)
+                self._go_on_with_callbacks()
+                try:
+                    while self.stop_reason is None and self.epoch < self.schedule.n_epochs:
+                        self._run_epoch()
+                except KeyboardInterrupt as error:
+                    if self.interrupted:
+                        interrupt = error
+                    else:
+                        self.stop("a callback raised KeyboardInterrupt")
+                self._drop_unfinished()
+                self.net.notify("on_train_end", **about)
+            finally:
+                self._finish()
+        if interrupt is not None:
+            if self.epoch:
+                warnings.warn(
+                    f"interrupted in epoch {self.epoch + 1} of {self.schedule.n_epochs}", UserWarning, stacklevel=2
+                )
+            raise interrupt
+
+    def _run_epoch(self) -> None:
+        """Select if it is time, train for an epoch, and tell the callbacks."""
+        begun, history, schedule = perf_counter(), self.net.history, self.schedule
+        loss = history[-1, "train_loss"] if len(history) else None
+        if self.selection is not None and schedule.selects(self.epoch):
+            self.progress.enter("selecting", self.epoch, loss)
+            self.selection.select(self.epoch, self.module, self.batches, self.meter, self.progress)
+            if self.rate is not None:  # a coreset of batches may be a little larger or smaller than planned
+                self.rate.expect((schedule.n_epochs - self.epoch) * len(self.batches))
+        recorder = None if self.selection is None else self.selection.recorder
+        self.net.step_.recorder = recorder if schedule.selects(self.epoch + 1) else None
+        phase = schedule.phase(self.epoch)
+        self.progress.enter(phase, self.epoch, loss)
+        self.meter.enter(phase)
+
+        data = {"dataset_train": self.batches.data, "dataset_valid": None}
+        self.net.notify("on_epoch_begin", **data)
+        coreset = None if self.selection is None else self.selection.last
+        history.record("phase", phase)
+        history.record("coreset_size", len(self.batches.indices))
+        history.record("approximation_error", coreset and coreset.error)
+        if self.stop_reason is None:
+            self._train_on_batches()
+        if self.stop_reason is None:
+            history.record("seconds", perf_counter() - begun)
+            self.epoch += 1
+            self.net.notify("on_epoch_end", **data)
+
+    def _train_on_batches(self) -> None:
+        """Go through the batches once; their losses are read from the device at the end, when a GPU need not wait."""
+        self._before_epoch, self._finite_before = self.weights(), finite_buffers(self.module)
+        lr = self.net.optimizer_.param_groups[0]["lr"]
+        losses, sizes, clock = [], [], self.net.step_.clock
+        if self.memory is not None:
+            self.memory.epoch += 1
+        clock.mark("callbacks")
+        for batch in self.batches:
+            clock.mark("data")
+            losses.append(self.step(batch))
+            sizes.append(len(batch.y))
+            clock.mark("callbacks")
+            if self.stop_reason is not None:
+                return
+
+        for part, seconds in clock.read().items():
+            self.cost.step_seconds[part] += seconds
+        values, history = torch.stack(losses).tolist(), self.net.history
+        for i, value in enumerate(values):
+            history[-1]["batches"][i]["train_loss"] = value
+        mean = sum(value * size for value, size in zip(values, sizes, strict=True)) / sum(sizes)
+        history.record("train_loss", mean)
+        history.record("train_batch_count", len(values))
+        history.record("lr", lr)
+        if not isfinite(mean) or diverged(self.module, self._finite_before):
+            self.restore(self._before_epoch)
+            raise FloatingPointError(
+                f"training diverged in epoch {len(history)}: the loss is {mean} at lr={lr:g}. "
+                f"The weights from before that epoch are kept; a smaller lr may help"
+            )
+
+    def step(self, batch: Batch) -> Tensor:
+        """Take one step on a batch: attack, gradients, optimiser, average, rate.
+
+        Returns
+        -------
+        Tensor
+            The weighted mean loss, on the device.
+        """
+        net, clock, pair = self.net, self.net.step_.clock, (batch.x, batch.y)  # what skorch takes for a batch
+        net.notify("on_batch_begin", batch=pair, training=True)
+        clock.mark("callbacks")
+        done = net.train_step(batch)
+        if self.average is not None:
+            self.average.follow()
+        clock.mark("update")
+        net.history.record_batch("train_batch_size", len(batch.y))
+        trained = done["trained"]
+        net.notify("on_batch_end", batch=(trained.x, trained.y), training=True, **done)
+        if self.rate is not None:
+            self.rate.advance()
+        self.progress.advance(len(batch.y))
+        return done["loss"]
+
+    def weights(self) -> list[Weights]:
+        """Copy the weights and all buffers, and their average; for `restore`."""
+        return [copy_of_weights(module) for module in self._modules()]
+
+    def restore(self, weights: list[Weights]) -> None:
+        """Go back to earlier weights, and forget the optimiser's momentum, which leads where they went."""
+        for module, earlier in zip(self._modules(), weights, strict=True):
+            load_weights(module, earlier)
+        self.net.optimizer_.state.clear()
+
+    def keep_if_best(self, score: float) -> None:
+        """Keep the weights if none scored higher; among equals the last, which was trained longest."""
+        if self.best is None or score >= self.best.score:
+            self.best = Best(len(self.net.history), score, self.weights())
+
+    def take_over(self, before: "Training", *, with_optimizer: bool) -> None:
+        """Go on with what another training has learned beside its weights, perhaps with its optimiser too."""
+        self.attack.load_state_dict(before.attack.state_dict())
+        if self.in_batch is not None and before.in_batch is not None:
+            self._callbacks["in_batch"] = before.in_batch.state_dict()
+        if self.average is not None and before.average is not None:
+            self.average.load_state_dict(before.average.state_dict())
+        if with_optimizer:
+            self.net.history_ = copy(before.net.history_)
+            self.net.step_.scaler.load_state_dict(before.net.step_.scaler.state_dict())
+            ours, theirs = self.net.optimizer_, before.net.optimizer_
+            if _kind_of(ours) == _kind_of(theirs):
+                _load_optimizer(ours, {**theirs.state_dict(), "param_groups": ours.state_dict()["param_groups"]})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a training needs to go on: tensors are those in use, to be saved or copied."""
+        callbacks = {name: each.state_dict() for name, each in self.net.callbacks_ if hasattr(each, "state_dict")}
+        return {
+            "epoch": self.epoch,
+            "weights": weights_of(self.module),
+            "optimizer": self.net.optimizer_.state_dict(),
+            "history": copy(self.net.history_),
+            "best": self.best,
+            "attack_generator": self.net.step_.adversary.generator.get_state(),
+            "callbacks": callbacks,
+            **{name: member.state_dict() for name, member in self._members()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from the state of another training of the same plan on the same data."""
+        self.epoch, self.best = state["epoch"], state["best"]
+        load_weights(self.module, state["weights"])
+        _load_optimizer(self.net.optimizer_, state["optimizer"])
+        self.net.history_ = copy(state["history"])
+        self.net.step_.adversary.generator.set_state(state["attack_generator"])
+        self._callbacks = state["callbacks"]
+        for name, member in self._members():
+            member.load_state_dict(state[name])
+
+    def _members(self) -> Iterator[tuple[str, Any]]:
+        """What else changes, each with a `state_dict` of its own."""
+        members = {
+            "attack": self.attack,
+            "average": self.average,
+            "batches": self.batches,
+            "cost": self.meter,
+            "memory": self.memory,
+            "randomness": self.randomness,
+            "rate": self.rate,
+            "scaler": self.net.step_.scaler,
+            "selection": self.selection,
+        }
+        return ((name, member) for name, member in members.items() if member is not None)
+
+    def _modules(self) -> list[nn.Module]:
+        return list(dict.fromkeys([self.module, self.final_module]))
+
+    def _go_on_with_callbacks(self) -> None:
+        for name, callback in self.net.callbacks_:
+            if name in self._callbacks:
+                callback.load_state_dict(self._callbacks[name])
+
+    def _drop_unfinished(self) -> None:
+        """Forget an epoch that was cut short, and its weights where it was about to diverge."""
+        history = self.net.history
+        if len(history) and "train_loss" not in history[-1]:
+            history.pop()
+            if self._before_epoch and diverged(self.module, self._finite_before):
+                self.restore(self._before_epoch)
+        self._before_epoch = []
+
+    def _finish(self) -> None:
+        """Leave the weights that are to be kept, in eval mode, and let go of the data."""
+        self._drop_unfinished()
+        if self.best is not None:
+            self.restore(self.best.weights)
+            self.best = replace(self.best, weights=[])
+        for module in self._modules():
+            module.eval()
+        self.net.module_ = self.final_module
+        self.progress.close(self.stop_reason)
+        if self.selection is not None:  # in rows of X, where samples of weight 0 and those held out stand too
+            self.coresets = {
+                epoch: replace(coreset, indices=self.rows[coreset.indices])
+                for epoch, coreset in self.selection.coresets.items()
+            }
+        self.net.step_.adversary.memory = self.net.step_.recorder = None
+        self.selection = self.memory = self.held_out = self.held_weight = self.rate = None
+        del self.batches, self.progress, self.randomness, self.rows
+
+
+def _kind_of(optimizer: Optimizer) -> tuple:
+    """What decides which state an optimiser keeps: its class and its switches, as Adam's `amsgrad`."""
+    switches = {name: value for name, value in optimizer.defaults.items() if isinstance(value, bool)}
+    return type(optimizer), switches
+
+
+def _load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Give an optimiser a copy of another's state, in the memory format that fused optimisers take for granted."""
+    optimizer.load_state_dict(deepcopy(state))
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter).copy_(value)
