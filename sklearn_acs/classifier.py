@@ -421,8 +421,8 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         self.history_, self.cost_ = training.net.history, training.cost
         self.coresets_ = training.coresets
         self.coreset_ = next(reversed(self.coresets_.values()), None)
-        best = training.best
-        self.best_epoch_, self.best_validation_score_ = (None, None) if best is None else (best.epoch, best.score)
+        self.best_epoch_ = None if training.best is None else training.best.epoch
+        self.best_validation_score_ = None if training.best is None else training.best.score
         self.interrupted_, self.stop_reason_ = training.interrupted, training.stop_reason
 
     @property

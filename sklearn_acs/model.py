@@ -1,6 +1,6 @@
 """A model that has been trained: it gives logits, is attacked, and is judged by what stays right."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sklearn_acs.attacks import ATTACKS, Attack
 from sklearn_acs.attacks.base import frozen
-from sklearn_acs.attacks.judging import robust_correct
+from sklearn_acs.attacks.judging import predicted
 from sklearn_acs.data.batches import ArrayData, StreamedData
 from sklearn_acs.data.formats import (
     Clip,
@@ -175,3 +175,45 @@ class FittedModel:
         self, data: ArrayData | StreamedData, batch_size: int = PREDICT_BATCH
     ) -> Iterator[tuple[Tensor, Tensor]]:
         return data.reader(**self.loader_options)(list(torch.arange(len(data)).split(batch_size)))
+
+
+def correct(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Tell which samples of a batch a module predicts rightly, in eval mode; NaN logits are never right."""
+    with frozen(module), torch.no_grad():
+        return predicted(module(x)) == y
+
+
+def robust_correct(
+    module: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    attack: Attack,
+    clip: Clip,
+    generator: torch.Generator,
+) -> Tensor:
+    """Tell which samples a module predicts rightly both as they are and under attack; wrong ones are not attacked.
+
+    Parameters
+    ----------
+    module : nn.Module
+        From inputs to logits; left as it was found.
+    batches : iterable of (Tensor of shape (batch, ...), Tensor of shape (batch,))
+        Samples and their labels 0 to C-1; `UNKNOWN` for a label that the model does not have, which is never right.
+    attack : Attack
+        Raises its own loss.
+    clip : (float, float) or None
+        The box that inputs live in.
+    generator : torch.Generator
+        Source of random starts, on the module's device.
+
+    Returns
+    -------
+    Tensor of bool, of shape (n,), on the CPU
+    """
+    results = []
+    for x, y in batches:
+        right = correct(module, x, y)
+        if right.any():
+            x_adv = attack.perturb(module, x[right], y[right], clip=clip, generator=generator)
+            right[right.clone()] = correct(module, x_adv, y[right])
+        results.append(right.cpu())
+    return torch.cat(results)

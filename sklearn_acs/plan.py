@@ -159,6 +159,7 @@ class Plan:
     def settled(self, format: DataFormat) -> "Plan":
         """Fit the attacks to the data; refuse what cannot work with it, before any work."""
         form, scale = format.inputs, format.scale
+        assert scale is not None
         given = self.objective.attack if self.params["attack"] is None else self.params["attack"]
         by_name = not isinstance(given, Attack) and "attack__eps" not in self.params
         attack = self.attack.settled(form, scale, by_name=by_name, init=self.objective.attack_init)
@@ -234,8 +235,9 @@ class Plan:
         n_select = coreset_size(len(data.y), self.schedule.coreset_frac, params["select_by"], params["batch_size"])
         selection, attacked = None, 0.0
         if self.selector is not None:
-            takes_last = layer is not None and params["selection_gradients"] == "last"
-            recorder = FactorRecorder(layer, len(data.y)) if takes_last else None
+            recorder = None
+            if layer is not None and params["selection_gradients"] == "last":
+                recorder = FactorRecorder(layer, len(data.y))
             who = (selection_state, at_selections, on_held_out, held_out, layer, recorder)
             selection = Selection(self.selector, params["select_by"], n_select, *who)
             attacked = bool(self.selector.fit_inputs) + (

@@ -8,7 +8,7 @@ import torch
 from skorch.callbacks import Callback
 
 from sklearn_acs.attacks import PGD
-from sklearn_acs.attacks.judging import correct, robust_correct
+from sklearn_acs.model import correct, robust_correct
 from sklearn_acs.objectives import ADVERSARIAL
 from sklearn_acs.training.net import AdversarialNet
 from sklearn_acs.training.training import Training

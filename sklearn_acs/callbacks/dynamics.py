@@ -8,7 +8,7 @@ from sklearn.base import clone
 from skorch.callbacks import Callback
 
 from sklearn_acs.attacks import PGD, Attack
-from sklearn_acs.attacks.judging import correct
+from sklearn_acs.model import correct
 from sklearn_acs.table import Table
 from sklearn_acs.training.net import AdversarialNet
 from sklearn_acs.training.training import Training

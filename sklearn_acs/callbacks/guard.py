@@ -10,7 +10,7 @@ from skorch.callbacks import Callback
 from torch import Tensor
 
 from sklearn_acs.attacks import FGSM, PGD
-from sklearn_acs.attacks.judging import robust_correct
+from sklearn_acs.model import robust_correct
 from sklearn_acs.training.net import AdversarialNet
 from sklearn_acs.training.training import Training
 
@@ -88,12 +88,12 @@ class CollapseGuard(Callback):
                 f"CollapseGuard attacks with PGD in the ball of a norm, and attack={training.attack!r} has none; use "
                 "FGSM, NFGSM, PGD or one of them inside another attack, or leave the guard out (guard=None in FastAT)"
             )
-        self.attack_ = PGD(threat.eps, steps=5, rel_step_size=1 / 4, norm=threat.norm)  # as published
-        self.one_step_ = FGSM(threat.eps, norm=threat.norm)
+        self.attack_: PGD = PGD(threat.eps, steps=5, rel_step_size=1 / 4, norm=threat.norm)  # as published
+        self.one_step_: FGSM = FGSM(threat.eps, norm=threat.norm)
         with training.meter.aside("checks"):
             self.samples_: list[tuple[Tensor, Tensor]] = draw_samples(training)
             # Weights that are not trained yet may predict one class only, which no attack can change.
-            self.accuracies_ = self._accuracies(training) if len(net.history) else (0.0, 0.0)
+            self.accuracies_: tuple[float, float] = self._accuracies(training) if len(net.history) else (0.0, 0.0)
         self.collapsed_epoch_: int | None = None
 
     def state_dict(self) -> dict[str, Any]:

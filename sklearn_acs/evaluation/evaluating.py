@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from sklearn_acs.attacks import Attack
 from sklearn_acs.attacks.judging import predicted
-from sklearn_acs.data.formats import Clip, dataset_sample
+from sklearn_acs.data.formats import Clip, example_of
 from sklearn_acs.evaluation.masking import find_masking
 from sklearn_acs.evaluation.result import BROKEN, NORMS, WITHSTOOD, Evaluation
 from sklearn_acs.evaluation.state import State, fingerprint

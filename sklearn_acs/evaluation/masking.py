@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_acs.attacks import FGSM, PGD
-from sklearn_acs.attacks.balls import Threat, gaussian
+from sklearn_acs.attacks.balls import gaussian
 from sklearn_acs.attacks.base import cross_entropy, frozen
-from sklearn_acs.attacks.judging import correct
+from sklearn_acs.attacks.threat import Threat
 from sklearn_acs.data.formats import Clip
 from sklearn_acs.data.labels import UNKNOWN
 from sklearn_acs.evaluation.subject import Subject
+from sklearn_acs.model import correct
 
 SAMPLES = 500
 """Samples that are looked at, at most, evenly spaced."""

@@ -97,4 +97,3 @@ class Subject:
         """A generator for one piece of work, the same for the same seeds."""
         state = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
         return torch.Generator(device=self.model.device).manual_seed(int(state >> np.uint64(1)))
-

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 import sklearn_acs
-from sklearn_acs.attacks import PGD
+from sklearn_acs.attacks import Attack
 from sklearn_acs.evaluation import Evaluation, evaluate
 from sklearn_acs.evaluation.evaluating import Attacks
 from sklearn_acs.inspection._axes import pyplot

@@ -11,9 +11,9 @@ from torch import nn
 from sklearn_acs.attacks import ATTACKS, PGD, Attack
 from sklearn_acs.data.formats import Clip
 from sklearn_acs.evaluation import evaluate
-from sklearn_acs.model import FittedModel
 from sklearn_acs.inspection._axes import legend_above, one_axes, plain
 from sklearn_acs.inspection._estimators import fitted
+from sklearn_acs.model import FittedModel
 from sklearn_acs.params import make_part
 
 FACTORS = (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4)

@@ -39,8 +39,8 @@ class Cost(Mapping[str, PhaseCost]):
     measured where they happen, whatever the attack. (Backward passes that begin at activations, and not at the logits,
     are not counted: those of projections into a perceptual distance that the model itself judges.)
 
-    `step_seconds` says how the seconds of "full" and "coreset" divide into those for getting batches ("data"), attacking
-    them ("attack"), loss, gradients and the optimiser's step ("update") and for what is called after each step
+    `step_seconds` says how the seconds of "full" and "coreset" divide into those for batches ("data"), attacks
+    ("attack"), loss, gradients and the optimiser's step ("update") and for what is called after each step
     ("callbacks"). On CUDA they are measured there, so that nothing waits for a clock.
 
     Examples

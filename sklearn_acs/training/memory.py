@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_acs.attacks.balls import Ball, Threat
+from sklearn_acs.attacks.balls import Ball
+from sklearn_acs.attacks.threat import Threat
 from sklearn_acs.data.batches import Batch
 
 LEVELS = 127

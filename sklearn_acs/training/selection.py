@@ -80,7 +80,8 @@ class Selection:
     def select(self, epoch: int, module: nn.Module, batches: Batches, meter: CostMeter, progress: Progress) -> Coreset:
         """Choose the coreset of an epoch and point the batches at it."""
         meter.enter("selection")
-        gradients, given = None, {}
+        given: dict[str, Any] = {}
+        gradients: LastLayerGradients | None = None
         looker = _Looker(module, progress)
         objective = self.adversary.objective
         if self.recorder is not None and self.recorder.complete:
