@@ -33,7 +33,8 @@ from sklearn_acs.training.averaging import AVERAGES, EMA
 from sklearn_acs.training.cost import CostMeter
 from sklearn_acs.training.in_batch import InBatchSelection
 from sklearn_acs.training.precision import PRECISIONS
-from sklearn_acs.training.rate import LR_SCHEDULES, OPTIMIZERS, LrSchedule
+from sklearn_acs.training.optimizers import OPTIMIZERS
+from sklearn_acs.training.rate import LR_SCHEDULES, LrSchedule
 from sklearn_acs.training.seeds import LocalRandomness
 from sklearn_acs.training.selection import GRADIENTS_FROM, SELECT_BY
 from sklearn_acs.training.training import Training
@@ -418,7 +419,7 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
             if self.input_format_.feature_names is not None:
                 self.feature_names_in_ = self.input_format_.feature_names
         self.net_, self.attack_, self.schedule_ = training.net, plan.attack, plan.schedule
-        self.history_, self.cost_ = training.net.history, training.cost
+        self.history_, self.cost_ = training.net.history, training.meter.cost
         self.coresets_ = training.coresets
         self.coreset_ = next(reversed(self.coresets_.values()), None)
         self.best_epoch_ = None if training.best is None else training.best.epoch

@@ -13,7 +13,6 @@ from torch.amp import GradScaler
 from torch.optim import LBFGS
 
 from sklearn_acs.attacks import ATTACKS, Attack
-from sklearn_acs.attacks.base import frozen
 from sklearn_acs.callbacks.best_state import BestState
 from sklearn_acs.callbacks.guard import CollapseGuard
 from sklearn_acs.data.augment import AUGMENTS, Augmentation
@@ -21,7 +20,7 @@ from sklearn_acs.data.batches import Augment, Batches, StreamedData, batch_count
 from sklearn_acs.data.formats import DataFormat, make_data
 from sklearn_acs.data.holdout import hold_out
 from sklearn_acs.data.training_data import TrainingData
-from sklearn_acs.models import build_model
+from sklearn_acs.models import build_model, check_logits
 from sklearn_acs.objectives import OBJECTIVES, Objective
 from sklearn_acs.params import make_part
 from sklearn_acs.selectors import SELECTORS
@@ -34,7 +33,8 @@ from sklearn_acs.training.memory import PerturbationMemory
 from sklearn_acs.training.net import AdversarialNet, find_device
 from sklearn_acs.training.precision import compile_forward, find_precision, set_precision
 from sklearn_acs.training.progress import Progress
-from sklearn_acs.training.rate import FUSED_DEVICES, LR_SCHEDULES, OPTIMIZERS, LrSchedule, Rate
+from sklearn_acs.training.optimizers import FUSED_DEVICES, OPTIMIZERS
+from sklearn_acs.training.rate import LR_SCHEDULES, LrSchedule, Rate
 from sklearn_acs.training.recorder import FactorRecorder
 from sklearn_acs.training.schedule import CoresetSchedule
 from sklearn_acs.training.seeds import LocalRandomness, Seeds, spawn_seeds
@@ -47,43 +47,22 @@ from sklearn_acs.training.weights import load_weights, weights_of
 @dataclass(frozen=True)
 class Plan:
     """What a fit will do: made from the classifier's parameters, fitted to the data's format, and then unchanged.
-
-    Attributes
-    ----------
-    params : mapping of str to object
-        The classifier's parameters, those kept for its parts among them.
-    objective, attack, selector, selection_attack, in_batch, averaging : estimators
-        Its parts, copies of its own; some may be None.
-    augment : callable or None
-        Change of each training batch.
-    schedule : CoresetSchedule
-        Which epoch trains on what.
-    lr_schedule : callable or None
-        Factor of the learning rate; None leaves the rate alone.
-    one_pass : bool
-        Whether it goes on from a training with its optimiser's state and history, too: `partial_fit`.
-    device : torch.device
-        Where everything is.
-    seeds : Seeds
-        One for each use of randomness.
-    n_planned : int
-        Epochs of this training and of those that it goes on from.
     """
 
-    params: Mapping[str, Any]
+    params: Mapping[str, Any]  # the classifier's, those kept for its parts among them
     objective: Objective
     attack: Attack
     selector: BaseSelector | None
     selection_attack: Attack | None
     in_batch: InBatchSelection | None
     averaging: EMA | None
-    augment: Augment | None
-    schedule: CoresetSchedule
-    lr_schedule: LrSchedule | None
-    one_pass: bool
+    augment: Augment | None  # change of each training batch
+    schedule: CoresetSchedule  # which epoch trains on what
+    lr_schedule: LrSchedule | None  # None leaves the learning rate alone
+    one_pass: bool  # go on with the optimiser's state and the history, too: `partial_fit`
     device: torch.device
     seeds: Seeds
-    n_planned: int
+    n_planned: int  # epochs of this training and of those that it goes on from
 
     @classmethod
     def of(cls, params: Mapping[str, Any], *, one_pass: bool = False, before: Training | None = None) -> "Plan":
@@ -372,14 +351,3 @@ class Plan:
 def _options(params: Mapping[str, Any], part: str) -> dict[str, Any]:
     """Parameters kept for a part, without the prefix; those of a part that is an object are set on it already."""
     return {key.removeprefix(f"{part}__"): value for key, value in params.items() if key.startswith(f"{part}__")}
-
-
-def check_logits(module: nn.Module, example: Tensor, n_classes: int) -> None:
-    """Raise ValueError for a module that does not make (batch, n_classes) logits of a batch."""
-    with frozen(module), torch.no_grad():
-        logits = module(example)
-    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if shape != (len(example), n_classes):
-        raise ValueError(
-            f"module must give logits of shape (batch, n_classes) = {(len(example), n_classes)}; it gave {shape}"
-        )

@@ -1,20 +1,9 @@
-"""Optimisers and schedules of the learning rate, by name."""
+"""Schedules of the learning rate by name, and what sets the rate step by step."""
 
 from collections.abc import Callable
 from math import cos, pi
-from typing import Any
 
-from torch.optim import SGD, Adam, AdamW, Optimizer
-
-OPTIMIZERS: dict[str, tuple[type[Optimizer], float, dict[str, Any]]] = {
-    "sgd": (SGD, 0.1, {"momentum": 0.9, "weight_decay": 5e-4}),
-    "adam": (Adam, 2e-3, {}),
-    "adamw": (AdamW, 2e-3, {}),
-}
-"""Each name with its learning rate, and its options unless ``optimizer__...`` parameters say otherwise."""
-
-FUSED_DEVICES = ("cpu", "cuda")
-"""Where these do a step in one pass over memory, a third of the time on a CPU, and on a GPU without waiting for it."""
+from torch.optim import Optimizer
 
 LrSchedule = Callable[[float], float]
 """``schedule(progress) -> factor`` of `lr`; progress runs from 0 to 1 over the steps of a fit."""

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from copy import copy, deepcopy
+from copy import copy
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from time import perf_counter
@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from sklearn_acs.attacks import Attack
 from sklearn_acs.data.batches import Batch, Batches
@@ -25,6 +24,7 @@ from sklearn_acs.training.interrupts import Interrupts
 from sklearn_acs.training.memory import PerturbationMemory
 from sklearn_acs.training.net import AdversarialNet
 from sklearn_acs.training.progress import Progress
+from sklearn_acs.training.optimizers import kind_of, load_optimizer
 from sklearn_acs.training.rate import Rate
 from sklearn_acs.training.schedule import CoresetSchedule
 from sklearn_acs.training.seeds import LocalRandomness, Seeds
@@ -48,72 +48,29 @@ class Training:
     ``run`` goes through the epochs of the schedule, each a selection if it is time and a ``step`` for each batch; it
     ends early by ``stop``. ``state_dict`` has everything that a training stopped between two epochs needs to go on to
     the same bits. When `run` has ended, the data is let go, and what is left is what another training goes on from.
-
-    Attributes
-    ----------
-    net : AdversarialNet
-        skorch's engine: optimiser, history, callbacks.
-    batches : Batches
-        The samples, of which the coreset in use.
-    schedule : CoresetSchedule
-        Which epoch trains on what.
-    seeds : Seeds
-        What every generator began with.
-    randomness : LocalRandomness
-        Of what the network itself draws.
-    rows : ndarray of int
-        Where in X the samples of `batches` stand, of `n_given` there.
-    precision : {"fp32", "bf16", "fp16"}
-        Of convolutions and matrix products.
-    split_seed : int
-        By which samples were held out.
-    n_planned : int
-        Epochs of this training and of those that it goes on from, as they were planned.
-    meter : CostMeter
-        Counts passes and seconds.
-    progress : Progress
-        The bar.
-    selection : Selection or None
-        What chooses coresets.
-    rate : Rate or None
-        The learning rate's schedule; None leaves the rate as it is.
-    average : WeightAverage or None
-        The average of the weights, which predicts.
-    memory : PerturbationMemory or None
-        The perturbation that each sample had last.
-    held_out : Batches or None
-        Samples for early stopping and for selectors that ask for them.
-    held_weight : Tensor or None
-        Their weights.
-    epoch : int
-        The epoch that goes on, counted from 0; after the last one, how many there were.
-    stop_reason : str or None
-        Why it ended before its last epoch.
-    best : Best or None
-        What early stopping has kept.
     """
 
-    net: AdversarialNet
-    batches: Batches
-    schedule: CoresetSchedule
+    net: AdversarialNet  # skorch's engine: optimiser, history, callbacks, and the step that a batch goes through
+    batches: Batches  # of the samples, or of the coreset in use
+    schedule: CoresetSchedule  # which epoch trains on what
     seeds: Seeds
-    randomness: LocalRandomness
-    rows: np.ndarray
-    n_given: int
-    precision: str
-    split_seed: int
-    n_planned: int
+    randomness: LocalRandomness  # of what the network itself draws
+    rows: np.ndarray  # where in X the samples of `batches` stand
+    n_given: int  # samples in X
+    precision: str  # of convolutions and matrix products
+    split_seed: int  # by which samples were held out
+    n_planned: int  # epochs of this training and of those that it goes on from
     meter: CostMeter
     progress: Progress
     selection: Selection | None = None
-    rate: Rate | None = None
-    average: WeightAverage | None = None
+    rate: Rate | None = None  # None leaves the learning rate as it is
+    average: WeightAverage | None = None  # of the weights, with which the model then predicts
     memory: PerturbationMemory | None = None
-    held_out: Batches | None = None
+    held_out: Batches | None = None  # for early stopping and for selectors that ask for them
     held_weight: Tensor | None = None
-    epoch: int = 0
-    stop_reason: str | None = None
-    best: Best | None = None
+    epoch: int = 0  # epochs that are over
+    stop_reason: str | None = None  # why it ended before its last epoch
+    best: Best | None = None  # what early stopping has kept
     _interrupts: Interrupts = field(default_factory=Interrupts)
     _before_epoch: list[Weights] = field(default_factory=list)
     _callbacks: dict[str, Any] = field(default_factory=dict)  # states to go on from, once the callbacks have begun
@@ -315,8 +272,8 @@ class Training:
             self.net.history_ = copy(before.net.history_)
             self.net.step_.scaler.load_state_dict(before.net.step_.scaler.state_dict())
             ours, theirs = self.net.optimizer_, before.net.optimizer_
-            if _kind_of(ours) == _kind_of(theirs):
-                _load_optimizer(ours, {**theirs.state_dict(), "param_groups": ours.state_dict()["param_groups"]})
+            if kind_of(ours) == kind_of(theirs):
+                load_optimizer(ours, {**theirs.state_dict(), "param_groups": ours.state_dict()["param_groups"]})
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a training needs to go on: tensors are those in use, to be saved or copied."""
@@ -336,7 +293,7 @@ class Training:
         """Go on from the state of another training of the same plan on the same data."""
         self.epoch, self.best = state["epoch"], state["best"]
         load_weights(self.module, state["weights"])
-        _load_optimizer(self.net.optimizer_, state["optimizer"])
+        load_optimizer(self.net.optimizer_, state["optimizer"])
         self.net.history_ = copy(state["history"])
         self.net.step_.adversary.generator.set_state(state["attack_generator"])
         self._callbacks = state["callbacks"]
@@ -394,17 +351,3 @@ class Training:
         self.selection = self.memory = self.held_out = self.held_weight = self.rate = None
         del self.batches, self.progress, self.randomness, self.rows
 
-
-def _kind_of(optimizer: Optimizer) -> tuple:
-    """What decides which state an optimiser keeps: its class and its switches, as Adam's `amsgrad`."""
-    switches = {name: value for name, value in optimizer.defaults.items() if isinstance(value, bool)}
-    return type(optimizer), switches
-
-
-def _load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Give an optimiser a copy of another's state, in the memory format that fused optimisers take for granted."""
-    optimizer.load_state_dict(deepcopy(state))
-    for parameter, values in optimizer.state.items():
-        for name, value in values.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                values[name] = torch.empty_like(parameter).copy_(value)

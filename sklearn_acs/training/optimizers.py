@@ -1,0 +1,33 @@
+"""Optimisers by name, and what one of them takes over from another."""
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+OPTIMIZERS: dict[str, tuple[type[Optimizer], float, dict[str, Any]]] = {
+    "sgd": (SGD, 0.1, {"momentum": 0.9, "weight_decay": 5e-4}),
+    "adam": (Adam, 2e-3, {}),
+    "adamw": (AdamW, 2e-3, {}),
+}
+"""Each name with its learning rate, and its options unless ``optimizer__...`` parameters say otherwise."""
+
+FUSED_DEVICES = ("cpu", "cuda")
+"""Where these do a step in one pass over memory, a third of the time on a CPU, and on a GPU without waiting for it."""
+
+
+def kind_of(optimizer: Optimizer) -> tuple:
+    """Tell what decides which state an optimiser keeps: its class and its switches, as Adam's `amsgrad`."""
+    switches = {name: value for name, value in optimizer.defaults.items() if isinstance(value, bool)}
+    return type(optimizer), switches
+
+
+def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Give an optimiser a copy of another's state, in the memory format that fused optimisers take for granted."""
+    optimizer.load_state_dict(deepcopy(state))
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter).copy_(value)
