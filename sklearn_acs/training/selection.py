@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from sklearn_acs.attacks.base import cross_entropy, frozen
 from sklearn_acs.data.batches import Batches
-from sklearn_acs.gradients import DenseGradients, LastLayerGradients, batch_factors, exact_sum
+from sklearn_acs.gradients import LastLayerGradients, as_gradients, batch_factors
 from sklearn_acs.models import last_linear
 from sklearn_acs.objectives import ADVERSARIAL, CLEAN
 from sklearn_acs.objectives.base import Logits
-from sklearn_acs.selectors import BaseSelector, Coreset, Part
+from sklearn_acs.selectors import BaseSelector, ClassSelection, Coreset
 from sklearn_acs.selectors.base import relative_error
 from sklearn_acs.training.adversary import Adversary
 from sklearn_acs.training.net import AdversarialNet
@@ -246,7 +246,7 @@ def choose(
     """
     n = len(y)
     known = gradients is not None
-    gradients = gradients or DenseGradients(torch.zeros(n, 1))
+    gradients = gradients or as_gradients(torch.zeros(n, 1))
     selector = clone(selector)
     if "random_state" in selector.get_params():
         selector.set_params(random_state=random_state.randint(np.iinfo(np.int32).max))
@@ -266,7 +266,7 @@ def choose(
     if known:
         return coreset
     unknown = float("nan")
-    return replace(coreset, error=unknown, parts=tuple(part._replace(error=unknown) for part in coreset.parts))
+    return replace(coreset, error=unknown, classes=tuple(one._replace(error=unknown) for one in coreset.classes))
 
 
 def expand(batches: Coreset, groups: np.ndarray, gradients: LastLayerGradients) -> Coreset:
@@ -275,8 +275,8 @@ def expand(batches: Coreset, groups: np.ndarray, gradients: LastLayerGradients) 
     weight_of_group[batches.indices] = batches.weights
     indices = np.flatnonzero(np.isin(groups, batches.indices))
     weights = weight_of_group[groups]
-    error = relative_error(exact_sum(gradients, torch.from_numpy(weights)), exact_sum(gradients))
+    error = relative_error(gradients.exact_sum(torch.from_numpy(weights)), gradients.exact_sum())
     n_matched = int(np.isin(groups, batches.indices[: batches.n_matched]).sum())
     reason = f"of batches: {batches.stop_reason}"
-    part = Part(None, len(groups), len(indices), n_matched, float(weights.sum()), error, reason)
-    return Coreset(indices, weights[indices], n_matched, reason, error, (part,))
+    whole = ClassSelection(None, len(groups), len(indices), n_matched, float(weights.sum()), error, reason)
+    return Coreset(indices, weights[indices], n_matched, reason, error, (whole,))
