@@ -19,7 +19,6 @@ from image_data import add_data_arguments, load_images
 from skorch.callbacks import Callback
 
 from sklearn_acs import PGD, RobustClassifier
-from sklearn_acs.gradients import exact_sum
 from sklearn_acs.models import last_linear
 from sklearn_acs.selectors.base import relative_error
 from sklearn_acs.training.adversary import Adversary
@@ -48,7 +47,7 @@ class ExactErrors(Callback):
             run.selecting = selecting
             weights = torch.zeros(len(found), dtype=torch.float64)
             weights[coreset.indices] = torch.as_tensor(coreset.weights, dtype=torch.float64)
-            self.errors_.append(relative_error(exact_sum(found, weights), exact_sum(found)))
+            self.errors_.append(relative_error(found.exact_sum(weights), found.exact_sum()))
 
 
 class Chosen(RobustClassifier):

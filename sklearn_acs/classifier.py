@@ -561,7 +561,7 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         rows = []
         for epoch, coreset in self.coresets_.items():
-            n_samples = sum(part.n_samples for part in coreset.classes)
+            n_samples = sum(selection.n_samples for selection in coreset.classes)
             shape = [n_samples, len(coreset.indices), coreset.n_matched]
             rows.append([epoch, *shape, float(coreset.weights.sum()), coreset.error, coreset.stop_reason])
         return Table(["epoch", "samples", "selected", "matched", "weight", "error", "why it stopped"], rows)

@@ -1,21 +1,22 @@
-"""Per-sample gradients of the last layer, kept as the two factors of their outer products."""
+"""LastLayerGradients keeps every sample's gradient of the last layer as the two factors of an outer product."""
 
 import functools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["DenseGradients", "LastLayerGradients", "as_gradients"]
+__all__ = ["LastLayerGradients", "as_gradients"]
 
 _BLOCK_BYTES = 2**23  # that one block of rows may take in float64
 
 
 class LastLayerGradients:
-    """The matrix of all samples' last-layer gradients, never written out.
+    """Holds the matrix of all samples' last-layer gradients as factors, without writing it out.
 
     The gradient of a loss with respect to the last linear layer is, for sample i, the outer product of the
     loss's gradient at the logits, ``g_i``, and the layer's input with a one appended, ``h1_i``. A loss with
@@ -23,7 +24,8 @@ class LastLayerGradients:
 
         G_i = sum_b g_b[i] (x) h1_b[i],   entry c * (D + 1) + d being sum_b g_b[i, c] * h1_b[i, d]
 
-    Everything a coreset selector asks of the matrix follows from the factors.
+    Everything a coreset selector asks of the matrix follows from the factors. An ordinary matrix M has the same
+    interface, as the product ``1 (x) M[i]``: see `as_gradients`.
 
     Parameters
     ----------
@@ -34,8 +36,7 @@ class LastLayerGradients:
 
     See Also
     --------
-    DenseGradients : The same interface around an ordinary matrix.
-    as_gradients : Either of them, from whatever was given.
+    as_gradients : Gives an ordinary matrix the same interface.
 
     Notes
     -----
@@ -79,75 +80,64 @@ class LastLayerGradients:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type that results have: that of the factors, float32 where these are in half precision."""
+        """Type of all results: the widest of the factors' types, and float32 at least."""
         types = [factor.dtype for pair in self.branches for factor in pair]
         return functools.reduce(torch.promote_types, types, torch.float32)
 
     @property
     def device(self) -> torch.device:
-        """Where the factors are."""
+        """Device that holds the factors."""
         return self.branches[0][0].device
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes that the factors take."""
-        return sum(factor.nbytes for pair in self.branches for factor in pair)
-
     def isfinite(self) -> bool:
-        """Whether no factor holds a NaN or an infinity."""
-        return all(bool(factor.isfinite().all()) for part in self.blocks() for pair in part.branches for factor in pair)
+        """Tell whether all factors are finite."""
+        return all(bool(factor.isfinite().all()) for rows in self.blocks() for pair in rows.branches for factor in pair)
 
     def blocks(self, dtype: torch.dtype | None = None) -> Iterator["LastLayerGradients"]:
-        """Consecutive rows, 8 MB of factors at a time, converted to `dtype`: nothing else is copied."""
+        """Yield all rows in order, as many at a time as take 8 MB in float64, converted to `dtype`."""
         numbers = sum(factor.shape[1] for pair in self.branches for factor in pair)
         size = max(1, _BLOCK_BYTES // (8 * numbers))
         for start in range(0, len(self), size):
-            yield self._alike(
-                [(g[start : start + size].to(dtype), h[start : start + size].to(dtype)) for g, h in self.branches]
-            )
+            yield self.take(slice(start, start + size)).to(dtype)
 
     def to(self, *args: Any, **kwargs: Any) -> "LastLayerGradients":
         """Move or convert the factors, as :meth:`torch.Tensor.to` does."""
-        return self._alike([(g.to(*args, **kwargs), h.to(*args, **kwargs)) for g, h in self.branches])
+        return LastLayerGradients([(g.to(*args, **kwargs), h.to(*args, **kwargs)) for g, h in self.branches])
 
     def take(self, indices: Any) -> "LastLayerGradients":
-        """Pick the rows `indices`, in that order; a slice is not copied."""
+        """Take the rows `indices`, in that order; a slice is not copied."""
         index = indices if isinstance(indices, slice) else torch.as_tensor(indices, device=self.device)
-        return self._alike([(g[index], h[index]) for g, h in self.branches])
+        return LastLayerGradients([(g[index], h[index]) for g, h in self.branches])
 
-    def gram(self, rows: Any = None, cols: Any = None) -> Tensor:
-        """Inner products ``<G_i, G_j>`` for i in `rows` and j in `cols`; None stands for all of them."""
-        left = self if rows is None else self.take(rows)
-        return left.cross_gram(self if cols is None else self.take(cols))
-
-    def cross_gram(self, other: "LastLayerGradients") -> Tensor:
-        """Inner products of all rows with all rows of another such matrix of the same width."""
+    def gram(self, other: "LastLayerGradients | None" = None) -> Tensor:
+        """Compute the inner products of all n rows with all m rows of `other`, or of this matrix, shape (n, m)."""
+        other = self if other is None else other
         left, right = self._factors(), other._factors()
         if [factor.shape[1] for factor in left[0]] != [factor.shape[1] for factor in right[0]]:
             return self.dense() @ other.dense().T  # factors and an ordinary matrix
-        return _total((g_a @ g_b.T) * (h_a @ h_b.T) for g_a, h_a in left for g_b, h_b in right)
-
-    def gram_column(self, j: int) -> Tensor:
-        """Inner products of all rows with row `j`, shape (n,)."""
-        return self.gram(None, [j])[:, 0]
-
-    def dot(self, target: Tensor) -> Tensor:
-        """Inner products of all rows with one flat vector `target`, shape (n,)."""
-        matrix = target.to(self.device, self.dtype).reshape(self.branches[0][0].shape[1], -1)  # (C, D + 1)
-        return _total(((h @ matrix.T) * g).sum(1) for g, h in self._factors())
+        return add_up((g_a @ g_b.T) * (h_a @ h_b.T) for g_a, h_a in left for g_b, h_b in right)
 
     def sum(self, weights: Tensor | None = None) -> Tensor:
         """Add up all rows, each times its weight, to a flat vector of length ``C * (D + 1)``."""
         if weights is None:
-            return _total(g.T @ h for g, h in self._factors()).flatten()
+            return add_up(g.T @ h for g, h in self._factors()).flatten()
         column = weights.to(self.device, self.dtype)[:, None]
-        return _total((g * column).T @ h for g, h in self._factors()).flatten()
+        return add_up((g * column).T @ h for g, h in self._factors()).flatten()
+
+    def exact_sum(self, weights: Tensor | None = None) -> Tensor:
+        """Add up all rows as `sum` does, in float64 and block by block."""
+        result = torch.zeros(self.shape[1], dtype=torch.float64, device=self.device)
+        start = 0
+        for rows in self.blocks(torch.float64):
+            result += rows.sum(None if weights is None else weights[start : start + len(rows)])
+            start += len(rows)
+        return result
 
     def mean_by(self, groups: Any) -> Tensor:
-        """Average the rows of each group 0..n_groups-1, shape ``(n_groups, C * (D + 1))``.
+        """Average the rows of each group, shape ``(n_groups, C * (D + 1))``.
 
-        This is what the ``PB`` (per-batch) variants of CRAIG and GRAD-MATCH select from. A number below the
-        largest that no sample bears gives a row of zeros.
+        The ``PB`` (per-batch) variants of CRAIG and GRAD-MATCH select from these means. `groups` numbers each row's
+        group from 0; a number that it skips stands for an empty group, whose mean is given as zeros.
         """
         groups = torch.as_tensor(groups, device=self.device)
         sizes = torch.bincount(groups)
@@ -155,14 +145,14 @@ class LastLayerGradients:
         return torch.stack([self.take(rows).sum() / max(len(rows), 1) for rows in members])
 
     def norms(self) -> Tensor:
-        """Euclidean norms of all rows, shape (n,)."""
+        """Compute the Euclidean norms of all rows, shape (n,)."""
         pairs = self._factors()
-        squares = _total((g_a * g_b).sum(1) * (h_a * h_b).sum(1) for g_a, h_a in pairs for g_b, h_b in pairs)
+        squares = add_up((g_a * g_b).sum(1) * (h_a * h_b).sum(1) for g_a, h_a in pairs for g_b, h_b in pairs)
         return squares.clamp(min=0).sqrt()
 
     def dense(self) -> Tensor:
-        """Write the matrix out, shape ``(n, C * (D + 1))``: for small ones."""
-        return _total(torch.einsum("nc,nd->ncd", g, h) for g, h in self._factors()).flatten(1)
+        """Write out the matrix, shape ``(n, C * (D + 1))``."""
+        return add_up(torch.einsum("nc,nd->ncd", g, h) for g, h in self._factors()).flatten(1)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
@@ -172,57 +162,28 @@ class LastLayerGradients:
     def __repr__(self) -> str:
         return f"{type(self).__name__}(shape={self.shape}, branches={len(self.branches)}, dtype={self.dtype})"
 
-    def _alike(self, branches: list[tuple[Tensor, Tensor]]) -> "LastLayerGradients":
-        return LastLayerGradients(branches)
-
     def _factors(self) -> list[tuple[Tensor, Tensor]]:
-        """Both factors of every branch in the arithmetic's precision."""
+        """Convert all factors to `dtype`."""
         return [(g.to(self.dtype), h.to(self.dtype)) for g, h in self.branches]
 
 
-class DenseGradients(LastLayerGradients):
-    """An ordinary matrix of gradients behind the interface of :class:`LastLayerGradients`.
-
-    A matrix M is the product ``1 (x) M[i]`` in every row, so that it needs no formula of its own.
-
-    Parameters
-    ----------
-    matrix : Tensor of shape (n, d)
-        One gradient per row.
-
-    See Also
-    --------
-    LastLayerGradients : Gradients as factors.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_acs.gradients import DenseGradients
-    >>> DenseGradients(torch.eye(3)).sum()
-    tensor([1., 1., 1.])
-    """
-
-    def __init__(self, matrix: Any) -> None:
-        matrix = as_tensor(matrix)
-        if matrix.ndim != 2:
-            raise ValueError(f"matrix must have shape (n, d), got {tuple(matrix.shape)}.")
-        super().__init__([(matrix.new_ones(len(matrix), 1), matrix)])
-
-    def _alike(self, branches: list[tuple[Tensor, Tensor]]) -> "DenseGradients":
-        return DenseGradients(branches[0][1])
-
-
 def as_gradients(G: Any) -> LastLayerGradients:
-    """`G` behind the interface that selectors know.
+    """Give an ordinary matrix the interface of LastLayerGradients.
 
     Parameters
     ----------
     G : LastLayerGradients, Tensor or array-like of shape (n, d)
-        Gradients are handed back as they are; integers become floats.
+        One gradient per row. LastLayerGradients are returned as they are; integers become floats.
 
     Returns
     -------
     LastLayerGradients
+        A matrix is its second factor; its first is a column of ones.
+
+    Raises
+    ------
+    ValueError
+        If G does not have two dimensions.
 
     Examples
     --------
@@ -232,23 +193,15 @@ def as_gradients(G: Any) -> LastLayerGradients:
     """
     if isinstance(G, LastLayerGradients):
         return G
-    G = as_tensor(G)
-    return DenseGradients(G if G.is_floating_point() else G.double())
-
-
-def exact_sum(gradients: LastLayerGradients, weights: Tensor | None = None) -> Tensor:
-    """Add up all rows in float64, each times its weight, a block at a time."""
-    weights = torch.ones(len(gradients)) if weights is None else weights
-    total = torch.zeros(gradients.shape[1], dtype=torch.float64, device=gradients.device)
-    start = 0
-    for part in gradients.blocks(torch.float64):
-        total += part.sum(weights[start : start + len(part)])
-        start += len(part)
-    return total
+    matrix = as_tensor(G)
+    if matrix.ndim != 2:
+        raise ValueError(f"gradients must have shape (n, d), got {tuple(matrix.shape)}.")
+    matrix = matrix if matrix.is_floating_point() else matrix.double()
+    return LastLayerGradients([(matrix.new_ones(len(matrix), 1), matrix)])
 
 
 def as_tensor(array: Any) -> Tensor:
-    """A tensor on the memory of `array`, that of a read-only memory map too: nothing here writes to it."""
+    """Make a tensor of `array` that shares its memory where torch can; nothing here writes to it."""
     if isinstance(array, Tensor):
         return array.detach()
     array = np.asarray(array)
@@ -261,9 +214,41 @@ def as_tensor(array: Any) -> Tensor:
         return torch.from_numpy(array)
 
 
-def _total(terms: Iterable[Tensor]) -> Tensor:
-    """Add up tensors of the same shape."""
+def add_up(terms: Iterable[Tensor]) -> Tensor:
+    """Add up tensors of the same shape, in their order."""
     return functools.reduce(torch.add, terms)
+
+
+@contextmanager
+def entering(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect the inputs of `layer`, detached, one for each forward pass within the context.
+
+    Parameters
+    ----------
+    layer : nn.Module
+        Is called with one tensor.
+
+    Yields
+    ------
+    list of Tensor
+        Grows with every forward pass.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_acs.gradients import entering
+    >>> layer = torch.nn.Linear(2, 3)
+    >>> with entering(layer) as inputs:
+    ...     logits = layer(torch.ones(1, 2))
+    >>> inputs
+    [tensor([[1., 1.]])]
+    """
+    inputs: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda module, args: inputs.append(args[0].detach()))
+    try:
+        yield inputs
+    finally:
+        hook.remove()
 
 
 def batch_factors(
@@ -273,15 +258,15 @@ def batch_factors(
     inputs: dict[str, Tensor],
     y: Tensor,
 ) -> list[tuple[Tensor, Tensor]]:
-    """Factors ``(g, h1)`` of one batch's last-layer gradients, a pair for each branch.
+    """Compute the factors ``(g, h1)`` of one batch's last-layer gradients, a pair for each branch.
 
-    One forward pass per branch without a graph; then `loss` is differentiated with respect to its logits alone.
-    The adversarial example is a constant here (Danskin's theorem), whatever made it.
+    Each branch is forwarded once without a graph; then `loss` is differentiated with respect to the logits alone.
+    By Danskin's theorem the adversarial example is a constant.
 
     Parameters
     ----------
     model : nn.Module
-        The model, in the mode it is to be judged in.
+        The model, in the mode that the gradients are of.
     layer : nn.Linear
         Its last layer, whose output is the model's.
     loss : callable
@@ -296,13 +281,8 @@ def batch_factors(
     list of (Tensor of shape (batch, C), Tensor of shape (batch, D + 1))
         In the order of `inputs`.
     """
-    features: list[Tensor] = []
-    hook = layer.register_forward_pre_hook(lambda module, args: features.append(args[0].detach()))
-    try:
-        with torch.no_grad():
-            logits = {branch: model(x).float() for branch, x in inputs.items()}
-    finally:
-        hook.remove()
+    with entering(layer) as features, torch.no_grad():
+        logits = {branch: model(x).float() for branch, x in inputs.items()}
     leaves = {branch: z.requires_grad_() for branch, z in logits.items()}
     with torch.enable_grad():
         total = loss(leaves, y).sum()

@@ -1,4 +1,4 @@
-"""A small table that prints well, shows in notebooks and becomes a DataFrame."""
+"""Table prints rows under named columns, shows them in notebooks and converts them to a DataFrame."""
 
 from collections.abc import Sequence
 from html import escape
@@ -9,7 +9,7 @@ __all__ = ["Table"]
 
 
 class Table:
-    """Rows under named columns.
+    """Holds rows under named columns, and prints them.
 
     Parameters
     ----------
@@ -35,12 +35,12 @@ class Table:
         return len(self.rows)
 
     def __getitem__(self, column: str) -> list[Any]:
-        """All values of one column."""
+        """Return all values of one column."""
         position = self.columns.index(column)
         return [row[position] for row in self.rows]
 
     def to_frame(self) -> Any:
-        """Turn it into a pandas DataFrame."""
+        """Convert the table to a pandas DataFrame."""
         import pandas
 
         return pandas.DataFrame(self.rows, columns=self.columns)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_acs.gradients import DenseGradients, LastLayerGradients, as_gradients
+from sklearn_acs.gradients import LastLayerGradients, as_gradients, entering
 
 N, C, D1 = 7, 3, 5
 
@@ -30,12 +30,12 @@ def written_out(branches):
     return dense
 
 
-@pytest.fixture(params=["one branch", "two branches", "dense"])
+@pytest.fixture(params=["one branch", "two branches", "matrix"])
 def case(request):
     """Gradients and the same as a plain float64 matrix."""
     branches = make_branches(2 if request.param == "two branches" else 1)
     matrix = written_out(branches)
-    return (DenseGradients(matrix) if request.param == "dense" else LastLayerGradients(branches)), matrix
+    return (as_gradients(matrix) if request.param == "matrix" else LastLayerGradients(branches)), matrix
 
 
 def test_shape_length_type_and_device(case):
@@ -56,23 +56,19 @@ def test_array_without_a_copy_is_refused(case):
         case[0].__array__(copy=False)
 
 
-@pytest.mark.parametrize("rows", [None, [4, 0]])
-@pytest.mark.parametrize("cols", [None, [1, 1, 6]])
-def test_gram(case, rows, cols):
+def test_gram(case):
     gradients, matrix = case
-    left, right = (matrix if index is None else matrix[index] for index in (rows, cols))
-    torch.testing.assert_close(gradients.gram(rows, cols), left @ right.T)
+    torch.testing.assert_close(gradients.gram(), matrix @ matrix.T)
+    torch.testing.assert_close(
+        gradients.take([4, 0]).gram(gradients.take([1, 1, 6])), matrix[[4, 0]] @ matrix[[1, 1, 6]].T
+    )
 
 
-def test_gram_column(case):
+def test_gram_of_factors_and_a_matrix(case):
     gradients, matrix = case
-    torch.testing.assert_close(gradients.gram_column(3), matrix @ matrix[3])
-
-
-def test_dot(case):
-    gradients, matrix = case
-    target = torch.linspace(-1, 2, C * D1, dtype=torch.float64)
-    torch.testing.assert_close(gradients.dot(target), matrix @ target)
+    other = torch.linspace(-1, 2, 2 * C * D1, dtype=torch.float64).reshape(2, -1)
+    torch.testing.assert_close(gradients.gram(as_gradients(other)), matrix @ other.T)
+    torch.testing.assert_close(as_gradients(other).gram(gradients), other @ matrix.T)
 
 
 def test_sum(case):
@@ -80,6 +76,18 @@ def test_sum(case):
     weights = torch.linspace(0, 3, N, dtype=torch.float64)
     torch.testing.assert_close(gradients.sum(), matrix.sum(0))
     torch.testing.assert_close(gradients.sum(weights), weights @ matrix)
+
+
+def test_exact_sum_adds_up_blocks_in_float64(case, monkeypatch):
+    gradients, matrix = case
+    monkeypatch.setattr("sklearn_acs.gradients._BLOCK_BYTES", 1)  # a row at a time
+    weights = torch.linspace(0, 3, N, dtype=torch.float64)
+    single = gradients.to(torch.float32)
+    assert single.exact_sum().dtype == torch.float64
+    torch.testing.assert_close(gradients.exact_sum(), matrix.sum(0))
+    torch.testing.assert_close(gradients.exact_sum(weights), weights @ matrix)
+    torch.testing.assert_close(single.exact_sum(weights), weights @ single.to(torch.float64).dense())
+    assert not gradients.take(slice(0)).exact_sum().any()
 
 
 def test_mean_by(case):
@@ -107,14 +115,10 @@ def test_to_converts_every_factor(case):
     assert case[0].to(torch.float32).dtype == torch.float32
 
 
-def test_nbytes_counts_the_factors_only():
-    assert LastLayerGradients(make_branches(2)).nbytes == 2 * N * (C + D1) * 8
-
-
 def test_half_precision_storage_is_computed_in_float32():
     branches = make_branches(2, torch.float16)
     gradients, matrix = LastLayerGradients(branches), written_out(branches)
-    assert gradients.nbytes == 2 * N * (C + D1) * 2
+    assert {factor.dtype for pair in gradients.branches for factor in pair} == {torch.float16}
     assert gradients.dtype == gradients.gram().dtype == gradients.sum().dtype == torch.float32
     torch.testing.assert_close(gradients.gram(), (matrix @ matrix.T).float())  # float16 would miss by 1e-3
 
@@ -159,9 +163,9 @@ def test_branches_that_do_not_fit_are_refused(branches):
         LastLayerGradients(branches)
 
 
-def test_dense_gradients_must_be_a_matrix():
+def test_as_gradients_refuses_what_is_not_a_matrix():
     with pytest.raises(ValueError, match="shape"):
-        DenseGradients(torch.ones(3))
+        as_gradients(torch.ones(3))
 
 
 @pytest.mark.parametrize("change", [lambda a: a[::-1], lambda a: a.astype(">f4"), lambda a: a[:, ::-1]])
@@ -171,10 +175,28 @@ def test_arrays_of_any_layout_are_taken(change):
     np.testing.assert_array_equal(np.asarray(LastLayerGradients([(array[:, :1], array)])), array[:, :1] * array)
 
 
-def test_rows_of_a_matrix_are_a_matrix():
-    matrix = DenseGradients(np.eye(4))
-    for part in (matrix.take([1, 2]), matrix.to(torch.float32), next(matrix.blocks())):
-        assert isinstance(part, DenseGradients)
+def test_a_matrix_is_not_copied_and_neither_are_its_blocks():
+    matrix = torch.eye(4)
+    gradients = as_gradients(matrix)
+    for rows in (gradients, gradients.take(slice(2)), next(gradients.blocks())):
+        assert rows.branches[0][1].data_ptr() == matrix.data_ptr()
+
+
+def test_entering_collects_the_inputs_of_a_layer_within_the_context_alone():
+    layer, x = torch.nn.Linear(3, 2), torch.randn(5, 3, requires_grad=True)
+    with entering(layer) as inputs:
+        layer(x)
+        layer(2 * x)
+    layer(x)
+    assert [torch.equal(got, expected) for got, expected in zip(inputs, (x, 2 * x), strict=True)] == [True, True]
+    assert not any(entered.requires_grad for entered in inputs)
+
+
+def test_entering_leaves_the_layer_as_it_was_after_an_error():
+    layer = torch.nn.Linear(3, 2)
+    with pytest.raises(RuntimeError), entering(layer):
+        layer(torch.ones(5, 4))
+    assert not layer._forward_pre_hooks
 
 
 def test_arithmetic_is_in_the_widest_type_of_the_factors():

@@ -1,4 +1,4 @@
-"""Random crops, flips and cutouts of a whole batch at once, on its device, and the way back."""
+"""Augmentation draws crops, flips and cutouts of a whole batch on its device; a View applies and inverts them."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -13,19 +13,19 @@ PADDING = 4
 
 
 class View(NamedTuple):
-    """What each image of a batch shows of itself after augmentation."""
+    """Tells which pixels of each image of a batch augmentation shows, and where."""
 
     rows: Tensor  # (batch, H), of the padded image
     columns: Tensor  # (batch, W), of the padded image, in descending order where it is mirrored
     hole: Tensor | None  # (batch, 1, H, W), True where it is cut out
 
     def see(self, x: Tensor) -> Tensor:
-        """Images of shape (batch, C, H, W) as this view shows them, black beyond their border and in the hole."""
+        """Show images of shape (batch, C, H, W) through this view, black beyond their border and in the hole."""
         seen = F.pad(x, [PADDING] * 4)[self._window()].permute(0, 3, 1, 2).contiguous()
         return seen if self.hole is None else seen.masked_fill_(self.hole, 0)
 
     def put_back(self, seen: Tensor, whole: Tensor) -> Tensor:
-        """Write what is seen to its place in the whole images; what the view does not show stays as it is there."""
+        """Write the pixels `seen` to their places in the images `whole`, whose other pixels stay as they are."""
         if self.hole is not None:
             seen = torch.where(self.hole, self._replace(hole=None).see(whole), seen)
         padded = F.pad(whole, [PADDING] * 4)
@@ -33,7 +33,7 @@ class View(NamedTuple):
         return padded[:, :, PADDING:-PADDING, PADDING:-PADDING]
 
     def take(self, at: Tensor) -> "View":
-        """The views of some images of the batch."""
+        """Take the views of some images of the batch."""
         return View(self.rows[at], self.columns[at], None if self.hole is None else self.hole[at])
 
     def _window(self) -> tuple:
@@ -43,7 +43,9 @@ class View(NamedTuple):
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A random view of each image: ``augment(x, generator) -> x`` for (batch, C, H, W), drawn in this order.
+    """Shows a random view of each image: ``augment(x, generator) -> x`` for (batch, C, H, W).
+
+    Crops are drawn first, then flips, then cutouts.
 
     Attributes
     ----------
@@ -52,8 +54,8 @@ class Augmentation:
     flip : bool
         Mirror left to right with probability one half.
     cutout : bool
-        Cut a black hole of half the image's height and width, centred anywhere, so that it may reach beyond the border
-        (DeVries and Taylor 2017).
+        Cut a black hole of half the image's height and width around a random pixel, so that it may reach beyond the
+        border (DeVries and Taylor 2017).
     """
 
     crop: bool = False
@@ -79,12 +81,12 @@ class Augmentation:
         return View(rows, columns, hole)
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw a view of each image and show it."""
+        """Draw a view of each image, and show the images through it."""
         return self.draw(x, generator).see(x)
 
 
 def covered(at: Tensor, centre: Tensor, size: int) -> Tensor:
-    """Which positions of 0 to `size` lie in a window of half that size around a share of it, (batch, size)."""
+    """Mark the positions `at` that lie in a window of ``size / 2`` around ``centre * size``, (batch, size)."""
     first = (centre * size).floor() - size // 4
     return (at >= first) & (at < first + size // 2)
 

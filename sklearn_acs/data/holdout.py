@@ -1,4 +1,4 @@
-"""Which samples are held out, for early stopping and for selectors that ask what helps on others."""
+"""hold_out holds out samples for early stopping and for selectors that need validation samples."""
 
 from math import ceil
 
@@ -8,28 +8,28 @@ __all__ = ["hold_out"]
 
 
 def hold_out(labels: np.ndarray, share: float, random_state: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
-    """Split the samples into those trained on and a stratified share held out.
+    """Split the samples into training samples and a stratified share held out.
 
-    Every class keeps one sample, and gives in proportion to what else it has.
+    Every class keeps one sample for training, and gives in proportion to the number of its others.
 
     Parameters
     ----------
     labels : ndarray of shape (n,)
         Classes as numbers from 0.
     share : float
-        How much to hold out, in (0, 1), rounded up to whole samples.
+        Share of the samples to hold out, in (0, 1), rounded up to whole samples.
     random_state : RandomState
-        Draws.
+        Draws the samples.
 
     Returns
     -------
     kept, held : ndarray of int
-        Both in ascending order.
+        Indices of the samples, both in ascending order.
 
     Raises
     ------
     ValueError
-        The classes cannot keep a sample each.
+        If some class could not keep a sample.
     """
     order = random_state.permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]

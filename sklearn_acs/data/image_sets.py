@@ -1,4 +1,4 @@
-"""Image sets of torchvision as arrays (X, y), and parts of ImageNet as a Dataset that reads from disk."""
+"""Loaders give image sets of torchvision as arrays (X, y), and classes of ImageNet as a Dataset read from disk."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
 def load_cifar10(root: str | Path, *, train: bool = True, download: bool = False) -> Arrays:
-    """CIFAR-10: 50,000 training and 10,000 test images in 10 classes.
+    """Load CIFAR-10: 50,000 training and 10,000 test images in 10 classes.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def load_cifar10(root: str | Path, *, train: bool = True, download: bool = False
     train : bool, default=True
         Training or test images.
     download : bool, default=False
-        Whether to download what is missing.
+        Whether to download missing files.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def load_cifar10(root: str | Path, *, train: bool = True, download: bool = False
 
 
 def load_cifar100(root: str | Path, *, train: bool = True, download: bool = False) -> Arrays:
-    """CIFAR-100: 50,000 training and 10,000 test images in 100 classes.
+    """Load CIFAR-100: 50,000 training and 10,000 test images in 100 classes.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def load_cifar100(root: str | Path, *, train: bool = True, download: bool = Fals
     train : bool, default=True
         Training or test images.
     download : bool, default=False
-        Whether to download what is missing.
+        Whether to download missing files.
 
     Returns
     -------
@@ -88,7 +88,7 @@ def load_cifar100(root: str | Path, *, train: bool = True, download: bool = Fals
 
 
 def load_svhn(root: str | Path, *, train: bool = True, download: bool = False) -> Arrays:
-    """SVHN, cropped house-number digits: 73,257 training and 26,032 test images in 10 classes.
+    """Load SVHN, cropped house-number digits: 73,257 training and 26,032 test images in 10 classes.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def load_svhn(root: str | Path, *, train: bool = True, download: bool = False) -
     train : bool, default=True
         Training or test images.
     download : bool, default=False
-        Whether to download what is missing.
+        Whether to download missing files.
 
     Returns
     -------
@@ -118,7 +118,7 @@ def load_svhn(root: str | Path, *, train: bool = True, download: bool = False) -
 
 
 def load_fashion_mnist(root: str | Path, *, train: bool = True, download: bool = False) -> Arrays:
-    """Fashion-MNIST: 60,000 training and 10,000 test images in 10 classes.
+    """Load Fashion-MNIST: 60,000 training and 10,000 test images in 10 classes.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def load_fashion_mnist(root: str | Path, *, train: bool = True, download: bool =
     train : bool, default=True
         Training or test images.
     download : bool, default=False
-        Whether to download what is missing.
+        Whether to download missing files.
 
     Returns
     -------
@@ -152,12 +152,12 @@ def _arrays(images: ArrayLike, labels: ArrayLike) -> Arrays:
 
 
 class ImageNetSubset(Dataset[tuple[Tensor, int]]):
-    """Images of some classes of an ImageNet folder, decoded when they are asked for.
+    """Reads images of some classes of an ImageNet folder from disk, each when it is asked for.
 
     Parameters
     ----------
     folder : Path
-        Has one folder of images per class.
+        Contains one folder of images per class.
     wnids : sequence of str
         The classes, by the names of their folders.
     transform : callable
@@ -199,7 +199,7 @@ def imagenet_subset(
     split: str = "train",
     transform: Callable[[Any], Tensor] | None = None,
 ) -> ImageNetSubset:
-    """Some classes of ImageNet, streamed from ``root/split/wnid/*.JPEG``.
+    """Find the images of some classes of ImageNet, ``root/split/wnid/*.JPEG``, which are read when asked for.
 
     Parameters
     ----------
@@ -222,7 +222,7 @@ def imagenet_subset(
     Raises
     ------
     ValueError
-        If there are no folders for some ids, or ids are repeated or missing altogether.
+        If there are no folders for some ids, or if there are no ids or repeated ones.
 
     Examples
     --------

@@ -207,7 +207,7 @@ class CoresetDisplay:
             raise ValueError("estimator has no coreset: it was fitted with selector=None, or for too few epochs")
         coresets = list(clf.coresets_.values())
         last, chosen = coresets[-1], np.concatenate([coreset.indices for coreset in coresets])
-        n_candidates = sum(part.n_samples for part in last.parts)
+        n_candidates = sum(selection.n_samples for selection in last.classes)
         n_samples = max(n_candidates, int(chosen.max()) + 1)
         if y is not None:
             labels = np.asarray(y)
@@ -238,9 +238,9 @@ def _by_class(
         if unknown := set(labels[classes[codes] != labels].tolist()):
             raise ValueError(f"y contains the label {min(unknown, key=str)!r}, which is none of the classes")
         return np.bincount(codes[coreset.indices], minlength=len(classes)), np.bincount(codes, minlength=len(classes))
-    if any(part.label is None for part in coreset.parts):
+    if any(selection.label is None for selection in coreset.classes):
         return None, None
     counts, totals = np.zeros((2, len(classes)), dtype=np.int64)
-    for part in coreset.parts:
-        counts[part.label], totals[part.label] = part.n_selected, part.n_samples
+    for selection in coreset.classes:
+        counts[selection.label], totals[selection.label] = selection.n_selected, selection.n_samples
     return counts, totals

@@ -1,4 +1,4 @@
-"""Networks by name, input standardisation as a layer, and the search for the layer that makes the logits."""
+"""Models are built by name, standardise their inputs in a layer, and end in the layer that `last_linear` finds."""
 
 from sklearn_acs.models.building import MODELS, Standardize, build_model, last_linear, standardized
 from sklearn_acs.models.resnets import PreActBlock, preact_resnet18, resnet18, resnet50, wide_resnet

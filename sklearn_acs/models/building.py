@@ -1,7 +1,8 @@
-"""From a name, a factory or a module to the model that is trained, and to the layer that makes its logits."""
+"""build_model makes a model from a name, a factory or a module; last_linear finds the layer that makes its logits."""
 
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,9 +25,9 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 
 
 class Standardize(nn.Module):
-    """The layer ``(x - mean) / scale``, per feature of a table or per channel of images.
+    """Computes ``(x - mean) / scale``, per feature of a table or per channel of images.
 
-    As a part of the model it lets attacks, their eps and their clipping, work in input units.
+    As this layer is part of the model, attacks, their eps and their clipping work in input units.
 
     Parameters
     ----------
@@ -56,7 +57,7 @@ class Standardize(nn.Module):
         return (x - self.mean.view(shape)) / self.scale.view(shape)
 
     def extra_repr(self) -> str:
-        """Values shown when the module is printed, if they are few."""
+        """Show the values in the module's repr if they are few."""
         return f"mean={self.mean.tolist()}, scale={self.scale.tolist()}" if len(self.mean) <= 4 else ""
 
 
@@ -92,15 +93,15 @@ def build_model(
     Parameters
     ----------
     module : {"auto"}, name in MODELS, nn.Module or callable
-        "auto" is "convnet" for images and "mlp" for everything else. A module is copied. A callable, which may be a
-        class, is called with ``(input_shape, n_classes, **options)``.
+        "auto" is "convnet" for images and "mlp" for everything else. A module is copied. A callable, such as a class,
+        is called with ``(input_shape, n_classes, **options)``.
     input_shape : tuple of int
         Shape of one sample: (n_features,) or (C, H, W).
     n_classes : int
         Number of logits.
     mean, scale : float or array-like of shape (n_features,) or (channels,), default=None
-        Given both, named models standardise their inputs with them. A user's own module or callable is left as it
-        is: its normalisation is the user's.
+        If both are given, named models standardise their inputs with them. A user's own module or callable is left
+        as it is: its normalisation is the user's.
     **options
         Passed on to the model's function or to the callable.
 
@@ -112,9 +113,9 @@ def build_model(
     Raises
     ------
     ValueError
-        For an unknown name, or a name whose model cannot take the shape.
+        If the name is unknown, or its model cannot take the shape.
     TypeError
-        For anything else as `module`, for options that it does not have, or for options to a built module.
+        If `module` is anything else, does not have the options, or is built already and options are given.
 
     Examples
     --------
@@ -153,19 +154,19 @@ def build_model(
 def last_linear(module: nn.Module, example: Tensor) -> nn.Linear:
     """Find the linear layer whose output is the module's output.
 
-    Its input and the loss's gradient at its output are all that gradient-based selectors need.
+    Gradient-based selectors need only its input and the loss's gradient at its output.
 
     Parameters
     ----------
     module : nn.Module
-        A classifier. Each of its parts keeps the train or eval mode it has.
+        A classifier. Each of its submodules keeps its train or eval mode.
     example : Tensor
         A batch, on the module's device.
 
     Returns
     -------
     nn.Linear
-        The layer, a part of `module`.
+        The layer, a submodule of `module`.
 
     Raises
     ------
@@ -181,24 +182,21 @@ def last_linear(module: nn.Module, example: Tensor) -> nn.Linear:
     """
     outputs: dict[str, Tensor] = {}  # in the order in which the layers ran
 
-    def record(name: str) -> Callable[..., None]:
-        def hook(_layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            outputs.pop(name, None)
-            outputs[name] = output.clone()  # what follows may work in place
+    def record(name: str, _layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        outputs.pop(name, None)
+        outputs[name] = output.clone()  # what follows may work in place
 
-        return hook
-
-    training = {part: part.training for part in module.modules()}
-    layers = {name: part for name, part in module.named_modules() if isinstance(part, nn.Linear)}
-    hooks = [layer.register_forward_hook(record(name)) for name, layer in layers.items()]
+    training = {child: child.training for child in module.modules()}
+    layers = {name: child for name, child in module.named_modules() if isinstance(child, nn.Linear)}
+    hooks = [layer.register_forward_hook(partial(record, name)) for name, layer in layers.items()]
     try:
         with torch.no_grad():
             logits = module.eval()(example)
     finally:
         for hook in hooks:
             hook.remove()
-        for part, mode in training.items():
-            part.training = mode
+        for child, mode in training.items():
+            child.training = mode
 
     for name, output in reversed(outputs.items()):
         if isinstance(logits, Tensor) and torch.equal(output.to(logits.dtype), logits):

@@ -1,6 +1,6 @@
-"""Residual networks: torchvision's with the stem that fits the images, pre-activation and wide ones."""
+"""Residual networks: torchvision's with a stem that fits the images, pre-activation ones and wide ones."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ Stem = Literal["auto", "small", "imagenet"]
 
 
 def resnet18(input_shape: Shape, n_classes: int, *, stem: Stem = "auto") -> nn.Module:
-    """ResNet-18 of torchvision, with the stem that fits the images.
+    """Build torchvision's ResNet-18 with a stem that fits the images.
 
     Parameters
     ----------
@@ -32,13 +32,11 @@ def resnet18(input_shape: Shape, n_classes: int, *, stem: Stem = "auto") -> nn.M
     ----------
     He, Zhang, Ren, Sun, "Deep residual learning for image recognition", CVPR 2016.
     """
-    from torchvision import models
-
-    return _resnet("resnet18", models.resnet18, input_shape, n_classes, stem)
+    return _resnet("resnet18", input_shape, n_classes, stem)
 
 
 def resnet50(input_shape: Shape, n_classes: int, *, stem: Stem = "auto") -> nn.Module:
-    """ResNet-50 of torchvision, with the stem that fits the images.
+    """Build torchvision's ResNet-50 with a stem that fits the images.
 
     Parameters
     ----------
@@ -58,16 +56,17 @@ def resnet50(input_shape: Shape, n_classes: int, *, stem: Stem = "auto") -> nn.M
     ----------
     He, Zhang, Ren, Sun, "Deep residual learning for image recognition", CVPR 2016.
     """
-    from torchvision import models
-
-    return _resnet("resnet50", models.resnet50, input_shape, n_classes, stem)
+    return _resnet("resnet50", input_shape, n_classes, stem)
 
 
-def _resnet(name: str, build: Callable[..., nn.Module], input_shape: Shape, n_classes: int, stem: Stem) -> nn.Module:
+def _resnet(name: str, input_shape: Shape, n_classes: int, stem: Stem) -> nn.Module:
+    """Build torchvision's model of that name, and replace its stem by one for small images or other channels."""
+    from torchvision.models import get_model
+
     channels, *sides = image_shape(name, input_shape)
     if stem not in ("auto", "small", "imagenet"):
         raise ValueError(f"stem={stem!r} is not known; it must be 'auto', 'small' or 'imagenet'")
-    model = build(weights=None, num_classes=n_classes)
+    model = get_model(name, weights=None, num_classes=n_classes)
     if stem == "small" or (stem == "auto" and max(sides) <= 64):
         model.conv1 = _conv(channels, 64, 3)
         model.maxpool = nn.Identity()
@@ -77,7 +76,7 @@ def _resnet(name: str, build: Callable[..., nn.Module], input_shape: Shape, n_cl
 
 
 def preact_resnet18(input_shape: Shape, n_classes: int) -> nn.Sequential:
-    """ResNet-18 with pre-activation blocks and the stem for small images, as usual in adversarial training.
+    """Build a ResNet-18 with pre-activation blocks and a stem for small images, as usual in adversarial training.
 
     Parameters
     ----------
@@ -100,7 +99,7 @@ def preact_resnet18(input_shape: Shape, n_classes: int) -> nn.Sequential:
 
 
 def wide_resnet(input_shape: Shape, n_classes: int, *, depth: int = 28, width: int = 10) -> nn.Sequential:
-    """Wide ResNet, WRN-28-10 unless told otherwise, without dropout.
+    """Build a wide ResNet without dropout, by default WRN-28-10.
 
     Parameters
     ----------
@@ -133,7 +132,7 @@ def wide_resnet(input_shape: Shape, n_classes: int, *, depth: int = 28, width: i
 def _preact_resnet(
     channels: int, n_classes: int, *, stem_width: int, widths: Sequence[int], n_blocks: int
 ) -> nn.Sequential:
-    """Stem, stages of `n_blocks` blocks, each stage but the first halving the image, pooling, logits."""
+    """Build stem, stages of `n_blocks` blocks, pooling and last layer; all stages but the first halve the image."""
     layers: list[nn.Module] = [_conv(channels, stem_width, 3)]
     n_in = stem_width
     for stage, n_out in enumerate(widths):
@@ -145,9 +144,9 @@ def _preact_resnet(
 
 
 class PreActBlock(nn.Module):
-    """Two 3 x 3 convolutions, each after batch normalisation and ReLU, added to a shortcut.
+    """Adds two 3 x 3 convolutions, each after batch normalisation and ReLU, to a shortcut.
 
-    Where the shape changes, the shortcut is a 1 x 1 convolution of the activated input.
+    If the shape changes, the shortcut is a 1 x 1 convolution of the activated input.
 
     Parameters
     ----------
@@ -173,7 +172,7 @@ class PreActBlock(nn.Module):
 
 
 def _conv(n_in: int, n_out: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
-    """Convolution of residual networks: padded, without bias, initialised as torchvision's are."""
+    """Build a padded convolution without bias, initialised as in torchvision's residual networks."""
     conv = nn.Conv2d(n_in, n_out, kernel_size, stride, padding=kernel_size // 2, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return conv

@@ -1,4 +1,4 @@
-"""The shape of one sample, and the check that it is an image."""
+"""Shape is the shape of one sample, and image_shape checks that it is an image's."""
 
 from typing import cast
 
@@ -7,7 +7,7 @@ Shape = tuple[int, ...]
 
 
 def image_shape(name: str, input_shape: Shape, min_side: int = 1) -> tuple[int, int, int]:
-    """Check that `input_shape` is an image that the model takes."""
+    """Check that `input_shape` is that of an image that the model `name` can take."""
     if len(input_shape) != 3 or min(input_shape[1:]) < min_side:
         raise ValueError(
             f"module={name!r} takes images (channels, height, width) with sides of {min_side} or more; got samples "

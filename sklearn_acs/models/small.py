@@ -1,4 +1,4 @@
-"""Networks that train quickly on a CPU: fully connected for tables, convolutional for images."""
+"""These networks train quickly on a CPU: fully connected ones for tables, convolutional ones for images."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from sklearn_acs.models.shapes import Shape, image_shape
 
 
 def mlp(input_shape: Shape, n_classes: int, *, hidden: Sequence[int] = (128, 128)) -> nn.Sequential:
-    """Fully connected ReLU network; images are flattened.
+    """Build a fully connected ReLU network, which flattens images.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def mlp(input_shape: Shape, n_classes: int, *, hidden: Sequence[int] = (128, 128
 
 
 def convnet(input_shape: Shape, n_classes: int, *, width: int = 16, hidden: int = 128) -> nn.Sequential:
-    """Small convolutional network, quick on a CPU, for 8 x 8 digits as for CIFAR.
+    """Build a small convolutional network, quick on a CPU, for 8 x 8 digits as for CIFAR.
 
     Convolutions of 4 x 4 with stride 2 halve the image at least twice and until no side is longer than 8, each with
     twice the channels of the one before. One hidden layer follows. There is no batch normalisation, whose statistics
@@ -60,7 +60,7 @@ def convnet(input_shape: Shape, n_classes: int, *, width: int = 16, hidden: int 
     width : int, default=16
         Channels after the first convolution.
     hidden : int, default=128
-        Width of the hidden layer, which is the number of features a coreset selection sees.
+        Width of the hidden layer: the number of features that selectors see.
 
     Returns
     -------

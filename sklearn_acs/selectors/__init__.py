@@ -1,6 +1,6 @@
-"""Coreset selectors: which samples, with which weights, stand for all."""
+"""Coreset selectors choose samples and weights that stand for all samples."""
 
-from sklearn_acs.selectors._coreset import Coreset, Part
+from sklearn_acs.selectors._coreset import ClassSelection, Coreset
 from sklearn_acs.selectors.base import BaseSelector
 from sklearn_acs.selectors.craig import CRAIG
 from sklearn_acs.selectors.glister import Glister
@@ -20,10 +20,10 @@ __all__ = [
     "CRAIG",
     "SELECTORS",
     "BaseSelector",
+    "ClassSelection",
     "Coreset",
     "Glister",
     "GradMatch",
-    "Part",
     "RandomSelector",
     "ScoreSelector",
 ]

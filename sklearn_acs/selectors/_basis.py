@@ -1,4 +1,4 @@
-"""The factor that a matching pursuit refits its weights with."""
+"""A matching pursuit refits its weights with a factor of an inverse Gram matrix, the `Basis`."""
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -8,19 +8,18 @@ PANEL = 256  # rows of the basis that are read at a time
 
 
 class Basis:
-    """Weight vectors W with ``W (K + lambda I) W^T = I``, K being the Gram matrix of the members.
+    """Holds weight vectors W with ``W (K + lambda I) W^T = I``, K being the Gram matrix of the members.
 
-    While members only come in, this is the inverse of the Cholesky factor of ``K + lambda I``, and always
-    ``(K + lambda I)^-1 = W^T W``. A member that comes in adds a vector by one step of Gram and Schmidt. A member that
-    leaves takes one with it, after a reflection that turns all others away from it. Both are products of W and a
-    vector.
+    W always satisfies ``(K + lambda I)^-1 = W^T W``. As long as no member leaves, W is the inverse of the Cholesky
+    factor of ``K + lambda I``. A new member adds a vector by one Gram-Schmidt step. Before a member leaves, a
+    reflection makes all vectors but one zero at its place, and that one is removed. Both multiply W by a vector.
 
     Parameters
     ----------
     capacity : int
         The largest number of members.
     dtype : dtype
-        Precision of W. Reading it is most of the work, so that float32 takes half the time where it is enough.
+        Precision of W. Reading W is most of the work, so that float32, where it is enough, takes half the time.
     """
 
     def __init__(self, capacity: int, dtype: DTypeLike = np.float64) -> None:
@@ -29,24 +28,24 @@ class Basis:
         self._reach = np.zeros(capacity, dtype=np.int64)  # entries of each vector up to which it is not zero
 
     def project(self, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """``right W^T`` and ``right W^T W`` for right-hand sides (..., t)."""
+        """Compute ``right W^T`` and ``right W^T W`` for right-hand sides (..., t)."""
         projected, solved = np.empty_like(right), np.zeros_like(right)
         for start in range(0, self.size, PANEL):  # half of a triangle is zero and not worth reading
             stop = min(start + PANEL, self.size)
             panel = self._vectors[start:stop, : self._reach[start:stop].max()]
-            part = right[..., : panel.shape[1]].astype(panel.dtype, copy=False) @ panel.T
-            projected[..., start:stop] = part
-            solved[..., : panel.shape[1]] += part @ panel
+            products = right[..., : panel.shape[1]].astype(panel.dtype, copy=False) @ panel.T
+            projected[..., start:stop] = products
+            solved[..., : panel.shape[1]] += products @ panel
         return projected, solved
 
     def solve(self, right: np.ndarray) -> np.ndarray:
-        """``(K + lambda I)^-1 right``."""
+        """Compute ``(K + lambda I)^-1 right``."""
         return self.project(right)[1]
 
     def append(self, inner: np.ndarray, diagonal: np.ndarray) -> np.ndarray | None:
-        """Add m members, given by inner products (m, t + m) with the earlier ones and themselves.
+        """Add m members, given their inner products (m, t + m) with the earlier ones and themselves.
 
-        Returns the new vectors, (m, t + m), or None where a member depends on the others.
+        Returns the new vectors, (m, t + m), or None if a member is linearly dependent on the others.
         """
         t, m = self.size, len(inner)
         projected, solved = self.project(inner[:, :t].astype(float))
@@ -69,7 +68,7 @@ class Basis:
         return vectors
 
     def delete(self, place: int) -> None:
-        """Take a member out, the last one taking its place."""
+        """Remove a member and move the last one to its place."""
         t, last = self.size, self.size - 1
         vectors = self._vectors[:t, :t]
         mirror = vectors[:, place].copy()  # turned by its reflection into the unit vector of `place`

@@ -1,4 +1,4 @@
-"""Choosing class by class: one after the other, spread over threads, or as batches on a GPU."""
+"""Selectors solve the classes of a data set in turn, in threads, or in batches on a GPU."""
 
 import functools
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -13,32 +13,38 @@ from joblib import Parallel, cpu_count, delayed
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
-from sklearn_acs.gradients import LastLayerGradients, exact_sum
+from sklearn_acs.gradients import LastLayerGradients, add_up
 from sklearn_acs.selectors._coreset import NOTHING, Coreset
 
 
 class Task(NamedTuple):
-    """Choose k of the rows of one class."""
+    """Asks a solver to choose k samples of one class."""
 
     gradients: LastLayerGradients  # of the whole set
-    rows: np.ndarray
+    rows: np.ndarray  # of the class
     k: int
     rng: np.random.RandomState
 
+    def of_class(self) -> LastLayerGradients:
+        """Take the gradients of the class, in the precision of their arithmetic."""
+        whole = len(self.rows) == len(self.gradients)
+        gradients = where_float64_is(self.gradients if whole else self.gradients.take(self.rows))
+        return gradients.to(gradients.dtype)
+
 
 class Solved(NamedTuple):
-    """The coreset of a class in the numbers of the whole set, and the sums of all its gradients and of the chosen."""
+    """Holds the coreset of one class and the sums that its error is measured by."""
 
-    coreset: Coreset
-    chosen: Tensor
-    total: Tensor
-    rounding: Tensor  # how far it may have taken the total from the true one
+    coreset: Coreset  # its indices are rows of the whole set
+    chosen: Tensor  # weighted sum of the chosen gradients
+    total: Tensor  # sum of all gradients of the class
+    rounding: Tensor  # bound on the total's rounding error
 
 
 def solve_on_cpu(tasks: Sequence[Task], solve: Callable[..., Coreset], n_jobs: int | None) -> Generator[Solved]:
-    """Call ``solve(gradients, k, rng, rows)`` for every class, several classes in as many threads as asked for.
+    """Call ``solve(gradients, k, rng, rows)`` for every class, in as many threads as asked for.
 
-    One result after the other, in the order of the tasks: a thousand classes' sums of gradients are too much to keep.
+    The results come one by one in the order of the tasks: the sums of a thousand classes are too much to keep.
     """
     # The solvers' many small products are slower in threads of their own, and those of NumPy's BLAS go on spinning.
     with _BLAS.limited():
@@ -55,7 +61,7 @@ def solve_on_cpu(tasks: Sequence[Task], solve: Callable[..., Coreset], n_jobs: i
 
 
 def n_threads(tasks: Sequence[Task], n_jobs: int | None) -> int:
-    """Threads that classes are spread over: None is as many as torch uses."""
+    """Count the threads that classes are spread over: None is as many as torch uses."""
     if n_jobs == 0:
         raise ValueError(
             "n_jobs must be None, a number of threads, or negative to count from the number of cores; got 0."
@@ -71,23 +77,23 @@ def solve_in_batches(
 ) -> Generator[Solved]:
     """Call ``solve(problems, budgets, rngs)`` for as many classes at once as the GPU's memory allows.
 
-    `bytes_needed` tells what a class of n rows takes of which k are chosen, given the width of its factors.
+    ``bytes_needed(n, k, width)`` estimates the memory for choosing k of n rows whose factors have `width` columns.
     """
     for group in groups(tasks, bytes_needed, _free_bytes(tasks[0].gradients.device)):
-        parts = [part_of(task) for task in group]
-        some = [(part, task.k, task.rng) for part, task in zip(parts, group, strict=True) if task.k]
+        problems = [task.of_class() for task in group]
+        some = [(problem, task.k, task.rng) for problem, task in zip(problems, group, strict=True) if task.k]
         found = iter(solve(*map(list, zip(*some, strict=True))) if some else [])
-        for part, task in zip(parts, group, strict=True):
-            yield _with_sums(next(found) if task.k else NOTHING, part, task)
+        for problem, task in zip(problems, group, strict=True):
+            yield _with_sums(next(found) if task.k else NOTHING, problem, task)
 
 
 def on_gpu(gradients: LastLayerGradients) -> bool:
-    """Whether the gradients are where batches pay."""
+    """Tell whether the gradients are on a GPU, where batches pay."""
     return gradients.device.type == "cuda"
 
 
 def groups(tasks: Sequence[Task], bytes_needed: Callable[[int, int, int], int], n_bytes: int) -> list[list[Task]]:
-    """Split classes into consecutive groups, each as large as fits when all are padded to its largest."""
+    """Split the classes into consecutive groups that fit into `n_bytes`, each class padded to its group's largest."""
     width = sum(factor.shape[1] for pair in tasks[0].gradients.branches for factor in pair)
     result: list[list[Task]] = [[]]
     for task in tasks:
@@ -99,41 +105,27 @@ def groups(tasks: Sequence[Task], bytes_needed: Callable[[int, int, int], int], 
     return result
 
 
-def part_of(task: Task) -> LastLayerGradients:
-    """The gradients of a class, in the precision of their arithmetic."""
-    gradients = task.gradients
-    part = gradients if len(task.rows) == len(gradients) else gradients.take(task.rows)
-    return where_float64_is(part).to(part.dtype)
-
-
 def where_float64_is(gradients: LastLayerGradients) -> LastLayerGradients:
-    """The gradients where they are, but those on MPS, which has no float64, on the CPU."""
+    """Move gradients from MPS, which has no float64, to the CPU, and leave others where they are."""
     return gradients.to("cpu") if gradients.device.type == "mps" else gradients
 
 
 def _solve(task: Task, solve: Callable[..., Coreset]) -> Solved:
-    part = part_of(task)
-    return _with_sums(NOTHING if task.k == 0 else solve(part, task.k, task.rng, task.rows), part, task)
+    problem = task.of_class()
+    return _with_sums(NOTHING if task.k == 0 else solve(problem, task.k, task.rng, task.rows), problem, task)
 
 
-def _with_sums(found: Coreset, part: LastLayerGradients, task: Task) -> Solved:
-    chosen = exact_sum(part.take(found.indices), torch.from_numpy(found.weights))
-    return Solved(replace(found, indices=task.rows[found.indices]), chosen, *_exact_total(part))
-
-
-def _exact_total(gradients: LastLayerGradients) -> tuple[Tensor, Tensor]:
-    """Add up all rows in float64: the sum, and how far rounding may have taken it from the true one."""
-    total = torch.zeros(gradients.shape[1], dtype=torch.float64, device=gradients.device)
-    lengths = torch.zeros((), dtype=torch.float64, device=gradients.device)
-    for block in gradients.blocks(torch.float64):
-        total += block.sum()
-        lengths += block.norms().sum()
-    rounding = len(gradients) * torch.finfo(torch.float64).eps * lengths
-    return total, rounding.nan_to_num(posinf=0.0)  # lengths beyond what squares can hold
+def _with_sums(found: Coreset, problem: LastLayerGradients, task: Task) -> Solved:
+    """Add up the gradients of a class and the chosen ones of them, and number these as in the whole set."""
+    chosen = problem.take(found.indices).exact_sum(torch.from_numpy(found.weights))
+    lengths = add_up(rows.norms().sum() for rows in problem.blocks(torch.float64))
+    rounding = len(problem) * torch.finfo(torch.float64).eps * lengths
+    rounding = rounding.nan_to_num(posinf=0.0)  # lengths beyond what squares can hold
+    return Solved(replace(found, indices=task.rows[found.indices]), chosen, problem.exact_sum(), rounding)
 
 
 def _single_threaded(function: Callable, *args: Any) -> Any:
-    """Call with one thread for torch's own parallelism."""
+    """Call `function` while torch computes in a single thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # of the calling thread
     try:
@@ -143,7 +135,7 @@ def _single_threaded(function: Callable, *args: Any) -> Any:
 
 
 class _OneThread:
-    """Keeps NumPy's BLAS to one thread as long as any solver runs, whichever of several ends first."""
+    """Keeps NumPy's BLAS to one thread until the last of several solvers ends."""
 
     def __init__(self) -> None:
         self._lock, self._users = Lock(), 0
@@ -168,15 +160,15 @@ _BLAS = _OneThread()
 
 @functools.cache
 def _threadpools() -> ThreadpoolController:
-    """The thread pools of the libraries that are loaded, looked up once."""
+    """Look up the thread pools of the libraries loaded, once."""
     return ThreadpoolController()
 
 
 def fits(n_bytes: int, gradients: LastLayerGradients) -> bool:
-    """Whether a batch may take so many bytes on the device of the gradients."""
+    """Tell whether a batch may take `n_bytes` on the device of the gradients."""
     return n_bytes <= _free_bytes(gradients.device)
 
 
 def _free_bytes(device: torch.device) -> int:
-    """Memory that a batch of classes may take: half of what is free."""
+    """Count the bytes that a batch may take: half of what is free."""
     return torch.cuda.mem_get_info(device)[0] // 2

@@ -1,4 +1,4 @@
-"""What a selection gives."""
+"""A selector returns its choice as a `Coreset`, which records each class in a `ClassSelection`."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -8,21 +8,21 @@ import numpy as np
 from sklearn_acs.table import Table
 
 
-class Part(NamedTuple):
-    """What was chosen of one class, or of the whole set.
+class ClassSelection(NamedTuple):
+    """Records what a selector chose of one class, or of the whole set.
 
     Attributes
     ----------
     label : object
         The class; None for the whole set.
     n_samples, n_selected : int
-        How many samples it has, and how many of them were chosen.
+        Number of its samples, and of those chosen.
     n_matched : int
         How many of these the algorithm chose itself.
     weight : float
-        The sum of their weights.
+        Sum of their weights.
     error : float
-        The relative error of their weighted sum, as that of `Coreset`.
+        Relative error of their weighted sum, measured as in `Coreset`.
     stop_reason : str
         Why the algorithm stopped there.
     """
@@ -38,7 +38,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Coreset:
-    """A weighted subset whose gradients stand for those of the whole set.
+    """Holds a weighted subset whose gradients stand for those of the whole set.
 
     Attributes
     ----------
@@ -52,10 +52,9 @@ class Coreset:
         Why it stopped there.
     error : float
         ``||sum_j w_j G_j - sum_i G_i|| / ||sum_i G_i||``. Where all gradients add up to zero, but for rounding, it is 0
-        if the chosen do too, and else infinite. A solver leaves it to `BaseSelector.fit`, which measures it for all in
-        the same way.
-    parts : tuple of Part
-        The same, class by class where classes were chosen from one by one, each with the error of its own sum.
+        if the chosen do too, and else infinite. Solvers leave it out; `BaseSelector.fit` measures it.
+    classes : tuple of ClassSelection
+        One for each class where the selector chose class by class, else a single one for the whole set.
     """
 
     indices: np.ndarray
@@ -63,17 +62,17 @@ class Coreset:
     n_matched: int
     stop_reason: str
     error: float = np.nan
-    parts: tuple[Part, ...] = ()
+    classes: tuple[ClassSelection, ...] = ()
 
     def report(self) -> Table:
-        """Tell what was chosen: a row for each part, and one for all of them where there are several."""
-        rows = list(self.parts)
+        """Tabulate what was chosen: a row for each class, and one for all of them where there are several."""
+        rows = list(self.classes)
         if len(rows) != 1:
-            n = sum(part.n_samples for part in rows)
-            total = float(self.weights.sum())
-            rows.append(Part("all", n, len(self.indices), self.n_matched, total, self.error, self.stop_reason))
+            n, weight = sum(row.n_samples for row in rows), float(self.weights.sum())
+            sizes = n, len(self.indices), self.n_matched
+            rows.append(ClassSelection("all", *sizes, weight, self.error, self.stop_reason))
         columns = ["class", "samples", "selected", "matched", "weight", "error", "why it stopped"]
-        return Table(columns, [("all" if part.label is None else str(part.label), *part[1:]) for part in rows])
+        return Table(columns, [("all" if row.label is None else str(row.label), *row[1:]) for row in rows])
 
 
 NOTHING = Coreset(np.empty(0, dtype=np.int64), np.empty(0), 0, "the budget leaves it without a row")

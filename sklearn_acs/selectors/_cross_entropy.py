@@ -1,4 +1,4 @@
-"""Cross-entropy as its gradients at the logits tell of it: ``g = softmax(logits) - onehot(label)``."""
+"""Labels and logits follow from cross-entropy's gradients at the logits, ``g = softmax(logits) - onehot(label)``."""
 
 from typing import NamedTuple, Self
 
@@ -10,9 +10,9 @@ from sklearn_acs.gradients import LastLayerGradients
 
 
 def undo_cross_entropy(gradients: LastLayerGradients, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Labels (n,) and probabilities (n, C) of the samples with these gradients; other gradients are a ValueError.
+    """Read labels (n,) and probabilities (n, C) off gradients of cross-entropy; raise ValueError for any others.
 
-    The label is where g is smallest, and ``g + onehot`` are the probabilities.
+    The label is where g is smallest, and the probabilities are ``g + onehot``.
     """
     if len(gradients.branches) > 1:
         raise ValueError(f"they have {len(gradients.branches)} branches, and cross-entropy has one")
@@ -31,9 +31,9 @@ def undo_cross_entropy(gradients: LastLayerGradients, dtype: torch.dtype) -> tup
 
 
 class CrossEntropy(NamedTuple):
-    """Validation samples as the last layer and its cross-entropy see them, for one layer or a batch of them.
+    """Holds validation samples and their logits under a last layer, or under each of a batch of layers.
 
-    A column per sample: over a few classes, softmax down the columns is 20 times as fast as along rows.
+    Each sample is a column: for a few classes, softmax down the columns is 20 times as fast as along rows.
     """
 
     logits: Tensor  # (C, m) or (B, C, m), each column up to a constant
@@ -42,41 +42,41 @@ class CrossEntropy(NamedTuple):
 
     @classmethod
     def of(cls, gradients: LastLayerGradients) -> Self:
-        """Read labels and logits, which log p are, off the gradients of `undo_cross_entropy`."""
+        """Make it from gradients that `undo_cross_entropy` accepts: ``log p`` are the logits."""
         labels, p = undo_cross_entropy(gradients, gradients.dtype)
         g, h1 = gradients.branches[0]
         onehot = one_hot(labels, p.shape[1]).to(p)
-        # A label's p is the difference of g and -1: 0 stands for anything up to half a unit of rounding.
+        # A label's p is g + 1: where that is 0, the true p is anything up to half a unit of rounding.
         smallest = onehot * (torch.finfo(g.dtype).eps / 4) + torch.finfo(p.dtype).tiny
         return cls(p.clamp(min=smallest).log().T.contiguous(), onehot.T.contiguous(), h1.to(p.dtype))
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """Move and convert all of it."""
+        """Move and convert all tensors."""
         return type(self)(*(tensor.to(device, dtype) for tensor in self))
 
     def gradient(self) -> Tensor:
-        """Gradient of the mean loss with respect to each layer, flat as a row of LastLayerGradients."""
+        """Compute the mean loss's gradient with respect to each layer, flat as a row of LastLayerGradients."""
         return ((self.logits.softmax(-2) - self.labels) @ self.inputs).flatten(-2) / len(self.inputs)
 
     def after(self, step: Tensor) -> Self:
-        """The same samples after a flat `step`, or one for each of B layers, was taken off the layer."""
+        """Update the logits for a layer from which a flat `step`, or one for each of B layers, is subtracted."""
         layers = step.unflatten(-1, (len(self.labels), -1))
         return self._replace(logits=self.logits - layers @ self.inputs.T)
 
 
 class FixedGradient(NamedTuple):
-    """A validation loss of which only the gradient is known, and not how it moves."""
+    """Holds the gradient of a validation loss that does not change with the layer."""
 
     value: Tensor
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """Move and convert it."""
+        """Move and convert the gradient."""
         return type(self)(self.value.to(device, dtype))
 
     def gradient(self) -> Tensor:
-        """It."""
+        """Return the gradient."""
         return self.value
 
     def after(self, step: Tensor) -> Self:
-        """The same wherever the layer is."""
+        """Return the same gradient, whatever the step."""
         return self

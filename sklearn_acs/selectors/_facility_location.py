@@ -1,4 +1,4 @@
-"""Greedy facility location on a matrix of distances: no estimator in sight."""
+"""Greedy facility location picks points from a matrix of distances; this file knows arrays, not estimators."""
 
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
@@ -12,18 +12,10 @@ _TIE = 1e-6  # distances may come in float32: closer than this, relatively, is e
 _BLOCK_BYTES = 2**23  # that rows looked up at a time may take
 
 Rows = Callable[[Any], np.ndarray]
-"""``rows(which)``: rows (m, n) of a symmetric matrix at a slice or an array of indices, or the one (n,) at an index."""
+"""``rows(which)`` gives rows of a symmetric matrix, (m, n) for a slice or an array of indices, (n,) for an index."""
 
 
-def facility_location(
-    rows: Rows,
-    n: int,
-    k: int,
-    *,
-    at_once: int = 1,
-    n_candidates: int | None = None,
-    rng: np.random.RandomState | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+def facility_location(rows: Rows, n: int, k: int, *, at_once: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Choose k of n points greedily so that every point is close to its nearest chosen one.
 
     Maximises ``F(S) = sum_i max_{j in S} (d_max - d_ij)``, of which greedy choice reaches at least the share
@@ -35,34 +27,27 @@ def facility_location(
         Gives the rows of the symmetric (n, n) matrix of distances at an index, a slice or an array of
         indices: ``d.__getitem__``, or a function that computes them where the matrix is too large to keep.
     n, k : int
-        How many points there are, and how many to choose, 1 to n.
+        Number of points, and number to choose, 1 to n.
     at_once : int
-        Rows that are looked up together at most while a step looks for its best point: more than 1 where that is
-        cheaper than one by one.
-    n_candidates : int or None
-        Stochastic greedy: each step looks at so many random points alone. None looks at all.
-    rng : RandomState or None
-        Draws the candidates.
+        The largest number of rows that a step looks up together: more than 1 where that is cheaper than one by one.
 
     Returns
     -------
     picks : ndarray of shape (k,)
         The chosen points, distinct, in the order chosen; the lowest index on ties.
     sizes : ndarray of shape (k,)
-        How many points each stands for: those nearest to it, itself always, and of those as near to several
-        the ones that no earlier pick has. They add up to n.
+        Number of points assigned to each pick, n in total. A pick is assigned to itself, every other point to its
+        nearest pick, and to the earliest of several equally near ones.
 
     Notes
     -----
     1. Point j gains ``sum_i max(0, c_i - d_ij)``, where c_i is i's distance to its nearest pick. Gains only fall, so
-       that an old gain bounds the new one from above, and a step looks again only at the points whose old gain is
-       not below the best new one (Minoux' lazy greedy): the picks are those of looking at all.
-    2. The first pick is the medoid whatever ``d_max`` is, so that it is never computed.
-    3. A pick belongs to itself even where it equals an earlier one. The published code looks up the first
+       that an old gain bounds the new one from above. A step therefore computes anew only the gains whose old value
+       is not below the best new one, and picks what the naive greedy algorithm picks (Minoux' lazy greedy).
+    2. The first pick is the medoid whatever ``d_max`` is, so that ``d_max`` is never computed.
+    3. A pick is assigned to itself even if it equals an earlier one. The published code looks up the first
        largest similarity instead, and leaves duplicates with weight 0.
     """
-    if n_candidates is not None:
-        return _stochastic(rows, n, k, n_candidates, rng or np.random.RandomState())
     size = max(1, _BLOCK_BYTES // (8 * n))
     blocks = [slice(start, start + size) for start in range(0, n, size)]
     totals = np.concatenate([found @ np.ones(n, dtype=found.dtype) for found in map(rows, blocks)])
@@ -98,10 +83,10 @@ def facility_location(
     return cover.result()
 
 
-def _stochastic(
+def stochastic_facility_location(
     rows: Rows, n: int, k: int, n_candidates: int, rng: np.random.RandomState
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pick the best of some random points again and again."""
+    """Choose k of n points as `facility_location` does, each as the best of `n_candidates` points that `rng` draws."""
     left, cover, size = np.arange(n), None, max(1, _BLOCK_BYTES // (8 * n))
     for _ in range(k):
         drawn = np.sort(rng.choice(len(left), min(n_candidates, len(left)), replace=False))
@@ -119,7 +104,7 @@ def _stochastic(
 
 
 class _Cover:
-    """The picks so far, with each point's distance to the nearest, and which that is."""
+    """Tracks the picks and, for each point, its nearest pick and the distance to it."""
 
     def __init__(self, first: int, rows: Rows, n: int) -> None:
         self.picks = [first]
@@ -129,13 +114,13 @@ class _Cover:
         self._gap, self._zeros, self._ones = (np.full_like(self.nearest, value) for value in (0, 0, 1))
 
     def gain(self, row: np.ndarray) -> float:
-        """What a point at these distances from all others would take off from the distances to the nearest pick."""
+        """Sum up by how much a pick at these distances would shorten the distances to the nearest pick."""
         np.subtract(self.nearest, row, out=self._gap)
         np.maximum(self._gap, self._zeros, out=self._gap)  # four times as fast as with a plain 0
         return float(self._gap @ self._ones)
 
     def add(self, pick: int, row: np.ndarray) -> None:
-        """Pick a point, given its distances."""
+        """Add a pick, given its distances to all points."""
         closer = (row < self._close).nonzero()[0]
         self.owner[closer] = len(self.picks)
         self.owner[pick] = len(self.picks)
@@ -144,26 +129,31 @@ class _Cover:
         self.picks.append(pick)
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
-        """The picks, and how many points belong to each."""
+        """Return the picks, and the number of points assigned to each."""
         return np.array(self.picks), np.bincount(self.owner, minlength=len(self.picks))
 
 
 def batched_facility_location(
     distances: Tensor, sizes: list[int], budgets: list[int]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Do `facility_location` for several problems step by step together, as a GPU likes it.
+    """Solve several problems of `facility_location` in one batch, as a GPU likes it.
 
-    Every step looks at all points, which a GPU does faster than it could tell which ones to look at; nothing is read
-    from the device before the end.
+    Every step computes the gains of all points, which is faster on a GPU than finding out which ones to compute.
+    Nothing is read from the device before the end.
 
     Parameters
     ----------
     distances : Tensor of shape (B, n, n)
-        One matrix for each problem, padded with anything.
+        One matrix for each problem, padded with any numbers.
     sizes : list of int
-        Points of each problem.
+        Number of points in each problem.
     budgets : list of int
-        How many of them to choose, 1 to that many.
+        Number of points to choose in each problem, 1 to all.
+
+    Returns
+    -------
+    list of (ndarray of shape (k,), ndarray of shape (k,))
+        The picks and sizes of each problem.
     """
     n_problems, n, _ = distances.shape
     device = distances.device

@@ -1,13 +1,12 @@
-"""Inner products of gradients as a matching pursuit asks for them, for a batch of problems at once."""
+"""GramRows computes the inner products that matching pursuits ask for, for a batch of problems at once."""
 
-import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_acs.gradients import LastLayerGradients
+from sklearn_acs.gradients import LastLayerGradients, add_up
 
 _DOUBLE_BYTES = 2**26  # a Gram matrix is computed whole, in float64, up to this size
 _WHOLE_BYTES = 2**27  # and up to this size in the gradients' own precision
@@ -15,11 +14,15 @@ _CHUNK = 4096  # columns of a factor that are converted to float64 at a time
 _BLOCK = 256  # rows of the Gram matrix that are computed at a time
 
 
-class GramRows:
-    """Rows of ``K = G G^T`` for B matrices G, those of the chosen gradients first and side by side in memory.
+Branches = list[tuple[Tensor, Tensor]]
+"""Factors of B problems, (B, n, C) and (B, n, D + 1), a pair for each branch."""
 
-    A small K that is going to be needed for the most part is computed whole, and a row is brought forward by exchanging
-    it with another. Of a large K each row is computed when it is asked for, from the factors.
+
+class GramRows:
+    """Gives rows of ``K = G G^T`` for B matrices G, and keeps those of the chosen gradients side by side in memory.
+
+    A small K of which most rows will be needed is computed as a whole, and a row is brought forward by exchanging it
+    with another. Of a large K each row is computed from the factors when it is asked for.
 
     Parameters
     ----------
@@ -27,9 +30,9 @@ class GramRows:
         The matrices, in float32 or float64, alike in width, number of branches, type and device. Shorter ones are
         padded with rows of zeros.
     n_chosen : int
-        About how many rows will be asked for.
+        Number of rows that will be asked for, roughly.
     capacity : int
-        The largest number of places for them.
+        Number of places for them.
     """
 
     def __init__(self, problems: Sequence[LastLayerGradients], n_chosen: int, capacity: int) -> None:
@@ -50,30 +53,30 @@ class GramRows:
         self._rows = torch.empty(len(problems), places, n, dtype=self.dtype, device=self.device)
         if self.is_whole:
             self._compute_all()
-            self._rows[:, n:] = 0  # places that no row has, for gaps
+            self._rows[:, n:] = 0  # places without a row, for gaps
             self._held = torch.arange(places, device=self.device).repeat(len(problems), 1)  # which row is at a place
             self._place = self._held.clone()  # and where each row is
 
     def chosen(self, t: int) -> Tensor:
-        """The rows at the first t places, (B, t, n)."""
+        """Return the rows at the first t places, (B, t, n)."""
         return self._rows[:, :t]
 
     def bring(self, rows: Tensor, asked: Tensor, start: int) -> Tensor:
-        """Bring `rows` (B, m) to the places from `start` on, where they are `asked` for: (B, m, n)."""
+        """Bring the `rows` (B, m) that are `asked` for to the places from `start` on; return these (B, m, n)."""
         stop = start + rows.shape[1]
         if self.is_whole:
             for i, place in enumerate(range(start, stop)):
                 there = self._held[:, place, None].clone()
                 self._exchange(torch.where(asked[:, i, None], rows[:, i, None], there), there, place)
         else:
-            picked = [(g[self._every, rows], h[self._every, rows]) for g, h in self.branches]
-            self._rows[:, start:stop] = _total(
+            picked = take_rows(self.branches, rows)
+            self._rows[:, start:stop] = add_up(
                 (g_a @ g.transpose(1, 2)) * (h_a @ h.transpose(1, 2)) for g_a, h_a in picked for g, h in self.branches
             )
         return self._rows[:, start:stop]
 
     def bring_one(self, rows: list[int], start: int) -> np.ndarray:
-        """Do the same for a single problem on the CPU, (m, n)."""
+        """Bring the `rows` of a single problem on the CPU to the places from `start` on; return them, (m, n)."""
         stop = start + len(rows)
         if not self.is_whole:
             return self.bring(torch.tensor([rows]), torch.ones(1, len(rows), dtype=torch.bool), start)[0].numpy()
@@ -95,7 +98,7 @@ class GramRows:
             place[held[a]], place[held[b]] = a, b
 
     def reorder(self, order: Tensor) -> None:
-        """Bring the first places into another order (B, capacity)."""
+        """Reorder the rows at the first places by `order` (B, capacity)."""
         n_places = order.shape[1]
         self._rows[:, :n_places] = self._rows[self._every, order]
         if self.is_whole:
@@ -105,34 +108,35 @@ class GramRows:
             )
 
     def squares(self) -> Tensor:
-        """Squared norms of all rows in float64, (B, n)."""
+        """Compute the squared norms of all gradients in float64, (B, n)."""
         pairs = [(left, right) for left in self.branches for right in self.branches]
-        return _total(_row_dots(g_a, g_b) * _row_dots(h_a, h_b) for (g_a, h_a), (g_b, h_b) in pairs).clamp(min=0)
+        return add_up(_row_dots(g_a, g_b) * _row_dots(h_a, h_b) for (g_a, h_a), (g_b, h_b) in pairs).clamp(min=0)
 
     def correlations(self, rows: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
-        """Inner products in float64 of all rows with the weighted sum of those at the first t places, or of all.
+        """Compute the inner products, in float64, of all gradients with a weighted sum of them, (B, n).
 
-        `rows` says which they are and has the shape (B, t) of `weights`; the result has shape (B, n).
+        `rows` (B, t) are those at the first t places, which the sum is over, and `weights` (B, t) their weights.
+        Without them the sum is over all gradients.
         """
         if rows is None or weights is None:
             sums = [_product(g.transpose(1, 2), h.transpose(1, 2)) for g, h in self.branches]
         elif self.is_whole and self.dtype == torch.float64:
             return (weights[:, None] @ self.chosen(weights.shape[1]))[:, 0]
         else:
-            picked = [(g[self._every, rows].double(), h[self._every, rows].double()) for g, h in self.branches]
-            sums = [(g * weights[:, :, None]).transpose(1, 2) @ h for g, h in picked]
-        total = _total(sums)  # (B, C, D + 1)
-        return _total(_dots(g, h, total) for g, h in self.branches)
+            picked = take_rows(self.branches, rows)
+            sums = [(g.double() * weights[:, :, None]).transpose(1, 2) @ h.double() for g, h in picked]
+        total = add_up(sums)  # (B, C, D + 1)
+        return add_up(_dots(g, h, total) for g, h in self.branches)
 
     def _compute_all(self) -> None:
-        """Compute K block by block, of each two symmetric ones only one."""
+        """Compute K block by block, and mirror each block at the diagonal."""
         n, branches = self.shape[1], self.branches
         if self.dtype.itemsize * sum(factor.numel() for pair in branches for factor in pair) <= _WHOLE_BYTES:
             branches = [(g.to(self.dtype), h.to(self.dtype)) for g, h in branches]  # once, and not for every block
         pairs = [(left, right) for left in branches for right in branches]
         for start in range(0, n, _BLOCK):
             stop = min(start + _BLOCK, n)
-            block = _total(
+            block = add_up(
                 _product(g_a[:, start:stop], g_b[:, start:], self.dtype)
                 * _product(h_a[:, start:stop], h_b[:, start:], self.dtype)
                 for (g_a, h_a), (g_b, h_b) in pairs
@@ -141,7 +145,7 @@ class GramRows:
             self._rows[:, start:n, start:stop] = block.transpose(1, 2)
 
     def _exchange(self, rows: Tensor, others: Tensor, place: int) -> None:
-        """Bring `rows` (B, 1) to `place`, where `others` are, and these to where the rows were."""
+        """Exchange `rows` (B, 1) with the `others` that are at `place`."""
         from_place = self._place.gather(1, rows)
         forward = self._rows[self._every, from_place]
         self._rows[self._every, from_place] = self._rows[:, place, None].clone()
@@ -152,15 +156,21 @@ class GramRows:
         self._place.scatter_(1, rows, place)
 
 
-def stack_branches(problems: Sequence[LastLayerGradients]) -> list[tuple[Tensor, Tensor]]:
-    """Both factors of every branch as batches, (B, n, C) and (B, n, D + 1); shorter problems end in zeros."""
+def stack_branches(problems: Sequence[LastLayerGradients]) -> Branches:
+    """Stack the factors of every branch to batches (B, n, C) and (B, n, D + 1), padding shorter problems with zeros."""
     n = max(len(problem) for problem in problems)
     branches = zip(*(problem.branches for problem in problems), strict=True)
     return [(_stack([g for g, _ in branch], n), _stack([h for _, h in branch], n)) for branch in branches]
 
 
+def take_rows(branches: Branches, rows: Tensor) -> Branches:
+    """Take the `rows` (B, m) of each problem."""
+    every = torch.arange(len(rows), device=rows.device)[:, None]
+    return [(g[every, rows], h[every, rows]) for g, h in branches]
+
+
 def _stack(factors: list[Tensor], n: int) -> Tensor:
-    """One batch out of matrices of up to n rows; a single one is not copied."""
+    """Stack matrices of up to n rows to one batch; a single one is not copied."""
     if len(factors) == 1:
         return factors[0][None]
     batch = factors[0].new_zeros(len(factors), n, factors[0].shape[1])
@@ -170,25 +180,21 @@ def _stack(factors: list[Tensor], n: int) -> Tensor:
 
 
 def _product(a: Tensor, b: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-    """``a b^T`` in the precision `dtype`, to which some columns of both are converted at a time."""
+    """Compute ``a b^T`` in the precision `dtype`, to which some columns of both are converted at a time."""
     pairs = zip(a.split(_CHUNK, dim=2), b.split(_CHUNK, dim=2), strict=True)
-    return _total(left.to(dtype) @ right.to(dtype).transpose(1, 2) for left, right in pairs)
+    return add_up(left.to(dtype) @ right.to(dtype).transpose(1, 2) for left, right in pairs)
 
 
 def _row_dots(a: Tensor, b: Tensor) -> Tensor:
-    """Inner product in float64 of each row of a with the same row of b."""
+    """Compute in float64 the inner product of each row of a with the same row of b."""
     return torch.cat([(x.double() * y.double()).sum(2) for x, y in zip(_blocks(a), _blocks(b), strict=True)], dim=1)
 
 
 def _dots(g: Tensor, h: Tensor, total: Tensor) -> Tensor:
-    """``g_i^T total h_i`` in float64 for every row i."""
+    """Compute ``g_i^T total h_i`` in float64 for every row i."""
     blocks = zip(_blocks(g), _blocks(h), strict=True)
     return torch.cat([((y.double() @ total.transpose(1, 2)) * x.double()).sum(2) for x, y in blocks], dim=1)
 
 
 def _blocks(factor: Tensor) -> tuple[Tensor, ...]:
     return factor.split(_BLOCK, dim=1)
-
-
-def _total(terms: Iterable[Tensor]) -> Tensor:
-    return functools.reduce(torch.add, terms)

@@ -1,4 +1,4 @@
-"""Steps of a matching pursuit that look at a few hundred rows, and are checked against all of them afterwards."""
+"""A matching pursuit takes some steps among a few hundred rows, and then checks them against all rows."""
 
 import numpy as np
 
@@ -7,12 +7,12 @@ STEPS = 16  # at most before that is checked
 
 
 def steps_ahead(n_rows: int) -> int:
-    """How many steps to look ahead at most; none where there are hardly more rows than the pool has."""
+    """Return how many steps to look ahead at most: none where the pool would hold most of the rows."""
     return STEPS if n_rows > 4 * POOL else 0
 
 
 def first_best(scores: np.ndarray, tie: float) -> int | None:
-    """Find the lowest index of the highest score, up to rounding; None if there is none but -inf."""
+    """Find the lowest index of the highest score, up to rounding; None if all scores are -inf."""
     highest = scores.max(initial=-np.inf)
     if highest == -np.inf:
         return None
@@ -20,18 +20,18 @@ def first_best(scores: np.ndarray, tie: float) -> int | None:
 
 
 class Lookahead:
-    """Some steps of a pursuit in which only the rows that correlate best at their beginning are looked at.
+    """Takes steps of a pursuit among its pool alone, the rows that correlate best with the residual at their beginning.
 
     Parameters
     ----------
     residuals, floor : ndarray of shape (n,)
         Correlations with the residual, and what they have to exceed.
     barred : ndarray of shape (n,)
-        Which rows are not to be admitted.
+        True for rows that must not be admitted.
     chosen : ndarray of shape (t, n)
-        Rows of the Gram matrix, those of the members.
+        The members' rows of the Gram matrix.
     weights : ndarray of shape (t,)
-        Their weights.
+        The members' weights.
     """
 
     def __init__(
@@ -42,34 +42,33 @@ class Lookahead:
         pool = np.sort(np.argsort(-scores, kind="stable")[:POOL])
         self.pool = pool[scores[pool] > -np.inf]
         self.scores, self.floor = scores[self.pool], floor[self.pool]
-        self.outside = np.flatnonzero(~barred)
-        self.outside = np.setdiff1d(self.outside, self.pool, assume_unique=True)
+        self.outside = np.setdiff1d(np.flatnonzero(~barred), self.pool, assume_unique=True)
         self.columns = np.empty((len(weights) + STEPS, len(self.pool)), dtype=chosen.dtype)
         self.columns[: len(weights)] = chosen[:, self.pool]
         self.best_scores: list[float] = []
         self.ways: list[np.ndarray] = []
 
     def best(self, tie: float) -> list[int]:
-        """The best row of the pool, if there is any."""
+        """Find the best row of the pool, as a list of one, or of none where no row is left to admit."""
         self.position = first_best(self.scores, tie)
         if self.position is None or self.scores[self.position] <= self.floor[self.position]:
             return []
         return [int(self.pool[self.position])]
 
     def admit(self, columns: np.ndarray) -> np.ndarray:
-        """Admit the row that `best` gave, with its row of the Gram matrix: its correlation with the residual."""
+        """Admit the row that `best` found, given its row of the Gram matrix, and return its correlation."""
         self.columns[len(self.weights) + len(self.ways)] = columns[0, self.pool]
         self.best_scores.append(float(self.scores[self.position]))
         self.scores[self.position] = -np.inf
         return np.array(self.best_scores[-1:])
 
     def move(self, way: np.ndarray) -> None:
-        """Take the weights along a way."""
+        """Change the weights by `way`."""
         self.scores -= way.astype(self.columns.dtype) @ self.columns[: len(way)]
         self.ways.append(way)
 
     def check(self, chosen: np.ndarray, tie: float) -> tuple[int, np.ndarray, np.ndarray]:
-        """How many steps were right, and the residuals and weights after these."""
+        """Count the steps that a search among all rows would take too; return the residuals and weights after these."""
         moved = np.zeros((len(self.ways), len(chosen)))
         for i, way in enumerate(self.ways):
             moved[i:, : len(way)] += way

@@ -1,4 +1,4 @@
-"""Non-negative orthogonal matching pursuit on gradients: no estimator in sight."""
+"""Non-negative orthogonal matching pursuit chooses gradients; this file knows arrays, not estimators."""
 
 from typing import NamedTuple
 
@@ -17,15 +17,15 @@ DEPENDENT = "the rank of the gradients is exhausted"
 
 TIES = {torch.float32: 1e-6, torch.float64: 1e-10}  # correlations closer than this, relatively, are equal
 MAX_ADMISSIONS = 3  # of one row, which may be dropped in between
-REFRESH_EVERY = 128  # steps after which rounding errors are taken out of weights and correlations
+REFRESH_EVERY = 128  # steps after which weights and correlations are corrected for rounding errors
 POLISHES = 2  # such refreshes before a result is final
-_FILL_RIDGE = 0.1  # of the pursuit that goes on where matching had to stop, pulling towards n / k
+_FILL_RIDGE = 0.1  # of the pursuit that fills the budget, pulling towards n / k
 _FILL_ATOMS = 32  # that it admits per step
 _STRONGEST_RIDGE = 1e12
 
 
 class Matching(NamedTuple):
-    """What the pursuit found, in the order found: at most k rows, and why it stopped."""
+    """Holds the rows that a pursuit chose, at most k in the order chosen, and why it stopped."""
 
     indices: np.ndarray
     weights: np.ndarray
@@ -52,9 +52,9 @@ def orthogonal_matching_pursuit(
     gradients : LastLayerGradients
         The n rows to choose from, in float32 or float64, on the CPU.
     k : int
-        How many to choose, 1 to n.
+        Number of rows to choose, 1 to n.
     ridge : float
-        Penalty on the weights' distance from `center`, relative to the mean squared row norm.
+        Penalty on the weights' squared distance from `center`, relative to the mean squared row norm.
     center : float
         The weight that the penalty pulls towards: 0 in the paper.
     tolerance : float
@@ -69,39 +69,39 @@ def orthogonal_matching_pursuit(
 
     Notes
     -----
-    A step with t rows chosen takes ``O(n t + t^2)`` operations, the whole ``O(n k^2)`` and as much as it takes to
-    compute k to n rows of the Gram matrix. Memory is ``k^2 / 2`` numbers, and one for each pair of a chosen and any
-    row. With a ridge, float32 gradients are precise enough; without one, give float64.
+    A step with t rows chosen takes ``O(n t + t^2)`` operations, the pursuit ``O(n k^2)``, in addition to those for k to
+    n rows of the Gram matrix. It keeps ``k^2 / 2`` numbers in memory, and one for each pair of a chosen and any row.
+    With a ridge, float32 gradients are precise enough; without one, give float64.
 
     Differences from GRAD-MATCH's published solver:
 
-    1. Weights are kept non-negative by the inner loop of Lawson and Hanson's NNLS: walk from the old weights
-       towards the refitted ones and drop the row whose weight first reaches zero. The published solver drops
-       the most negative and keeps the rest, which can raise the residual.
+    1. The inner loop of Lawson and Hanson's NNLS keeps weights non-negative: it walks from the old weights towards
+       the refitted ones and drops the row whose weight first reaches zero. The published solver drops the most
+       negative and keeps the rest, which can raise the residual.
     2. A dropped row may come back. As the objective falls with every step, no support comes twice and the
        pursuit ends; rounding cannot make it circle, for no row is admitted more than three times.
-    3. Instead of solving the normal equations anew, O(k^3), a factor of their inverse grows by a row, O(k^2); see
-       `_basis.Basis`.
-    4. Residual correlations are updated by rows of the Gram matrix, and computed from the residual itself in
-       float64 every 128 steps and before the result is final.
-    5. Of many rows, the next ones are looked for among the best few hundred for some steps. Then the correlations
-       of all rows at all of these steps are computed in one product, and the steps from the first on where another
-       row would have been better are taken back: the picks are those of a search among all.
+    3. Each step adds a row to a factor of the normal equations' inverse, O(k^2), instead of solving the equations
+       anew, O(k^3); see `_basis.Basis`.
+    4. Each step updates the residual correlations by rows of the Gram matrix. Every 128 steps, and before the result
+       is final, they are computed from the residual itself in float64.
+    5. Where there are many rows, the pursuit takes some steps among the best few hundred alone. Then one product gives
+       the correlations of all rows at all of these steps, and the pursuit undoes all steps from the first on at which
+       another row was better. It so picks what a search among all rows picks.
     """
     return _Pursuit(gradients, k, ridge, center, atoms_per_step).run(tolerance)
 
 
 def fill_up(gradients: LastLayerGradients, k: int, matched: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Choose k rows of G, those `matched` first, where matching stopped before the budget was used up.
+    """Fill the budget of k rows where matching stopped before, starting from the rows `matched`.
 
-    The pursuit goes on with a ridge term that pulls the weights of all rows, the matched ones too, towards n / k. That
-    keeps the error low, and spreads the weight over rows which matching alone cannot tell apart. (The published code
-    fills with random rows of weight 1.)
+    The pursuit goes on with a ridge term that pulls all weights, those of matched rows too, towards n / k. That keeps
+    the error low, and spreads the weight over rows that matching alone cannot tell apart. (The published code fills
+    with random rows of weight 1.)
 
     Returns
     -------
     indices, weights : ndarray of shape (k,)
-        The matched rows that the ridge has not dropped come first, in their order.
+        The matched rows come first, in their order, but for those that the pursuit dropped.
     """
     ridge = _FILL_RIDGE
     while True:
@@ -109,7 +109,7 @@ def fill_up(gradients: LastLayerGradients, k: int, matched: np.ndarray) -> tuple
         indices, weights, _ = pursuit.run()
         if len(indices) == k:
             break
-        if ridge > _STRONGEST_RIDGE:  # of sizes so far apart that rounding hides them from each other
+        if ridge > _STRONGEST_RIDGE:  # norms differ so much that rounding hides some rows from the others
             others = np.setdiff1d(np.arange(len(gradients)), indices)[: k - len(indices)]
             indices = np.append(indices, others)
             weights = np.append(weights, np.full(len(others), len(gradients) / k))
@@ -120,17 +120,17 @@ def fill_up(gradients: LastLayerGradients, k: int, matched: np.ndarray) -> tuple
 
 
 class _Pursuit:
-    """The state of one pursuit.
+    """Keeps the state of one pursuit.
 
-    The chosen rows are `members`, in the order of their places in the Gram matrix and in the basis; `residuals` are the
-    inner products of all rows with the residual. While the pursuit looks ahead these are of the step where it began.
+    `members` are the chosen rows in the order of their places in the Gram matrix and in the basis. `residuals` are the
+    inner products of all rows with the residual; during a lookahead they are those of the step before it.
 
     Parameters
     ----------
     gradients, k, ridge, center, atoms_per_step
         As in `orthogonal_matching_pursuit`.
     first : list of int or None
-        Rows to begin with; with them, rows of zeros are chosen from too.
+        Rows to begin with; if given, even as an empty list, rows of zeros may be chosen too.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class _Pursuit:
         self.ahead: Lookahead | None = None
 
     def run(self, tolerance: float | None = None) -> Matching:
-        """Go on until there is a reason to stop; without a tolerance, whatever the residual."""
+        """Admit rows until there is a reason to stop; without a tolerance, a small residual is no reason."""
         goal = -np.inf if tolerance is None else tolerance**2 * self.b_square
         polished, step = POLISHES, 0
         while True:
@@ -190,7 +190,7 @@ class _Pursuit:
         return Matching(self.members[:t][order], self.weights[order], reason)
 
     def _best(self) -> list[int]:
-        """The rows to admit next: best first, and the lowest index on ties."""
+        """Find the rows to admit next, the best first and the lowest index on ties."""
         room = min(self.atoms, self.k - len(self.weights))
         if self.first:
             return self.first[:room]
@@ -210,12 +210,12 @@ class _Pursuit:
         return self.rows[: len(self.weights)]
 
     def _residual_square(self) -> float:
-        """``||r||^2``, given that the weights are fitted: ``K w + lambda (w - center) = G b``."""
+        """Compute ``||r||^2`` for fitted weights, ``K w + lambda (w - center) = G b``."""
         w = self.weights
         return self.b_square - w @ (self.aim[self.members[: len(w)]] + self.penalty * (w - self.center))
 
     def _admit(self, rows: list[int], step: int) -> None:
-        """Admit rows, refit, and drop what has to go; refuse rows that depend on the members."""
+        """Admit rows and refit the weights, or refuse rows that are linearly dependent on the members."""
         t, m = len(self.weights), len(rows)
         columns = self.gram.bring_one(rows, t)
         self.members[t : t + m], self.times[t : t + m] = rows, step * self.atoms + np.arange(m)
@@ -239,7 +239,7 @@ class _Pursuit:
             self._look_back()
 
     def _walk(self, way: np.ndarray) -> None:
-        """Take the weights along `way`, which leads to the fitted ones, and drop the rows whose weight reaches zero."""
+        """Add `way` to the weights, which fits them, and drop the rows whose weight reaches zero before."""
         while True:
             fitted = self.weights + way
             falling = np.flatnonzero(fitted <= 0)
@@ -262,12 +262,12 @@ class _Pursuit:
             self.ahead.move(way)
 
     def _slope(self) -> np.ndarray:
-        """What the members' weights would still gain by: zero when they are fitted."""
+        """Compute minus half the objective's gradient at the members' weights: zero when they are fitted."""
         members = self.members[: len(self.weights)]
         return self.residuals[members] - self.penalty * self.weights + self.pull
 
     def _drop(self, place: int) -> None:
-        """Take a member out, the last one taking its place; its row may come back."""
+        """Drop the member at `place` and move the last one there; the dropped row may come back."""
         row, last = self.members[place], len(self.weights) - 1
         self.barred[self.refused], self.refused = False, []
         self.barred[row] = self.admissions[row] >= MAX_ADMISSIONS
@@ -278,13 +278,13 @@ class _Pursuit:
         self.basis.delete(place)
 
     def _refresh(self) -> None:
-        """Compute the residuals anew from the gradients, and correct the weights accordingly."""
+        """Compute the residuals anew from the gradients, and correct the weights by them."""
         members = torch.from_numpy(self.members[None, : len(self.weights)])
         self.residuals = self.aim - self.gram.correlations(members, torch.from_numpy(self.weights)[None])[0].numpy()
         self._walk(self.basis.solve(self._slope()))
 
     def _look_back(self) -> bool:
-        """End the looking ahead and take back what was wrong; whether nothing was."""
+        """End the lookahead and undo its wrong steps; tell whether there were none."""
         ahead, self.ahead = self.ahead, None
         if ahead is None or not ahead.ways:
             return True

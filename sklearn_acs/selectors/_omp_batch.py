@@ -1,4 +1,4 @@
-"""The matching pursuit of `_omp.py` for several problems as one batch, as a GPU likes it."""
+"""The matching pursuit of `_omp.py` solves several problems in one batch, as a GPU likes it."""
 
 from collections.abc import Sequence
 from itertools import count
@@ -34,17 +34,17 @@ def batched_matching_pursuit(
     tolerance: float,
     atoms_per_step: int = 1,
 ) -> list[Matching]:
-    """Do for each problem what `orthogonal_matching_pursuit` does, all of them step by step together.
+    """Solve several problems of `orthogonal_matching_pursuit` in one batch, each as it would be alone.
 
-    Shapes do not depend on the data, and a step reads one small tensor from the device: what is still running. So a row
-    that is dropped leaves a gap of zeros, which changes no product. Parameters and results are those of
-    `orthogonal_matching_pursuit`, one for each problem.
+    A step reads one small tensor from the device, which tells what is still running; shapes do not depend on the data.
+    A dropped row therefore leaves a gap of zeros, which changes no product. Parameters and results are those of
+    `orthogonal_matching_pursuit`; `problems`, `budgets`, `centers` and results hold one for each problem.
     """
     return _Pursuits(problems, budgets, ridge, centers, atoms_per_step).run(tolerance)
 
 
 class _Pursuits:
-    """The state of B pursuits; parameters as in `batched_matching_pursuit`."""
+    """Keeps the state of B pursuits; parameters as in `batched_matching_pursuit`."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class _Pursuits:
         self.refused = torch.zeros_like(self.barred)  # barred as long as the members are those that they depend on
 
     def run(self, tolerance: float) -> list[Matching]:
-        """Go on until every problem has stopped."""
+        """Admit and drop rows until every pursuit has a reason to stop."""
         goal = tolerance**2 * self.b_square
         support = self.support
         no = torch.zeros(len(self.budgets), dtype=torch.bool, device=self.gram.device)
@@ -119,7 +119,7 @@ class _Pursuits:
         return [Matching(rows, weights, _REASONS[why]) for (rows, weights), why in members]
 
     def _choose(self) -> tuple[Tensor, Tensor]:
-        """The best rows to admit next (B, m), the lowest index on ties, and whether there are so many."""
+        """Find the best rows to admit next (B, m), the lowest index on ties, and tell which of them exist."""
         hopeless = self.barred | (self.residuals + self.pull[:, None] <= self.noise)
         scores = torch.where(hopeless, -torch.inf, self.residuals)
         rows, best, tie = [], [], TIES[self.gram.dtype]
@@ -130,19 +130,19 @@ class _Pursuits:
         return torch.cat(rows, 1), torch.cat(best, 1) > -torch.inf
 
     def _residual_square(self) -> Tensor:
-        """``||r||^2``, given that the weights are fitted: ``K w + lambda (w - center) = G b``."""
+        """Compute ``||r||^2`` for fitted weights, ``K w + lambda (w - center) = G b``."""
         w, penalty = self.support.weights, self.penalty[:, None]
         aim = self.aim.gather(1, self.support.rows) + penalty * (w - self.center[:, None])
         return self.b_square - (w * aim).sum(1)
 
     def _slope(self) -> Tensor:
-        """What the chosen rows' weights would still gain by, (B, t): zero when they are fitted."""
+        """Compute minus half the objective's gradient at the members' weights (B, t): zero when they are fitted."""
         support = self.support
         slope = self.residuals.gather(1, support.rows) - self.penalty[:, None] * support.weights + self.pull[:, None]
         return torch.where(support.active, slope, 0.0)
 
     def _add(self, rows: Tensor, adding: Tensor) -> Tensor:
-        """Admit rows, or refuse those that depend on the members: the way from the fitted weights to refitted ones."""
+        """Admit rows or refuse those that depend on the members; return the way from fitted to refitted weights."""
         slope = torch.where(adding, self.residuals.gather(1, rows) + self.pull[:, None], 0.0)
         admitted, way = self.support.append(rows, adding, self.diagonal.gather(1, rows), slope)
         # A row may stand several times in `rows` where there are fewer candidates: added up, and not overwritten.
@@ -152,7 +152,10 @@ class _Pursuits:
         return way
 
     def _walk(self, way: Tensor) -> tuple[Tensor, Tensor]:
-        """Go `way` as far as all weights stay positive: who stops short, and at which member."""
+        """Add `way` to the weights, or the share of it at which a first weight is zero.
+
+        Returns which problems stopped short (B,), and the place of the member whose weight is zero in each (B,).
+        """
         support = self.support
         weights, fitted = support.weights, support.weights + way
         falling = support.active & (fitted <= 0)
@@ -164,7 +167,7 @@ class _Pursuits:
         return share < 2, victims
 
     def _drop(self, victims: Tensor, dropping: Tensor) -> None:
-        """Take a member out of each of the problems `dropping`; its row may come back."""
+        """Drop the member at the place `victims` of each problem `dropping`; the dropped row may come back."""
         rows = self.support.rows.gather(1, victims[:, None])
         freed = self.refused & dropping[:, None]
         self.barred, self.refused = self.barred & ~freed, self.refused & ~freed
@@ -175,7 +178,7 @@ class _Pursuits:
 
 
 class _Support:
-    """The members of B problems, their weights, and the basis W by which these are refitted: see `_basis.Basis`."""
+    """Keeps the members of B problems, their weights, and the basis W that refits them: see `_basis.Basis`."""
 
     def __init__(self, gram: GramRows, capacity: int) -> None:
         n_problems = gram.shape[0]
@@ -188,17 +191,17 @@ class _Support:
 
     @property
     def rows(self) -> Tensor:
-        """Numbers of the rows, (B, t)."""
+        """Index of the row at each place, (B, t)."""
         return self._rows[:, : self.used]
 
     @property
     def active(self) -> Tensor:
-        """Which places are taken, (B, t)."""
+        """True at places that hold a member, (B, t)."""
         return self._active[:, : self.used]
 
     @property
     def weights(self) -> Tensor:
-        """Their weights, zero in empty places, (B, t)."""
+        """Weight of the member at each place, zero in gaps, (B, t)."""
         return self._weights[:, : self.used]
 
     @weights.setter
@@ -207,19 +210,19 @@ class _Support:
 
     @property
     def basis(self) -> Tensor:
-        """W, (B, t, t)."""
+        """The matrices W, (B, t, t)."""
         return self._basis[:, : self.used, : self.used]
 
     def project(self, right: Tensor) -> tuple[Tensor, Tensor]:
-        """``right W^T`` and ``right W^T W``, the latter solving with ``K + lambda I``, for (B, m, t)."""
+        """Compute ``right W^T`` and ``right W^T W = right (K + lambda I)^-1`` for right-hand sides (B, m, t)."""
         projected = right @ self.basis.transpose(1, 2)
         return projected, projected @ self.basis
 
     def append(self, rows: Tensor, adding: Tensor, diagonal: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-        """Add rows (B, m) where `adding` says so and they do not depend on the others.
+        """Admit those of the rows (B, m) that `adding` marks and that are linearly independent of the members.
 
-        `diagonal` is their own entry of ``K + lambda I``, and `slope` that of a weight of zero. Returns which of them
-        came in, and the way from fitted weights to those that are fitted with the new rows, (B, t + m).
+        `diagonal` is the rows' entry of ``K + lambda I``, and `slope` that of a weight of zero. Returns which rows were
+        admitted (B, m), and the way from the fitted weights to those refitted with these rows, (B, t + m).
         """
         t, m = self.used, rows.shape[1]
         self._rows[:, t : t + m] = rows
@@ -247,7 +250,7 @@ class _Support:
         return came, ((new[:, :, t:] @ slope[:, :, None]).transpose(1, 2) @ new)[:, 0]
 
     def delete(self, places: Tensor, leaving: Tensor) -> None:
-        """Take the rows at `places` (B,) out where `leaving` says so."""
+        """Remove the members at `places` (B,) from the problems that `leaving` marks."""
         basis, place = self.basis, places[:, None]
         lost = basis.gather(2, place[:, :, None].expand(-1, self.used, 1))[:, :, 0] * leaving[:, None]
         length = lost.norm(dim=1, keepdim=True)
@@ -264,7 +267,7 @@ class _Support:
         self.size = self.size - leaving.long()
 
     def make_room(self, m: int) -> None:
-        """Close the gaps if there is no place for m more."""
+        """Close the gaps if there are not m places left."""
         if self.used + m <= self._rows.shape[1]:
             return
         order = (~self._active).byte().argsort(dim=1, stable=True)  # (B, capacity)
@@ -276,6 +279,6 @@ class _Support:
         self._basis = self._basis[every[:, :, None], order[:, :, None], order[:, None]]
 
     def members(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Rows and weights of each problem, in the order chosen."""
+        """Return the rows and weights of each problem, in the order chosen."""
         rows, weights, active = (x.cpu().numpy() for x in (self.rows, self.weights, self.active))
         return [(r[a], w[a]) for r, w, a in zip(rows, weights, active, strict=True)]

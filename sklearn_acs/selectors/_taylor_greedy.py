@@ -1,21 +1,17 @@
-"""Greedy choice of the rows whose gradient step lowers a validation loss most: no estimator in sight."""
+"""taylor_greedy chooses the rows whose gradient step lowers a validation loss most; it knows arrays, not estimators."""
 
 from collections.abc import Sequence
-from functools import reduce
 
 import numpy as np
 import torch
 from sklearn.utils.random import sample_without_replacement
 from torch import Tensor
 
-from sklearn_acs.gradients import LastLayerGradients
+from sklearn_acs.gradients import LastLayerGradients, add_up
 from sklearn_acs.selectors._cross_entropy import CrossEntropy, FixedGradient
-from sklearn_acs.selectors._gram import stack_branches
+from sklearn_acs.selectors._gram import Branches, stack_branches, take_rows
 
 _TIE = 64  # units of rounding, of the largest gain: inner products closer than this are equal
-
-Branches = list[tuple[Tensor, Tensor]]
-"""Factors of B problems, (B, n, C) and (B, n, D + 1), a pair for each branch."""
 
 
 def taylor_greedy(
@@ -28,31 +24,30 @@ def taylor_greedy(
     n_candidates: Sequence[int] | None = None,
     rngs: Sequence[np.random.RandomState] = (),
 ) -> list[np.ndarray]:
-    """Choose rows of G greedily so that the loss at ``W - rate * sum_{j in S} G_j`` falls most, in several problems.
+    """Choose rows of G greedily, in several problems, so that the loss at ``W - rate * sum_{j in S} G_j`` falls most.
 
-    A row's gain is the first term of the loss's Taylor series, ``rate * <G_e, grad L(W_S)>``. The layer W moves
-    after every round, in every problem for itself, and the loss's gradient is computed anew at W_S: exactly, since the
-    layer is linear.
+    A row's gain is the first term of the loss's Taylor series, ``rate * <G_e, grad L(W_S)>``. After every round each
+    problem moves its layer W to W_S and computes the loss's gradient there, exactly, since the layer is linear.
 
-    The problems go step by step together, padded to the largest, as a GPU likes it: nothing is read from the device
-    before the end. A single one, on the CPU, is a batch of one.
+    All problems take each step together, padded to the largest, as a GPU likes it; nothing is read from the device
+    before the end. A single problem, on the CPU, is a batch of one.
 
     Parameters
     ----------
     problems : sequence of LastLayerGradients
         The rows to choose from in each, alike in width, number of branches, type and device.
     budgets : sequence of int
-        How many to choose in each, 1 to all.
+        Number of rows to choose in each, 1 to all.
     loss : CrossEntropy or FixedGradient
         The validation loss at W, on the same device and in the same precision.
     rate : float
         Length of the step per row.
     rounds : int or None
-        Rounds that the budget is spread over, at most. None takes one row in each.
+        The largest number of rounds that share the budget. None chooses one row in each round.
     n_candidates : sequence of int or None
-        Each of these rounds looks at so many of a problem's rows that are left. None is all of them.
+        Number of rows, among those left of each problem, that such a round draws and looks at. None looks at all.
     rngs : sequence of RandomState
-        Draw the candidates, one for each problem.
+        One for each problem, to draw the candidates.
 
     Returns
     -------
@@ -74,7 +69,7 @@ def taylor_greedy(
             best = largest(_dots(branches, loss.gradient()), left, wanted[t], most)
         else:
             rows = torch.searchsorted(left.cumsum(1, dtype=torch.int32), drawn[t] + 1)
-            gains = _dots(_take(branches, rows), loss.gradient())
+            gains = _dots(take_rows(branches, rows), loss.gradient())
             best = rows.gather(1, largest(gains, drawn[t] >= 0, wanted[t], most))
         left.scatter_(1, best, left.gather(1, best) & ~_first(wanted[t], most))
         picks.append(best)
@@ -84,23 +79,23 @@ def taylor_greedy(
 
 
 def largest(gains: Tensor, among: Tensor, sizes: Tensor, most: int) -> Tensor:
-    """Positions of the largest gains in each row, the largest first; the first positions where rounding hides which.
+    """Find the positions of the largest gains in each row, the largest first and the lowest position on ties.
 
     Parameters
     ----------
     gains : Tensor of shape (B, n)
         Any numbers.
     among : Tensor of shape (B, n)
-        Which of them count: of each row as many as it wants, at least.
+        True for gains that count, which are at least as many in each row as it wants.
     sizes : Tensor of shape (B,)
-        How many each row wants.
+        Number of positions that each row wants.
     most : int
-        The largest of these.
+        The largest of these numbers.
 
     Returns
     -------
     Tensor of shape (B, most)
-        Those wanted, followed by anything.
+        In each row the positions that it wants, followed by any others.
     """
     gains = gains.nan_to_num()  # a step of infinite length must not keep the budget from being used
     tie = _TIE * torch.finfo(gains.dtype).eps * (gains.abs() * among).amax(1, keepdim=True)
@@ -115,7 +110,7 @@ def largest(gains: Tensor, among: Tensor, sizes: Tensor, most: int) -> Tensor:
 
 
 def _round_sizes(budgets: Sequence[int], rounds: int | None) -> np.ndarray:
-    """How many rows each round takes of each problem, (R, B): as equal as can be, and none after its last round."""
+    """Spread each problem's budget over its rounds as equally as can be, (R, B), with zeros after its last round."""
     n_rounds = [k if rounds is None else min(rounds, k) for k in budgets]
     sizes = np.zeros((max(n_rounds), len(budgets)), dtype=np.int64)
     for b, (r, k) in enumerate(zip(n_rounds, budgets, strict=True)):
@@ -129,7 +124,7 @@ def _draw(
     n_candidates: Sequence[int],
     rngs: Sequence[np.random.RandomState],
 ) -> Tensor:
-    """Each round's candidates as positions among the rows left, in their order, (R, B, m); -1 where there are fewer."""
+    """Draw each round's candidates as sorted positions among the rows left, (R, B, m), padded with -1."""
     m = max(min(m, len(problem)) for m, problem in zip(n_candidates, problems, strict=True))
     drawn = np.full((max(budgets), len(problems), m), -1, dtype=np.int32)
     for b, (problem, k, m, rng) in enumerate(zip(problems, budgets, n_candidates, rngs, strict=True)):
@@ -140,23 +135,16 @@ def _draw(
 
 
 def _first(sizes: Tensor, most: int) -> Tensor:
-    """Which of `most` picks were wanted, (B, most)."""
+    """Mark the first `sizes` (B,) of `most` picks, (B, most)."""
     return torch.arange(most, device=sizes.device) < sizes[:, None]
 
 
-def _take(branches: Branches, rows: Tensor) -> Branches:
-    """Some rows of each problem, given as (B, m)."""
-    every = torch.arange(len(rows), device=rows.device)[:, None]
-    return [(g[every, rows], h[every, rows]) for g, h in branches]
-
-
 def _dots(branches: Branches, target: Tensor) -> Tensor:
-    """Inner products of all rows with a flat vector, or with one for each problem, (B, n)."""
-    products = (((h @ target.unflatten(-1, (g.shape[2], -1)).mT) * g).sum(2) for g, h in branches)
-    return reduce(torch.add, products)
+    """Compute the inner products of all rows with a flat vector, or with one for each problem, (B, n)."""
+    return add_up(((h @ target.unflatten(-1, (g.shape[2], -1)).mT) * g).sum(2) for g, h in branches)
 
 
 def _sum(branches: Branches, picks: Tensor, sizes: Tensor) -> Tensor:
-    """Add up the picks that were wanted, one flat vector for each problem."""
+    """Add up the first `sizes` (B,) of the picks to a flat vector for each problem."""
     wanted = _first(sizes, picks.shape[1])[:, :, None]
-    return reduce(torch.add, ((g * wanted).mT @ h for g, h in _take(branches, picks))).flatten(1)
+    return add_up((g * wanted).mT @ h for g, h in take_rows(branches, picks)).flatten(1)

@@ -1,4 +1,4 @@
-"""What all coreset selectors share: one template method, and the result it leaves."""
+"""BaseSelector gives every coreset selector its `fit`, `transform` and `select`."""
 
 from collections.abc import Callable, Generator
 from contextlib import closing
@@ -16,15 +16,15 @@ from torch import Tensor
 from sklearn_acs._compat import Interval, RealNotInt, fit_context, safe_indexing
 from sklearn_acs.gradients import LastLayerGradients, as_gradients
 from sklearn_acs.selectors._classes import Solved, Task, solve_on_cpu
-from sklearn_acs.selectors._coreset import Coreset, Part
+from sklearn_acs.selectors._coreset import ClassSelection, Coreset
 from sklearn_acs.table import Table
 
 
 class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Base class of the coreset selectors.
 
-    A subclass has parameters `n_select`, `per_class` and `n_jobs`, perhaps `random_state`, and implements
-    ``_solve(gradients, k, rng, rows) -> Coreset``. One that needs more than gradients says so in `fit_inputs`.
+    A subclass has the parameters `n_select`, `per_class` and `n_jobs`, perhaps `random_state`, and implements
+    ``_solve(gradients, k, rng, rows) -> Coreset``. If it needs more than gradients, `fit_inputs` names it.
     """
 
     _parameter_constraints: dict = {
@@ -39,45 +39,45 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     @property
     def fit_inputs(self) -> tuple[str, ...]:
-        """What the choice depends on beside the number of samples.
+        """Names of what the choice depends on, beside the number of samples.
 
-        "gradients"; "validation", the gradients of held-out samples; "loss" or "margin" of each sample, which `fit`
-        takes as `scores`.
+        They are "gradients"; "validation", the gradients of held-out samples; and "loss" or "margin", numbers for each
+        sample that `fit` takes as `scores`.
         """
         return ("gradients",)
 
     def keep_rows(self, rows: np.ndarray, n_samples: int) -> None:
-        """Cut parameters that have a value for each of `n_samples` samples to the samples `rows`; here none has.
+        """Cut parameters that hold a value per sample to the samples `rows`; this base class has none.
 
         Parameters
         ----------
         rows : ndarray of int
-            The samples left.
+            The samples to keep.
         n_samples : int
-            How many there were.
+            How many there are before the cut.
         """
 
     def for_groups(self, gradients: LastLayerGradients, groups: np.ndarray, **given: Any) -> dict[str, Any]:
-        """Turn what `fit` is `given` to choose among samples into what it needs to choose among groups of them.
+        """Convert the arguments of `fit` that describe samples into those that describe groups of samples.
 
         Parameters
         ----------
         gradients : LastLayerGradients
             One gradient per sample.
         groups : ndarray of int
-            The group of each sample: numbers from 0 on.
+            Each sample's group, numbered from 0.
         **given : object
-            What `fit` takes beside gradients and labels.
+            Arguments of `fit` beside gradients and labels.
 
         Returns
         -------
         given : dict
-            The same for groups: as it is, unless it goes by sample.
+            The same arguments; those with a value per sample have one per group.
         """
         return given
 
     def _solve(self, gradients: LastLayerGradients, k: int, rng: np.random.RandomState, rows: np.ndarray) -> Coreset:
-        """Choose k of the gradients, which are those of the samples `rows`, in float32 or float64."""
+        """Choose k of the gradients, which are float32 or float64 and belong to the samples `rows`."""
         raise NotImplementedError
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -99,9 +99,12 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return self._fit(G, self._validate_gradients(G, reset=True), y, self._solve)
 
     def _fit(self, G: Any, gradients: LastLayerGradients, y: Any, solve: Callable) -> Self:
-        """Choose in the whole set or in each class as `_solve_tasks` does with `solve`; `gradients` is G validated."""
+        """Choose in the whole set or in each class by `solve`, and set the fitted attributes.
+
+        `gradients` are the validated G, whose own type says whether results are arrays or tensors.
+        """
         n = len(gradients)
-        k = _resolve_n_select(self.n_select, n)
+        k = resolve_n_select(self.n_select, n)
         labels, members = [None], [np.arange(n)]
         if self.per_class:
             labels, members = self._split_by_class(y, n)
@@ -112,16 +115,16 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             Task(gradients, rows, int(budget), np.random.RandomState(rng.randint(np.iinfo(np.int32).max)))
             for rows, budget in zip(members, budgets, strict=True)
         ]
-        sums, coresets, parts = None, [], []
+        sums, coresets, classes = None, [], []
         with closing(self._solve_tasks(tasks, solve)) as solved:
             for label, task, (found, *of_class) in zip(labels, tasks, solved, strict=True):
                 sums = of_class if sums is None else [one + other for one, other in zip(sums, of_class, strict=True)]
                 sizes = len(task.rows), len(found.indices), found.n_matched
                 weight, error = float(found.weights.sum()), relative_error(*of_class)
-                parts.append(Part(label, *sizes, weight, error, found.stop_reason))
+                classes.append(ClassSelection(label, *sizes, weight, error, found.stop_reason))
                 coresets.append(found)
         assert sums is not None
-        self.coreset_ = _join(coresets, parts, relative_error(*sums))
+        self.coreset_ = _join(coresets, classes, relative_error(*sums))
 
         support = np.zeros(n, dtype=bool)
         support[self.coreset_.indices] = True
@@ -136,22 +139,22 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return self
 
     def _solve_tasks(self, tasks: list[Task], solve: Callable) -> Generator[Solved]:
-        """Solve for each class; overridden where a GPU solves several at once."""
+        """Solve all classes; selectors that solve several at once on a GPU override this."""
         return solve_on_cpu(tasks, solve, self.n_jobs)
 
     def selection_report(self) -> Table:
-        """Tell what was chosen, with how much weight and error, and why the algorithm stopped.
+        """Tabulate what was chosen, with its weight and error, and why the algorithm stopped.
 
         Returns
         -------
         table : Table
-            A row for each class with ``per_class=True``, and one for all; prints well, and has `to_frame`.
+            A row for each class with ``per_class=True``, and one for all.
         """
         check_is_fitted(self)
         return self.coreset_.report()
 
     def transform(self, G: Any) -> Any:
-        """Inner products of each row's gradient with the gradient of each coreset member.
+        """Compute the inner products of each row's gradient with the gradient of each coreset member.
 
         Parameters
         ----------
@@ -166,23 +169,23 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         check_is_fitted(self)
         gradients = self._validate_gradients(G, reset=False)
         members = self.gradients_.to(gradients.device, gradients.dtype)
-        similarities = gradients.cross_gram(members)
+        similarities = gradients.gram(members)
         return similarities if isinstance(G, Tensor | LastLayerGradients) else similarities.cpu().numpy()
 
     def select(self, *arrays: Any, return_weights: bool = False) -> Any:
-        """Take the coreset's rows of anything aligned with the G of `fit`.
+        """Take the coreset's rows from arrays that are aligned with the G of `fit`.
 
         Parameters
         ----------
         *arrays : array, Tensor, DataFrame, list or LastLayerGradients of length n_samples
             What to take the rows of.
         return_weights : bool, default=False
-            Whether `weights_` follows as the last item.
+            Whether to add `weights_` as the last item.
 
         Returns
         -------
         selected : object, or tuple of objects
-            A tuple unless it would have a single item.
+            A tuple, or its item where there is only one.
         """
         check_is_fitted(self)
         check_consistent_length(self.support_, *arrays)
@@ -221,7 +224,7 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return gradients
 
     def _split_by_class(self, y: Any, n: int) -> tuple[list, list[np.ndarray]]:
-        """The labels in sorted order, and the rows of each."""
+        """List the labels in sorted order, and the rows of each."""
         if y is None:
             raise ValueError(
                 f"{type(self).__name__}(per_class=True) requires y to be passed, but the target y is None."
@@ -234,7 +237,7 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return list(classes), np.split(np.argsort(codes, kind="stable"), np.cumsum(sizes)[:-1])
 
 
-def _resolve_n_select(n_select: int | float, n: int) -> int:
+def resolve_n_select(n_select: int | float, n: int) -> int:
     """Turn a count or a fraction into a count, 1 to n."""
     if isinstance(n_select, Integral):
         if n_select > n:
@@ -246,7 +249,7 @@ def _resolve_n_select(n_select: int | float, n: int) -> int:
 
 
 def _share_out(k: int, sizes: list[int]) -> np.ndarray:
-    """Share k out in proportion to `sizes` by largest remainder; at least 1 each where k suffices."""
+    """Share k out in proportion to `sizes` by largest remainder, with at least 1 each where k suffices."""
     quotas = k * np.array(sizes) / sum(sizes)
     shares = np.floor(quotas + 1e-9).astype(np.int64)
     by_remainder = np.argsort(shares - quotas, kind="stable")
@@ -258,39 +261,42 @@ def _share_out(k: int, sizes: list[int]) -> np.ndarray:
     return shares
 
 
-def _join(solved: list[Coreset], parts: list[Part], error: float) -> Coreset:
-    """One coreset out of those of the classes, some of which the budget may leave without a row."""
-    reasons = [part.stop_reason for part in parts if part.n_selected]
+def _join(coresets: list[Coreset], classes: list[ClassSelection], error: float) -> Coreset:
+    """Join the coresets of all classes; those of classes that the budget leaves without a row are empty."""
+    reasons = [selection.stop_reason for selection in classes if selection.n_selected]
     counts = {reason: reasons.count(reason) for reason in reasons}
     reason = reasons[0]
     if len(counts) > 1:
         reason = "; ".join(f"{reason} ({count} of {len(reasons)} classes)" for reason, count in counts.items())
-    if len(reasons) < len(parts):
-        reason += f"; the budget leaves {len(parts) - len(reasons)} classes without a row"
+    if len(reasons) < len(classes):
+        reason += f"; the budget leaves {len(classes) - len(reasons)} classes without a row"
     return Coreset(
-        indices=np.concatenate([found.indices for found in solved]),
-        weights=np.concatenate([found.weights for found in solved]),
-        n_matched=sum(found.n_matched for found in solved),
+        indices=np.concatenate([found.indices for found in coresets]),
+        weights=np.concatenate([found.weights for found in coresets]),
+        n_matched=sum(found.n_matched for found in coresets),
         stop_reason=reason,
         error=error,
-        parts=tuple(parts),
+        classes=tuple(classes),
     )
 
 
 def relative_error(approximation: Tensor, target: Tensor, rounding: Tensor | float = 0.0) -> float:
-    """Length of the gap over the length of the target; of a target that is zero but for `rounding`, 0 or infinite."""
+    """Divide the length of the gap by that of the target.
+
+    Where the target is no longer than `rounding`, the error is 0 if the gap is not either, and else infinite.
+    """
     gap, length = (approximation - target).norm(), target.norm()
     error = torch.where(length > rounding, gap / length, torch.where(gap > rounding, torch.inf, 0.0))
     return float(error)  # the only number read from the device
 
 
 def _own_random_state(random_state: Any) -> np.random.RandomState:
-    """As check_random_state, but None means fresh entropy instead of NumPy's global generator."""
+    """Make a RandomState as check_random_state does, but with fresh entropy for None."""
     return np.random.RandomState() if random_state is None else check_random_state(random_state)
 
 
 def _returned_as(like: LastLayerGradients | None, values: np.ndarray) -> Any:
-    """Arrays for arrays; for tensors, tensors on their device, floats in their precision."""
+    """Convert an array to a tensor on the device of `like`, floats in its precision; keep it for None."""
     if like is None:
         return values
     result = torch.from_numpy(values)

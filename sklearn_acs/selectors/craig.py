@@ -1,4 +1,4 @@
-"""CRAIG: the coreset whose gradients cover all gradients."""
+"""CRAIG chooses a coreset whose gradients are close to all gradients."""
 
 from collections.abc import Callable, Generator
 from functools import partial
@@ -14,7 +14,11 @@ from sklearn_acs._compat import Interval, StrOptions
 from sklearn_acs.gradients import LastLayerGradients
 from sklearn_acs.selectors._classes import Solved, Task, fits, n_threads, on_gpu, solve_in_batches, solve_on_cpu
 from sklearn_acs.selectors._coreset import Coreset
-from sklearn_acs.selectors._facility_location import batched_facility_location, facility_location
+from sklearn_acs.selectors._facility_location import (
+    batched_facility_location,
+    facility_location,
+    stochastic_facility_location,
+)
 from sklearn_acs.selectors.base import BaseSelector
 
 _BLOCK = 256  # rows of the distances that are computed at a time
@@ -22,7 +26,7 @@ _AT_ONCE = 64  # and at most where they are looked up while choosing
 
 
 class CRAIG(BaseSelector):
-    """Coreset by facility location: every gradient has a chosen one close by.
+    """Chooses a coreset by facility location: every gradient has a chosen one close by.
 
     Greedily minimises ``sum_i min_{j in S} d(G_i, G_j)``, an upper bound on the distance between the sum of
     all gradients and the weighted sum of the chosen. A row's weight is the number of rows nearest to it.
@@ -34,13 +38,13 @@ class CRAIG(BaseSelector):
     metric : {"euclidean", "sqeuclidean"}, default="euclidean"
         The distance. The paper bounds the error by the Euclidean one; CORDS and ACS square it.
     optimizer : {"lazy", "stochastic"}, default="lazy"
-        "lazy" looks at every row that could be the best one, and so picks what the naive greedy algorithm picks.
-        "stochastic" looks at ``(n / k) log(1 / subsample_eps)`` random rows for each pick.
+        "lazy" computes the gain of every row that could be the best one, and so picks what the naive greedy algorithm
+        picks. "stochastic" computes those of ``(n / k) log(1 / subsample_eps)`` random rows for each pick.
     subsample_eps : float, default=0.01
         How much worse "stochastic" may be: it reaches at least the share ``1 - 1/e - subsample_eps`` of the optimum
         in expectation.
     memory_budget : int, default=2**30
-        Bytes that the distances may take, shared by all classes that are solved at the same time. Where n x n float32
+        Bytes that the distances may take, shared by all classes that are solved at the same time. If n x n float32
         distances fit they are kept; else rows are computed when they are needed, in blocks of this size at most.
     random_state : int, RandomState instance or None, default=None
         Draws the rows of "stochastic".
@@ -48,15 +52,15 @@ class CRAIG(BaseSelector):
         Whether to choose in every class of y on its own, in proportion to its size, as the paper does.
     n_jobs : int or None, default=None
         Threads that classes are spread over, -1 for one for each core. None is 1: the greedy algorithm's small steps
-        hardly run side by side, and the distances are computed with as many threads as torch uses anyway.
+        hardly run side by side, and torch computes the distances with its own threads anyway.
 
     Attributes
     ----------
     indices_ : ndarray or Tensor of shape (n_select,)
         The chosen rows, distinct, in the order chosen.
     weights_ : ndarray or Tensor of shape (n_select,)
-        How many rows each stands for: those of its class, with `per_class`. They add up to the number of samples,
-        less those of classes without a chosen row, which there are where n_select is less than the number of classes.
+        Number of rows that each stands for, of its class with `per_class`. They add up to the number of samples, less
+        those of classes without a chosen row, which exist if n_select is less than the number of classes.
     support_ : ndarray or Tensor of shape (n_samples,)
         Boolean mask of the chosen rows.
     approximation_error_ : float
@@ -156,16 +160,11 @@ class CRAIG(BaseSelector):
         n, memory = len(gradients), memory or self.memory_budget
         distances = _Distances(gradients.to("cpu"), self.metric, memory)
         kept = 4 * n * n <= memory
-        return _coreset(
-            *facility_location(
-                distances.matrix().numpy().__getitem__ if kept else distances.rows,
-                n,
-                k,
-                at_once=1 if kept else distances.at_once,
-                n_candidates=ceil(n / k * log(1 / self.subsample_eps)) if self.optimizer == "stochastic" else None,
-                rng=rng,
-            )
-        )
+        look_up = distances.matrix().numpy().__getitem__ if kept else distances.rows
+        if self.optimizer == "stochastic":
+            n_candidates = ceil(n / k * log(1 / self.subsample_eps))
+            return _coreset(*stochastic_facility_location(look_up, n, k, n_candidates, rng))
+        return _coreset(*facility_location(look_up, n, k, at_once=1 if kept else distances.at_once))
 
     def _solve_batch(
         self, problems: list[LastLayerGradients], budgets: list[int], rngs: list[np.random.RandomState]
@@ -179,9 +178,10 @@ class CRAIG(BaseSelector):
 
 
 class _Distances:
-    """Distances between gradients: computed in float64, since squared norms of near copies cancel, given in float32.
+    """Computes distances between gradients in float64, and rounds them to float32.
 
-    They are in units of about the largest gradient, so that none is too large for float32, nor its square.
+    In float32, the squared norms of near copies would cancel. The unit is about the norm of the largest gradient, so
+    that float32 can hold all distances and their squares.
 
     Parameters
     ----------
@@ -190,7 +190,7 @@ class _Distances:
     metric : str
         "euclidean" or "sqeuclidean".
     memory : int
-        Bytes that rows computed at a time may take.
+        Bytes that rows computed together may take.
     """
 
     def __init__(self, gradients: LastLayerGradients, metric: str, memory: int) -> None:
@@ -199,7 +199,7 @@ class _Distances:
         self.at_once = max(1, min(_AT_ONCE, memory // (32 * len(gradients))))
 
     def matrix(self, out: Tensor | None = None) -> Tensor:
-        """All of them, (n, n)."""
+        """Compute all distances, (n, n)."""
         n = len(self.squares)
         out = torch.empty(n, n) if out is None else out
         for start in range(0, n, _BLOCK):
@@ -210,26 +210,26 @@ class _Distances:
         return out
 
     def rows(self, which: Any) -> np.ndarray:
-        """Some rows: an index, a slice or an array of indices."""
+        """Compute the rows at an index, a slice or an array of indices."""
         indices = np.atleast_1d(np.arange(len(self.squares))[which])
         found = np.empty((len(indices), len(self.squares)), dtype=np.float32)
         for start in range(0, len(indices), self.at_once):
-            part = indices[start : start + self.at_once]
-            found[start : start + len(part)] = self._between(torch.from_numpy(part), slice(None)).numpy()
+            some = indices[start : start + self.at_once]
+            found[start : start + len(some)] = self._between(torch.from_numpy(some), slice(None)).numpy()
         found[np.arange(len(indices)), indices] = 0
         return found[0] if np.isscalar(which) else found
 
     def _between(self, left: Any, right: slice) -> Tensor:
-        products = self.gradients.take(left).cross_gram(self.gradients.take(right))
+        products = self.gradients.take(left).gram(self.gradients.take(right))
         squares = products.mul_(-2).add_(self.squares[left][:, None]).add_(self.squares[right]).clamp_(min=0)
         return (squares.sqrt_() if self.metric == "euclidean" else squares).float()
 
 
 def _scaled(gradients: LastLayerGradients) -> LastLayerGradients:
-    """The same gradients in other units, in which no factor has an entry above 2."""
+    """Divide the factors by powers of two, which is exact, so that none has an entry above 2."""
     sides = zip(*gradients.branches, strict=True)
     largest = [torch.stack([factor.abs().amax() for factor in side]).amax() for side in sides]
-    units = [torch.where(size > 0, size, 1.0).log2().floor().exp2() for size in largest]  # which divide exactly
+    units = [torch.where(size > 0, size, 1.0).log2().floor().exp2() for size in largest]
     return LastLayerGradients([(g / units[0], h / units[1]) for g, h in gradients.branches])
 
 

@@ -1,4 +1,4 @@
-"""GLISTER: the coreset whose gradient step lowers the loss of held-out samples most."""
+"""GLISTER chooses a coreset whose gradient step lowers the loss of held-out samples most."""
 
 from collections.abc import Callable, Generator
 from functools import partial
@@ -9,12 +9,12 @@ from typing import Any, Self
 import numpy as np
 
 from sklearn_acs._compat import Interval, StrOptions, fit_context
-from sklearn_acs.gradients import DenseGradients, LastLayerGradients, as_gradients
+from sklearn_acs.gradients import LastLayerGradients, as_gradients
 from sklearn_acs.selectors._classes import Solved, Task, on_gpu, solve_in_batches, solve_on_cpu
 from sklearn_acs.selectors._coreset import Coreset
 from sklearn_acs.selectors._cross_entropy import CrossEntropy, FixedGradient
 from sklearn_acs.selectors._taylor_greedy import taylor_greedy
-from sklearn_acs.selectors.base import BaseSelector, _resolve_n_select
+from sklearn_acs.selectors.base import BaseSelector, resolve_n_select
 
 METHODS = ("stochastic", "naive", "r-greedy")
 
@@ -23,7 +23,7 @@ FIXED = "all of the budget is used, with the validation gradient fixed: how it m
 
 
 class Glister(BaseSelector):
-    """Coreset by generalisation: a step along its gradients helps on validation samples.
+    """Chooses a coreset by generalisation: a step along its gradients lowers the loss of validation samples.
 
     Greedily minimises the validation loss ``L_V(W - eta / k * sum_{j in S} G_j)`` over all S of k rows, W being the
     last layer. The gain of row e is ``<G_e, grad L_V(W_S)>``; after each pick the layer moves to W_S, and with it the
@@ -181,7 +181,7 @@ class Glister(BaseSelector):
             The fitted selector.
         """
         gradients = self._validate_gradients(G, reset=True)
-        k = _resolve_n_select(self.n_select, len(gradients))
+        k = resolve_n_select(self.n_select, len(gradients))
         loss = _read_validation(validation, gradients)
         rate = self.eta / k if self.step == "mean" else self.eta
         return self._fit(G, gradients, y, partial(self._solve_batch, loss=loss, rate=rate))
@@ -221,13 +221,14 @@ class Glister(BaseSelector):
 
 
 def _read_validation(validation: Any, gradients: LastLayerGradients) -> CrossEntropy | FixedGradient:
-    """What `fit` was given, or `gradients` for None: samples with a loss that moves, or their mean gradient."""
+    """Make the validation loss from what `fit` was given, or from `gradients` for None."""
     given = gradients if validation is None else as_gradients(validation)
     if len(given) == 0 or not given.isfinite():
         raise ValueError(f"validation must be finite gradients of at least one sample, got shape {given.shape}.")
-    if given.shape[1] != gradients.shape[1] or not _same_layer(given, gradients):
+    n_logits = {one.branches[0][0].shape[1] for one in (given, gradients)} - {1}  # 1 is that of an ordinary matrix
+    if given.shape[1] != gradients.shape[1] or len(n_logits) > 1:
         raise ValueError(f"validation must be gradients of the same layer as G, {gradients}, got {given}.")
-    if not isinstance(given, DenseGradients):
+    if given.branches[0][0].shape[1] > 1:
         try:
             return CrossEntropy.of(given)
         except ValueError as error:
@@ -237,8 +238,3 @@ def _read_validation(validation: Any, gradients: LastLayerGradients) -> CrossEnt
                     "give the mean gradient as an array of one row: it then stays fixed."
                 ) from error
     return FixedGradient(given.sum() / len(given))
-
-
-def _same_layer(*gradients: LastLayerGradients) -> bool:
-    """Whether those that are factors have the same number of classes."""
-    return len({g.branches[0][0].shape[1] for g in gradients if not isinstance(g, DenseGradients)}) <= 1

@@ -1,4 +1,4 @@
-"""GRAD-MATCH: the coreset whose weighted gradients add up to all gradients."""
+"""GRAD-MATCH chooses a coreset whose weighted gradients add up to the sum of all gradients."""
 
 from collections.abc import Callable, Generator
 from numbers import Integral, Real
@@ -18,7 +18,7 @@ _SAFE_RIDGE = 1e-3  # from here on the normal equations are so well conditioned 
 
 
 class GradMatch(BaseSelector):
-    """Coreset by non-negative orthogonal matching pursuit on the gradients.
+    """Chooses a coreset by non-negative orthogonal matching pursuit on the gradients.
 
     Chooses k rows and weights w >= 0 that approximately minimise
     ``||sum_j w_j G_j - sum_i G_i||^2 + lambda ||w - c||^2``, so that the weighted gradients of the chosen add up to
@@ -179,7 +179,7 @@ class GradMatch(BaseSelector):
 
 
 def _filled(found: Matching, gradients: LastLayerGradients, k: int) -> Coreset:
-    """A coreset of k rows out of what was matched."""
+    """Make a coreset of k rows from those matched."""
     if len(found.indices) == k:
         return Coreset(found.indices, found.weights, k, found.stop_reason)
     indices, weights = fill_up(gradients.to("cpu"), k, found.indices)

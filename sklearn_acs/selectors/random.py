@@ -1,4 +1,4 @@
-"""The baseline: a coreset drawn at random."""
+"""RandomSelector draws a coreset at random, as the baseline."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from sklearn_acs.selectors.base import BaseSelector
 
 
 class RandomSelector(BaseSelector):
-    """Coreset drawn at random without replacement, the baseline that every selector has to beat.
+    """Draws a coreset at random without replacement, the baseline that every selector has to beat.
 
     Parameters
     ----------

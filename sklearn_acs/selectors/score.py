@@ -1,4 +1,4 @@
-"""Selection by scores: the samples with the largest gradients, the highest losses, the smallest margins."""
+"""ScoreSelector chooses the samples with the largest gradients, the highest losses, the smallest margins."""
 
 from functools import partial
 from typing import Any, Self
@@ -18,9 +18,9 @@ from sklearn_acs.selectors.base import BaseSelector
 
 
 class ScoreSelector(BaseSelector):
-    """Coreset of the samples with the highest or the lowest scores, which no solver has to be asked for.
+    """Chooses the samples with the highest or the lowest scores.
 
-    Keeps the `n_select` samples at one end of the ranking; of equal scores those with the lowest index.
+    It keeps the `n_select` samples at one end of the ranking, and of equal scores those with the lowest index.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ class ScoreSelector(BaseSelector):
 
     @property
     def fit_inputs(self) -> tuple[str, ...]:
-        """The gradients, the loss or the margin of each sample, or nothing where scores are given already."""
+        """Names of what the scores follow from; none where they are given as numbers."""
         if not isinstance(self.scores, str):
             return ()
         return ("gradients",) if self.scores == "gradient_norm" else (self.scores,)
@@ -156,25 +156,25 @@ class ScoreSelector(BaseSelector):
         return self._fit(G, gradients, y, partial(self._solve, scores=self._sample_scores(gradients, scores)))
 
     def keep_rows(self, rows: np.ndarray, n_samples: int) -> None:
-        """Cut an array `scores` of `n_samples` samples to the samples `rows`; a name stays what it is.
+        """Cut an array `scores` to the samples `rows`, and leave a name of scores as it is.
 
         Parameters
         ----------
         rows : ndarray of int
-            The samples left.
+            The samples to keep.
         n_samples : int
-            How many there were.
+            How many there are before the cut.
         """
         if not isinstance(self.scores, str):
             self.scores = check_scores(self.scores, n_samples)[rows]
 
     def for_groups(self, gradients: LastLayerGradients, groups: np.ndarray, **given: Any) -> dict[str, Any]:
-        """A group scores what its samples do on average; otherwise as in `BaseSelector`."""
+        """Score each group by the mean of its samples' scores."""
         scores = self._sample_scores(gradients, given.get("scores"))
         return {**given, "scores": np.bincount(groups, scores) / np.bincount(groups)}
 
     def _sample_scores(self, gradients: LastLayerGradients, scores: Any) -> np.ndarray:
-        """What the samples are ranked by, in float64: given to `fit`, or as the parameter, or out of the gradients."""
+        """Take the scores given to `fit`, else those of the parameter, else compute them from the gradients."""
         if scores is None and not isinstance(self.scores, str):
             scores = self.scores
         return scores_of(gradients, str(self.scores)) if scores is None else check_scores(scores, len(gradients))
@@ -193,7 +193,7 @@ class ScoreSelector(BaseSelector):
 
 
 def check_scores(scores: Any, n_samples: int) -> np.ndarray:
-    """Scores in float64, finite and one for each sample."""
+    """Convert scores to float64, and check that they are finite and one for each sample."""
     values = np.asarray(scores.detach().cpu().double() if isinstance(scores, Tensor) else scores, dtype=np.float64)
     if values.shape != (n_samples,):
         raise ValueError(f"scores must have one value for each of the {n_samples} samples, got shape {values.shape}.")
@@ -202,7 +202,7 @@ def check_scores(scores: Any, n_samples: int) -> np.ndarray:
 
 
 def scores_of(gradients: LastLayerGradients, score: str) -> np.ndarray:
-    """The `score` of each sample as its gradient tells it, in float64, a block of gradients at a time."""
+    """Compute the `score` of each sample from its gradient, in float64, a block of gradients at a time."""
     gradients = where_float64_is(gradients)
     if score == "gradient_norm":
         found = [block.norms() for block in gradients.blocks(torch.float64)]
@@ -212,13 +212,13 @@ def scores_of(gradients: LastLayerGradients, score: str) -> np.ndarray:
 
 
 def margins(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Probability of the label minus that of the best other class, shape (n,)."""
+    """Subtract the probability of the best other class from that of the label, shape (n,)."""
     label = labels[:, None]
     return probabilities.gather(1, label)[:, 0] - probabilities.scatter(1, label, -torch.inf).amax(1)
 
 
 def _score_of_cross_entropy(gradients: LastLayerGradients, score: str) -> Tensor:
-    """Loss or margin of each sample out of gradients at the logits that are ``softmax - onehot``."""
+    """Compute each sample's loss or margin from its gradient at the logits, ``softmax - onehot``."""
     try:
         labels, probabilities = undo_cross_entropy(gradients, torch.float64)
     except ValueError:

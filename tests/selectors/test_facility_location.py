@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -11,7 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sklearn_acs.selectors import _facility_location
-from sklearn_acs.selectors._facility_location import batched_facility_location, facility_location
+from sklearn_acs.selectors._facility_location import (
+    batched_facility_location,
+    facility_location,
+    stochastic_facility_location,
+)
 
 seeds = st.integers(0, 2**16)
 sizes_and_seeds = {"seed": seeds, "n": st.integers(1, 8), "k": st.integers(1, 8)}
@@ -24,6 +29,11 @@ def random_distances(seed, n):
 
 def solve(distances, k):
     return facility_location(distances.__getitem__, len(distances), k)
+
+
+def stochastic(rows, n, k):
+    """Look at all points in every step, drawn at random."""
+    return stochastic_facility_location(rows, n, k, n, np.random.RandomState(0))
 
 
 def value(distances, chosen):
@@ -117,7 +127,7 @@ def test_looking_at_several_rows_at_once_changes_nothing(seed, k, at_once):
 def test_stochastic_picks_are_distinct_and_of_all_candidates_the_greedy_ones(seed, k, n_candidates):
     distances = random_distances(seed, 40)
     rng = np.random.RandomState(seed)
-    picks, sizes = facility_location(distances.__getitem__, 40, k, n_candidates=n_candidates, rng=rng)
+    picks, sizes = stochastic_facility_location(distances.__getitem__, 40, k, n_candidates, rng)
     assert len(set(picks)) == k and sizes.sum() == 40 and sizes.min() >= 1
     if n_candidates == 40:
         np.testing.assert_array_equal(picks, solve(distances, k)[0])
@@ -155,8 +165,8 @@ def test_a_step_looks_only_at_points_that_could_be_the_best():
     assert sum(looks) < 200 * 10  # looking at all would be 100 * 200 / 2
 
 
-@pytest.mark.parametrize("n_candidates", [None, 40])
-def test_rows_are_looked_up_in_blocks_and_not_kept(n_candidates, monkeypatch):
+@pytest.mark.parametrize("choose", [partial(facility_location, at_once=4), stochastic], ids=["lazy", "stochastic"])
+def test_rows_are_looked_up_in_blocks_and_not_kept(choose, monkeypatch):
     monkeypatch.setattr(_facility_location, "_BLOCK_BYTES", 40 * 8 * 5)
     distances, alive = random_distances(0, 40), []
 
@@ -168,5 +178,4 @@ def test_rows_are_looked_up_in_blocks_and_not_kept(n_candidates, monkeypatch):
         assert found.size <= 40 * 5
         return found
 
-    rng = np.random.RandomState(0)
-    facility_location(rows, 40, 10, at_once=4, n_candidates=n_candidates, rng=rng)
+    choose(rows, 40, 10)

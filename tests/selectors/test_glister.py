@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 from torch.nn.functional import cross_entropy
 
-from sklearn_acs.gradients import DenseGradients, LastLayerGradients
+from sklearn_acs.gradients import LastLayerGradients, as_gradients
 from sklearn_acs.selectors import Glister, _classes, glister
 from sklearn_acs.selectors.glister import FIXED, TAYLOR
 
@@ -108,7 +108,7 @@ def test_candidates_are_drawn_by_the_random_state():
 def test_of_a_matrix_the_largest_products_with_its_mean_are_chosen(method, form):
     gradients = make_gradients(form)
     expected = (np.asarray(gradients) @ np.asarray(V).mean(0)).argsort()[::-1][:K]
-    for validation in (np.asarray(V), V.dense(), DenseGradients(V.dense()), np.asarray(V).mean(0)[None].tolist()):
+    for validation in (np.asarray(V), V.dense(), as_gradients(V.dense()), np.asarray(V).mean(0)[None].tolist()):
         selector = Glister(n_select=K, method=method).fit(gradients, validation=validation)
         np.testing.assert_array_equal(selector.indices_, expected)
         assert selector.stop_reason_ == FIXED

@@ -10,7 +10,7 @@ from torch.func import functional_call, grad, vmap
 
 from sklearn_acs import CRAIG, PGD, GradMatch, RandomSelector, RobustClassifier, ScoreSelector
 from sklearn_acs.data.batches import Batches
-from sklearn_acs.gradients import DenseGradients, LastLayerGradients, batch_factors
+from sklearn_acs.gradients import LastLayerGradients, as_gradients, batch_factors
 from sklearn_acs.training.scores import sample_scores
 from sklearn_acs.training.selection import choose, coreset_size, last_layer_gradients
 
@@ -59,7 +59,7 @@ def test_selection_gradients_equal_autograd_at_the_same_adversarial_examples(obj
 
 
 def make_gradients(n=60, d=5):
-    return DenseGradients(torch.from_numpy(np.random.default_rng(0).normal(size=(n, d)) + 0.3))
+    return as_gradients(torch.from_numpy(np.random.default_rng(0).normal(size=(n, d)) + 0.3))
 
 
 def test_by_sample_and_by_class_are_the_selector_itself():
