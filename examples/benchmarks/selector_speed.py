@@ -38,7 +38,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from comparison import RESULTS, hardware
+from shared import RESULTS, Row, hardware, markdown, new_figure
 
 from sklearn_acs.gradients import LastLayerGradients, as_gradients
 from sklearn_acs.selectors import CRAIG, BaseSelector, Glister, GradMatch, RandomSelector, ScoreSelector
@@ -72,7 +72,6 @@ ridge times their mean. Without lam, cords stops near the rank and leaves most o
 kernel in float64, made before the clock starts; it compiles its code anew in each fit, about a second, but for the line
 that says "compiled once".
 """
-Row = dict[str, Any]
 
 
 def make_gradients(
@@ -424,7 +423,7 @@ def report(out: Path) -> None:
     """Make the table and the figure of all that has been measured so far."""
     rows = read_rows(out)
     columns = ["work", "method", "seconds", "ratio to ours", "objective", "rows matched", "peak MB", "goal", "reached"]
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    lines = []
     for row in rows:
         base = next(other for other in rows if (other["row"], other["work"]) == (row["row"], row["work"]))
         at_least, alone = "> " * row["cut"], "peak_mb" in row
@@ -441,8 +440,8 @@ def report(out: Path) -> None:
             f"{row['peak_mb']:,.0f}, anonymous {row['anonymous_mb']:,.0f}" if alone else "-",
             *judge(row, base),
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    text = "\n".join(lines)
+        lines.append(cells)
+    text = markdown(columns, lines)
     machines = "\n\n".join(dict.fromkeys(row["machine"] for row in rows))
     print(f"\n{text}\n\n{machines}")
     made_by = f"Made by `examples/benchmarks/selector_speed.py`. {machines}"
@@ -455,11 +454,6 @@ def report(out: Path) -> None:
 
 def draw(rows: list[Row], path: Path) -> None:
     """Seconds over k, a panel for each problem."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     looks = {
         OURS: ("GradMatch", "C0", "o"),
         SKLEARN: ("scikit-learn", "C2", "^"),
@@ -467,7 +461,7 @@ def draw(rows: list[Row], path: Path) -> None:
         COVER: ("CRAIG", "C0", "o"),
         APRICOT_COMPILED: ("apricot", "C1", "s"),
     }
-    figure, panels = plt.subplots(1, 2, figsize=(6.4, 3.2), layout="constrained")
+    figure, panels = new_figure(6.4, 3.2, columns=2)
     for axes, start in zip(panels, ("OMP", "facility location"), strict=True):
         mine = [row for row in rows if row["work"].startswith(start) and not row["cut"]]
         for method in dict.fromkeys(row["method"] for row in mine):
@@ -482,7 +476,6 @@ def draw(rows: list[Row], path: Path) -> None:
             axes.legend(frameon=False)
     panels[0].set_ylabel("seconds")
     figure.savefig(path, dpi=150)
-    plt.close(figure)
 
 
 def read_rows(out: Path) -> list[Row]:
