@@ -66,14 +66,14 @@ GradMatch fills up the budget with others, and "filled" is cords' error after it
 Peak MB is beyond the inputs, which lie in memory already; for ImageNet it is that of the whole process, pages of the
 memory maps among it, and "anonymous" what it allocates itself.
 
-Gradients are synthetic: `make_gradients` in selector_races.py. What differs between the methods: cords works in
-float32 and stops at a residual of 1e-4, as its GRAD-MATCH calls its solver for tensors (on a CPU it calls one in
-NumPy, which is several times slower); GradMatch goes on to 1e-6, without a ridge in float64. `orthogonal_mp_gram`
-allows negative weights, and works in float64 where nothing else is said. In rows of OMP the ridge pulls towards zero,
-as the paper's; lam, 0.5 for single classes and 0 for batches in GRAD-MATCH's configurations, is added to the squared
-norms as it is, ridge times their mean. Without lam, cords stops near the rank and leaves most of a class's budget.
-apricot is given its kernel in float64, made before the clock starts; it compiles its code anew in each fit, about a
-second, but for the line that says "compiled once".
+Gradients are synthetic: `make_gradients` in the script. What differs between the methods: cords works in float32 and
+stops at a residual of 1e-4, as its GRAD-MATCH calls its solver for tensors (on a CPU it calls one in NumPy, which is
+several times slower); GradMatch goes on to 1e-6, without a ridge in float64. `orthogonal_mp_gram` allows negative
+weights, and works in float64 where nothing else is said. In rows of OMP the ridge pulls towards zero, as the paper's;
+lam, 0.5 for single classes and 0 for batches in GRAD-MATCH's configurations, is added to the squared norms as it is,
+ridge times their mean. Without lam, cords stops near the rank and leaves most of a class's budget. apricot is given its
+kernel in float64, made before the clock starts; it compiles its code anew in each fit, about a second, but for the line
+that says "compiled once".
 """
 
 
