@@ -8,7 +8,7 @@ speed-up over 3 seeds, and writes docs/results/digits.md and digits.png.
 
 from argparse import ArgumentParser
 
-from comparison import compare_training, report
+from shared import compare_training, report
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -32,7 +32,7 @@ def main() -> None:
     params = {"attack": PGD(eps=args.eps), "max_epochs": args.epochs}
     attack = PGD(eps=args.eps, steps=20)
     rows = compare_training((X_train, y_train, X_test, y_test), params, attack, args.seeds, setting)
-    report(rows, "digits", setting, made_by="examples/digits.py")
+    report(rows, "digits", setting)
 
 
 if __name__ == "__main__":

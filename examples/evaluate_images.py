@@ -8,8 +8,7 @@ case over all of them, and the signs of masked gradients. Writes docs/results/ev
 
 from argparse import ArgumentParser
 
-from comparison import RESULTS, hardware
-from image_data import add_data_arguments, load_images
+from shared import add_data_arguments, load_images, write_page
 
 from sklearn_acs import JPEG, PGD, AutoAttack, RobustClassifier, StAdv, evaluate
 
@@ -40,16 +39,12 @@ def main() -> None:
         clf = RobustClassifier(attack=PGD(EPS), max_epochs=args.epochs, random_state=0, **params).fit(X, y)
         result = evaluate(clf, X_test, y_test, attacks, check_masking=True)
         signs = "\n".join(f"- {'flagged' if check.flagged else 'fine'}: {check.reason}" for check in result.masking)
-        print(f"{name}\n\n{result}\n\n{signs}\n", flush=True)
+        print(f"{name}\n\n{result}\n", flush=True)
         seconds = f"Trained in {clf.cost_.total.seconds:.0f} seconds."
-        sections.append(f"## {name}\n\n{seconds}\n\n```text\n{result}\n```\n\nMasked gradients?\n\n{signs}\n")
-    text = (
-        f"# Evaluation\n\nFashion-MNIST, {len(X):,} training and {len(X_test):,} test images, linf {EPS}, "
-        f"{args.epochs} epochs, one seed.\n\n"
-        + "\n".join(sections)
-        + f"\nMade by `examples/evaluate_images.py`. {hardware()}\n"
-    )
-    (RESULTS / "evaluation.md").write_text(text)
+        sections.append(f"## {name}\n\n{seconds}\n\n```text\n{result}\n```\n\nMasked gradients?\n\n{signs}")
+    images = f"{args.dataset}, {len(X):,} training and {len(X_test):,} test images"
+    setting = f"{images}, linf {EPS}, {args.epochs} epochs, one seed."
+    write_page("evaluation", "Evaluation", "\n\n".join([setting, *sections]))
 
 
 if __name__ == "__main__":

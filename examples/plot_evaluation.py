@@ -11,6 +11,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from shared import RESULTS
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -33,7 +34,6 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 
-RESULTS = Path(__file__).parent.parent / "docs" / "results"
 EPS = 0.1
 SEEDS = range(2)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
+from shared import RESULTS
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -26,8 +27,6 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 from matplotlib.patheffects import withStroke
-
-RESULTS = Path(__file__).parent.parent / "docs" / "results"
 
 # As in the other figures of docs/results.
 COLORS = {"GRAD-MATCH": "C1", "CRAIG": "C2", "GLISTER": "C4", "random": "C3"}

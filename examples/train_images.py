@@ -3,15 +3,14 @@
     python examples/train_images.py DATA_FOLDER --dataset fashion_mnist
     python examples/train_images.py ~/data --dataset cifar10 --download --n-train 50000 --module resnet18
 
-DATA_FOLDER holds the .npz files that image_data.py names, with keys x and y, or is where torchvision keeps its sets.
-Prints a table and writes it to docs/results/NAME.md, with a figure beside it. A run that was cut short goes on where it
-stopped: the rows of each setting are kept in docs/results/NAME.jsonl.
+DATA_FOLDER (or the variable SKLEARN_ACS_DATA) is where torchvision keeps its data sets, or holds the .npz files that
+shared.py names, with keys x and y. Prints a table and writes it to docs/results/NAME.md, with a figure beside it. A run
+that was cut short goes on where it stopped: the rows of each setting are kept in docs/results/NAME.jsonl.
 """
 
 from argparse import ArgumentParser
 
-from comparison import RESULTS, compare_training, report
-from image_data import add_data_arguments, load_images
+from shared import RESULTS, add_data_arguments, compare_training, load_images, report
 
 from sklearn_acs import PGD
 
@@ -48,7 +47,7 @@ def main() -> None:
     )
     attack = PGD(eps=eps, steps=20)
     rows = compare_training(data, params, attack, args.seeds, setting, RESULTS / f"{name}.jsonl")
-    report(rows, name, setting, made_by="examples/train_images.py")
+    report(rows, name, setting)
 
 
 if __name__ == "__main__":

@@ -21,15 +21,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from comparison import hardware
-from image_data import add_data_arguments, load_images
+from shared import add_data_arguments, load_images, markdown, write_page
 
 from sklearn_acs import PGD, RobustClassifier
 from sklearn_acs.models import build_model
 from sklearn_acs.training.cost import CostMeter
 from sklearn_acs.training.net import AdversarialNet
 
-RESULT = Path(__file__).parents[2] / "docs" / "results" / "loop_overhead.md"
 EPS, STEPS, BETA = 0.1, 10, 6.0
 BATCH_SIZE, LR, MOMENTUM, WEIGHT_DECAY = 128, 0.05, 0.9, 5e-4
 SAME_LOSS = 0.05
@@ -181,32 +179,27 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     X, y, *_ = load_images(args)
-    lines = [
-        "| objective | ours / bare, seconds | ours / bare, CPU seconds | ours, s | bare, s | loss, ours | loss, bare "
-        "| passes a second, ours | bare | set-up of the fit, s |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    titles = ["objective", "ours / bare, seconds", "ours / bare, CPU seconds", "ours, s", "bare, s", "loss, ours"]
+    titles += ["loss, bare", "passes a second, ours", "bare", "set-up of the fit, s"]
+    lines = []
     for objective in ("adversarial", "trades"):
         print(objective)
         rows, clf = compare_loops(objective, X, y, args.pairs)
         ours, bare = (median(row[who] for row in rows) for who in ("ours", "bare"))
         passes = (clf.cost_.total.forwards + clf.cost_.total.backwards) / clf.max_epochs
-        lines.append(
-            f"| {objective} | {ratios(rows)} | {ratios(rows, '_cpu')} | {ours:.2f} | {bare:.2f} "
-            f"| {rows[-1]['ours_loss']:.4f} | {rows[-1]['bare_loss']:.4f} "
-            f"| {passes / ours:,.0f} | {passes / bare:,.0f} | {clf.cost_['setup'].seconds:.2f} |"
-        )
-    text = "\n".join(lines)
-    print(text)
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_text(
-        f"# Overhead of the training loop\n\n{args.dataset}, {args.n_train:,} training images, convnet, batches of "
+        cells = [objective, ratios(rows), ratios(rows, "_cpu"), f"{ours:.2f}", f"{bare:.2f}"]
+        cells += [f"{rows[-1][key]:.4f}" for key in ("ours_loss", "bare_loss")]
+        cells += [f"{passes / ours:,.0f}", f"{passes / bare:,.0f}", f"{clf.cost_['setup'].seconds:.2f}"]
+        lines.append(cells)
+    text = (
+        f"{args.dataset}, {args.n_train:,} training images, convnet, batches of "
         f"{BATCH_SIZE}, PGD-{STEPS} linf eps {EPS:g}, float32, no coreset. {args.pairs} epochs of "
         "`RobustClassifier.fit` and of a loop written by hand, in turns, after one of each to warm up: median (least "
         "to largest) ratio of neighbouring epochs, medians of the seconds, and the last epoch's losses. A pass is one "
-        "sample once forwards or once backwards through the network. The set-up happens once in a fit.\n"
-        f"Made by `examples/benchmarks/loop_overhead.py`.\n\n{hardware('cpu')}\n\n{text}\n"
+        "sample once forwards or once backwards through the network. The set-up happens once in a fit."
+        f"\n\n{markdown(titles, lines)}"
     )
+    write_page("loop_overhead", "Overhead of the training loop", text, device="cpu")
 
 
 if __name__ == "__main__":

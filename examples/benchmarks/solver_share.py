@@ -12,9 +12,7 @@ from pathlib import Path
 from time import perf_counter
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from comparison import RESULTS, hardware
-from image_data import add_data_arguments, load_images
+from shared import add_data_arguments, load_images, write_page
 
 from sklearn_acs import PGD, RobustClassifier
 from sklearn_acs.table import Table
@@ -48,15 +46,12 @@ def main() -> None:
             )
             print(Table(COLUMNS, rows[-1:]), flush=True)
 
-    table = Table(COLUMNS, rows)
     text = (
-        f"# The solvers' share of training\n\nMade by `examples/benchmarks/solver_share.py`: {args.dataset}, "
-        f"{len(X):,} images, convnet, {args.epochs} epochs of PGD-10, coresets of 50 %, one seed.\n\n"
-        f"```\n{table}\n```\n\n"
-        f'"selections" attack every sample and read its gradient; "solver" is the choice itself. {hardware()}\n'
+        f"{args.dataset}, {len(X):,} images, convnet, {args.epochs} epochs of PGD-10, coresets of 50 %, one seed.\n\n"
+        f"```\n{Table(COLUMNS, rows)}\n```\n\n"
+        '"selections" attack every sample and read its gradient; "solver" is the choice itself.'
     )
-    (RESULTS / "solver_share.md").write_text(text)
-    print(text)
+    write_page("solver_share", "The solvers' share of training", text)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from sklearn.model_selection import train_test_split
 from skorch.callbacks import Callback
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from comparison import RESULTS, hardware
+from shared import markdown, write_page
 
 from sklearn_acs import (
     FGSM,
@@ -111,10 +111,7 @@ def main() -> None:
             (STEPS + 2 + 1, STEPS + 1),
         ),
     }
-    lines = [
-        "| step | forwards | by arithmetic | backwards | by arithmetic | passes, over PGD-10 |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines = []
     for name, (objective, attack, in_batch, (forwards, backwards)) in cases.items():
         clf = RobustClassifier(
             trained.net_.module_, objective=objective, attack=attack, in_batch=in_batch, selector=None, max_epochs=1
@@ -122,20 +119,16 @@ def main() -> None:
         clf.set_params(batch_size=n, lr=1e-12, random_state=0, callbacks=[HalfRobust()])
         cost = clf.fit(X, y).cost_["full"]
         passes = (cost.forwards + cost.backwards) / n / sum(one_of_each)
-        lines.append(
-            f"| {name} | {cost.forwards / n:.3f} | {forwards:.3f} | {cost.backwards / n:.3f} | {backwards:.3f} | "
-            f"{passes:.2f} |"
-        )
+        counts = cost.forwards / n, forwards, cost.backwards / n, backwards
+        lines.append([name, *(f"{count:.3f}" for count in counts), f"{passes:.2f}"])
+    titles = ["step", "forwards", "by arithmetic", "backwards", "by arithmetic", "passes, over PGD-10"]
     text = (
-        "# What a training step costs\n\nSamples sent forwards and backwards through the network, per sample of a "
+        "Samples sent forwards and backwards through the network, per sample of a "
         f"batch. Convnet on digits that has {right:.1%} of its {n:,} training samples right; one step on all of them. "
         f"Bullet-Train takes a share of {SHARE} for robust: {groups[0]:.1%} are near the boundary, {groups[1]:.1%} are "
-        "robust, the others are outliers.\n\n"
-        + "\n".join(lines)
-        + f"\n\nMade by `examples/benchmarks/step_cost.py`. {hardware()}\n"
+        f"robust, the others are outliers.\n\n{markdown(titles, lines)}"
     )
-    print(text)
-    (RESULTS / "step_cost.md").write_text(text)
+    write_page("step_cost", "What a training step costs", text)
 
 
 if __name__ == "__main__":

@@ -29,8 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from comparison import RESULTS, hardware
-from image_data import add_data_arguments, load_images
+from shared import add_data_arguments, load_images, markdown, write_page
 
 from sklearn_acs import PGD, TRADES, Adversarial, RobustClassifier
 from sklearn_acs.data.augment import AUGMENTS
@@ -279,7 +278,7 @@ def ratio(rows: list[dict[str, float]], over: str) -> str:
     return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
-def lines(X: np.ndarray, y: np.ndarray, args: Any, device: torch.device) -> Iterator[str]:
+def lines(X: np.ndarray, y: np.ndarray, args: Any, device: torch.device) -> Iterator[list[str]]:
     """A row of the table for each objective and precision."""
     passes = pass_flops((3, *X.shape[1:3]), int(y.max()) + 1)
     peaks = {precision: peak(precision, device) for precision in {*args.precision, "fp32"}}
@@ -292,12 +291,10 @@ def lines(X: np.ndarray, y: np.ndarray, args: Any, device: torch.device) -> Iter
             rate = {name: len(X) / median(row[name] for row in rows) for name in rows[0]}
             achieved = flops["ours"] * rate["ours"]
             allowed = flops["published"] / flops["ours"] * peaks[precision] / peaks["fp32"]
-            yield (
-                f"| {objective} | {precision} | {rate['ours']:,.1f} | {rate['published']:,.1f} | {rate['bare']:,.1f} "
-                f"| {ratio(rows, 'published')} | {allowed:.2f} | {ratio(rows, 'bare')} "
-                f"| {achieved / 1e12:.3f} | {achieved / peaks[precision]:.0%} "
-                f"| {flops['published'] * rate['published'] / peaks['fp32']:.0%} |"
-            )
+            cells = [objective, precision, *(f"{rate[name]:,.1f}" for name in ("ours", "published", "bare"))]
+            cells += [ratio(rows, "published"), f"{allowed:.2f}", ratio(rows, "bare")]
+            cells += [f"{achieved / 1e12:.3f}", f"{achieved / peaks[precision]:.0%}"]
+            yield [*cells, f"{flops['published'] * rate['published'] / peaks['fp32']:.0%}"]
 
 
 def main() -> None:
@@ -323,15 +320,10 @@ def main() -> None:
         args.n_train = n
         X, y, *_ = load_images(args)
         y, kind = y.astype(np.int64), f"images of {args.dataset}"
-    header = (
-        "| training | precision | ours, samples/s | (a) | (b) | ours over (a) | by arithmetic | ours over (b) "
-        "| ours, TFLOP/s | of peak | (a), of peak |\n" + "|---" * 11 + "|"
-    )
-    text = "\n".join([header, *lines(X, y, args, device)])
-    print(text)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "throughput.md").write_text(
-        f"# Throughput of adversarial training\n\nResNet-18, {n:,} {kind}, {X.shape[1]}x{X.shape[2]}, batches of "
+    titles = ["training", "precision", "ours, samples/s", "(a)", "(b)", "ours over (a)", "by arithmetic"]
+    titles += ["ours over (b)", "ours, TFLOP/s", "of peak", "(a), of peak"]
+    text = (
+        f"ResNet-18, {n:,} {kind}, {X.shape[1]}x{X.shape[2]}, batches of "
         f"{args.batch_size}, crop and flip, linf 8/255, {STEPS} steps, no coreset{', compiled' * args.compile}. Epochs "
         f"of {args.batches} batches in turns, {args.pairs} of each loop after {args.warmup} to warm up: medians of the "
         "rates, and median (least to largest) of neighbouring epochs' ratios. (a) is the loop that published code "
@@ -339,9 +331,9 @@ def main() -> None:
         "authors wrote it. (b) is our arithmetic in our precision in a bare loop on batches from the device. By "
         "arithmetic: FLOPs of (a) over ours, times the peak in our precision over that in float32. Peak is what large "
         "matrix products reach on this machine. FLOPs are those of convolutions and matrix products, "
-        "counted by torch.\n\n"
-        f"{text}\n\nMade by `examples/benchmarks/throughput.py`. {hardware(str(device))}\n"
+        f"counted by torch.\n\n{markdown(titles, lines(X, y, args, device))}"
     )
+    write_page("throughput", "Throughput of adversarial training", text, device=str(device))
 
 
 if __name__ == "__main__":

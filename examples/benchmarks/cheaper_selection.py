@@ -1,6 +1,6 @@
 """Cheaper selections, and half precision, against the exact way: error of the coreset, robust accuracy, seconds.
 
-    python examples/cheaper_selection.py DATA_FOLDER
+    python examples/benchmarks/cheaper_selection.py DATA_FOLDER
 
 DATA_FOLDER is that of train_images.py. Coresets chosen by the gradients of a full PGD-10 attack, of an attack with
 fewer steps, and of training itself, next to adaptive random subsets; each coreset is also judged by exact gradients,
@@ -8,15 +8,28 @@ which is not counted in its seconds. The last fit is full training in bfloat16. 
 each. Writes docs/results/cheaper_selection.md; rows are kept in cheaper_selection.jsonl.
 """
 
+import sys
 from argparse import ArgumentParser
-from functools import partial
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import torch
-from comparison import FULL, RESULTS, Row, compare, hardware, make, spread
-from image_data import add_data_arguments, load_images
 from skorch.callbacks import Callback
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from shared import (
+    FULL,
+    RESULTS,
+    Row,
+    add_data_arguments,
+    by_method,
+    compare,
+    load_images,
+    markdown,
+    spread,
+    write_page,
+)
 
 from sklearn_acs import PGD, RobustClassifier
 from sklearn_acs.models import last_linear
@@ -50,36 +63,24 @@ class ExactErrors(Callback):
             self.errors_.append(relative_error(found.exact_sum(weights), found.exact_sum()))
 
 
-class Chosen(RobustClassifier):
-    """Has `ExactErrors` among its callbacks, besides those it is given."""
-
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "Chosen":
-        self.exact_, given = ExactErrors(), self.callbacks
-        self.callbacks = [self.exact_, *(given or [])]
-        try:
-            return super().fit(X, y, sample_weight)
-        finally:
-            self.callbacks = given
-
-
-def candidates(params: Row) -> dict[str, partial]:
+def candidates(params: Row) -> dict[str, Row]:
     """The fits that are compared."""
-    chosen = partial(Chosen, **params)
+    chosen = {**params, "callbacks": [("exact_errors", ExactErrors)]}
     return {
-        FULL: partial(make, **{**params, "selector": None}),
-        "exact": lambda seed: chosen(random_state=seed),
-        "3 steps": lambda seed: chosen(random_state=seed, selection_attack=PGD(EPS, steps=3)),
-        "1 step": lambda seed: chosen(random_state=seed, selection_attack=PGD(EPS, steps=1)),
-        "of training": lambda seed: chosen(random_state=seed, selection_gradients="last"),
-        "random": lambda seed: chosen(random_state=seed, selector="random"),
-        "full training, bf16": partial(make, **{**params, "selector": None, "precision": "bf16"}),
+        FULL: {**params, "selector": None},
+        "exact": chosen,
+        "3 steps": {**chosen, "selection_attack": PGD(EPS, steps=3)},
+        "1 step": {**chosen, "selection_attack": PGD(EPS, steps=1)},
+        "of training": {**chosen, "selection_gradients": "last"},
+        "random": {**chosen, "selector": "random"},
+        "full training, bf16": {**params, "selector": None, "precision": "bf16"},
     }
 
 
 def judge(clf: RobustClassifier, X: Any, y: Any) -> Row:
     """Robust accuracy, and the mean exact error of the coresets."""
-    errors = clf.exact_.errors_ if isinstance(clf, Chosen) else []
-    cost = clf.cost_
+    callbacks, cost = dict(clf.net_.callbacks_), clf.cost_
+    errors = callbacks["exact_errors"].errors_ if "exact_errors" in callbacks else []
     return {
         "robust": clf.robust_score(X, y, attack=PGD(EPS, steps=20)),
         "exact_error": mean(errors) if errors else None,
@@ -110,9 +111,8 @@ def report(rows: list[Row], setting: str) -> None:
     full = {row["seed"]: row for row in rows if row["method"] == FULL}
     titles = ["gradients", "robust %", "against full", "error by exact gradients", "selection passes", "selection s"]
     titles += ["seconds", "speed-up"]
-    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
-    for name in dict.fromkeys(row["method"] for row in rows):
-        mine = [row for row in rows if row["method"] == name]
+    lines = []
+    for name, mine in by_method(rows):
         errors = [row["exact_error"] for row in mine if row["exact_error"] is not None]
         cells = [
             name,
@@ -124,17 +124,16 @@ def report(rows: list[Row], setting: str) -> None:
             f"{mean(row['seconds'] - row['checks'] for row in mine):.1f}",
             spread([full[row["seed"]]["seconds"] / (row["seconds"] - row["checks"]) for row in mine], digits=2),
         ]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(cells)
     text = (
-        f"# Cheaper selections\n\n{setting}; {len(full)} seeds.\n\n" + "\n".join(lines) + "\n\n"
+        f"{setting}; {len(full)} seeds.\n\n{markdown(titles, lines)}\n\n"
         "Mean ± standard deviation over the seeds; robust accuracy is under PGD-20, and the difference and the "
         "speed-up to full training are taken seed by seed. Each coreset's error is measured by gradients of a fresh "
         "PGD-10 attack on every sample, whose time is left out. "
         '`of training` is `selection_gradients="last"`; the last row has nothing to do with selections: full training '
-        f'with `precision="bf16"`.\n\nMade by `examples/cheaper_selection.py`. {hardware()}\n'
+        'with `precision="bf16"`.'
     )
-    print(text)
-    (RESULTS / "cheaper_selection.md").write_text(text)
+    write_page("cheaper_selection", "Cheaper selections", text)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,31 @@
 """Every objective on all data, on coresets and with Bullet-Train, on Fashion-MNIST: accuracy, seconds and speed-up.
 
-    python examples/objectives.py DATA_FOLDER
+    python examples/benchmarks/objectives.py DATA_FOLDER
 
 DATA_FOLDER is that of train_images.py. Each objective is a comparison of its own, with the baselines: adaptive random
 subsets, and full training for as long as the coresets took. Fits of a seed train in turns, an epoch each. Writes
 docs/results/objectives.md with a figure; rows are kept in objectives.jsonl, where a run that was cut short goes on.
 """
 
+import sys
 from argparse import ArgumentParser
-from functools import partial
+from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-from comparison import FULL, RESULTS, Row, compare, draw_points, hardware, make, paired, table
-from image_data import add_data_arguments, load_images
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from shared import (
+    FULL,
+    RESULTS,
+    Row,
+    add_data_arguments,
+    compare,
+    draw_points,
+    load_images,
+    new_figure,
+    paired,
+    table,
+    write_page,
+)
 
 from sklearn_acs import FGSM, LPA, MART, PAT, PGD, TRADES, Adversarial, BulletTrain, CoresetSchedule, FastAT, FastLPA
 
@@ -43,27 +52,25 @@ def groups(steps: int, weights: str | None = None) -> dict[str, tuple[Row, dict[
     }
 
 
-def candidates(params: Row, with_bullet: bool) -> dict[str, partial]:
+def candidates(params: Row, with_bullet: bool) -> dict[str, Row]:
     """The fits that are compared."""
     epochs, frac = params["max_epochs"], params["coreset_frac"]
     same_time = round(CoresetSchedule(epochs, frac).cost())
     full = {**params, "selector": None}
     found = {
-        FULL: partial(make, **full),
-        "gradmatch": partial(make, **{**params, "selector": "gradmatch"}),
-        "random": partial(make, **{**params, "selector": "random"}),
-        f"full training, {same_time} epochs": partial(make, **{**full, "max_epochs": same_time}),
+        FULL: full,
+        "gradmatch": {**params, "selector": "gradmatch"},
+        "random": {**params, "selector": "random"},
+        f"full training, {same_time} epochs": {**full, "max_epochs": same_time},
     }
     if with_bullet:
         bullet = BulletTrain(params["attack"])
-        found["Bullet-Train"] = partial(make, **{**full, "attack": bullet})
-        found[BOTH] = partial(make, **{**params, "selector": "gradmatch", "attack": bullet})
-        found[MORE] = partial(
-            make, **{**params, "selector": "gradmatch", "attack": BulletTrain(params["attack"], gamma=1.0)}
-        )
-        found["random and Bullet-Train"] = partial(make, **{**params, "selector": "random", "attack": bullet})
+        found["Bullet-Train"] = {**full, "attack": bullet}
+        found[BOTH] = {**params, "selector": "gradmatch", "attack": bullet}
+        found[MORE] = {**params, "selector": "gradmatch", "attack": BulletTrain(params["attack"], gamma=1.0)}
+        found["random and Bullet-Train"] = {**params, "selector": "random", "attack": bullet}
         quarter = round(epochs / 4)
-        found[f"full training, {quarter} epochs"] = partial(make, **{**full, "max_epochs": quarter})
+        found[f"full training, {quarter} epochs"] = {**full, "max_epochs": quarter}
     return found
 
 
@@ -102,30 +109,24 @@ def report(found: dict[str, list[Row]]) -> None:
         others = {"gradmatch": [FULL, "random"], BOTH: [FULL, "Bullet-Train", "random and Bullet-Train"], MORE: [FULL]}
         ours = [method for method in dict.fromkeys(row["method"] for row in rows) if method in others]
         gaps = "\n".join(f"- {paired(rows, method, other)}" for method in ours for other in others[method])
-        sections.append(f"## {name}\n\n{what}.\n\n{table(rows)}\n\n{gaps}\n")
+        sections.append(f"## {name}\n\n{what}.\n\n{table(rows)}\n\n{gaps}")
     text = (
-        "# Objectives\n\nMean ± standard deviation over the seeds; speed-up is within a seed, over full training "
+        "Mean ± standard deviation over the seeds; speed-up is within a seed, over full training "
         "with the same objective, in seconds and in samples through the network. Robust accuracy is under PGD-20 in "
         "the ball trained for; for `pat` it is under LPA in AlexNet's distance, bound 0.5, 10 steps, and `linf` is "
         "PGD-20 with eps 0.1. Random subsets are adaptive: drawn anew at each selection. One network, the default for "
-        "images.\n\n"
-        + "\n".join(sections)
-        + f"\nMade by `examples/objectives.py`. {hardware()}\n\n![](objectives.png)\n"
+        "images."
     )
-    print(text)
-    (RESULTS / "objectives.md").write_text(text)
     columns = min(3, len(found))
     lines = -(-len(found) // columns)
-    figure, panels = plt.subplots(
-        lines, columns, figsize=(4.2 * columns, 3.4 * lines), layout="constrained", squeeze=False
-    )
-    for axes in panels.flat[len(found) :]:
+    figure, _ = new_figure(4.2 * columns, 3.4 * lines, lines, columns)
+    for axes in figure.axes[len(found) :]:
         axes.remove()
-    for axes, (setting, rows) in zip(panels.flat, found.items(), strict=False):
+    for axes, (setting, rows) in zip(figure.axes, found.items(), strict=True):
         draw_points(axes, rows)
-        axes.set(title=setting.partition(": ")[0], xlabel="training time, seconds", ylabel="robust accuracy, %")
+        axes.set(title=setting.partition(": ")[0])
         axes.legend(frameon=False, fontsize=6)
-    figure.savefig(RESULTS / "objectives.png", dpi=150)
+    write_page("objectives", "Objectives", "\n\n".join([text, *sections]), figure)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """ResNet-18 on CIFAR-10, trained robustly in every way this library knows: accuracy over seconds.
 
-    python examples/cifar10.py DATA_FOLDER --budget 540
-    python examples/cifar10.py DATA_FOLDER --tiny
+    python examples/papers/cifar10.py DATA_FOLDER --budget 540
+    python examples/papers/cifar10.py DATA_FOLDER --tiny
 
 DATA_FOLDER holds cifar10/*.npz with keys x and y, or is where torchvision keeps its sets. linf 8/255, PGD-10 and
 TRADES: full training, half of it, adaptive random subsets and coresets of 50 and 30 %, the same with Bullet-Train,
@@ -14,20 +14,29 @@ took, and the next run goes on there. A fit that is not judged yet waits in cifa
 `--name` calls them otherwise. `--tiny` is the same on a few hundred images with few epochs and steps, for a CPU.
 """
 
-import json
 import pickle
+import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from statistics import mean
 from time import perf_counter
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-from comparison import RESULTS, Row, draw_points, hardware, read_rows, spread
-from image_data import add_data_arguments, load_images
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from shared import (
+    RESULTS,
+    Row,
+    add_data_arguments,
+    add_row,
+    by_method,
+    draw_points,
+    load_images,
+    markdown,
+    new_figure,
+    read_rows,
+    spread,
+    write_page,
+)
 
 from sklearn_acs import FGSM, NFGSM, PGD, PGD5010, AutoAttack, BulletTrain, FastAT, RobustClassifier, evaluate
 from sklearn_acs.training.rate import OPTIMIZERS
@@ -191,8 +200,7 @@ def main() -> None:
                 return report(setting, path, name)
             row = {"setting": setting, **judge(method, kept[3], data, args)}
             print(f"{method:<42} robust {row['robust']:.3f}  {row['seconds']:7.1f} s", flush=True)
-            with path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            add_row(path, row)
             waiting.unlink()
     return report(setting, path, name)
 
@@ -209,28 +217,22 @@ def report(setting: str, path: Path, name: str) -> None:
         mine = [row for row in rows if row["method"].startswith(objective)]
         if not mine:
             continue
-        lines = [f"## {objective}", "", f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
         full = {row["seed"]: row for row in mine if row["method"] == f"{objective}: {FULL}"}
-        for method in dict.fromkeys(row["method"] for row in mine):
-            lines.append(line(method.partition(": ")[2], [row for row in mine if row["method"] == method], full))
-        sections.append("\n".join(lines))
-    text = (
-        f"# {name}\n\n{setting}.\n\n" + "\n\n".join(sections) + "\n\n"
+        lines = [line(method.partition(": ")[2], rows_of_it, full) for method, rows_of_it in by_method(mine)]
+        sections.append(f"## {objective}\n\n{markdown(titles, lines)}")
+    explained = (
         "All fits predict with averaged weights; `last weights` is the same fit without. Speed-up is over full "
-        "training of the same seed, in seconds and in samples through the network. Fits run one after the other.\n\n"
-        f"Made by `examples/cifar10.py`. {hardware()}\n\n![]({name}.png)\n"
+        "training of the same seed, in seconds and in samples through the network. Fits run one after the other."
     )
-    print(text)
-    (RESULTS / f"{name}.md").write_text(text)
-    figure, _ = plt.subplots(1, len(sections), figsize=(6.4 * len(sections), 4.2), layout="constrained")
+    figure, _ = new_figure(6.4 * len(sections), 4.2, columns=len(sections))
     for axes, objective in zip(figure.axes, ("pgd", "trades"), strict=False):
         draw_points(axes, [row for row in rows if row["method"].startswith(objective)])
-        axes.set(title=objective, xlabel="training time, seconds", ylabel="robust accuracy, %")
+        axes.set(title=objective)
         axes.legend(frameon=False, fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(RESULTS / f"{name}.png", dpi=150)
+    write_page(name, name, "\n\n".join([f"{setting}.", *sections, explained]), figure)
 
 
-def line(what: str, rows: list[Row], full: dict[int, Row]) -> str:
+def line(what: str, rows: list[Row], full: dict[int, Row]) -> list[Any]:
     """One fit's line of the table."""
     pairs = [(row, full[row["seed"]]) for row in rows if row["seed"] in full]
     judged = [100 * row["autoattack"] for row in rows if row["autoattack"] is not None]
@@ -240,8 +242,7 @@ def line(what: str, rows: list[Row], full: dict[int, Row]) -> str:
     for key in ("seconds", "passes"):
         cells.append(f"{mean(other[key] / row[key] for row, other in pairs):.2f}" if pairs else "-")
     cells += [f"{mean(row['parts'][part] for row in rows):.1f}" for part in ("attack", "update", "data")]
-    cells += [f"{mean(row[key] for row in rows):.1f}" for key in ("selection", "solver")]
-    return f"| {' | '.join(map(str, cells))} |"
+    return cells + [f"{mean(row[key] for row in rows):.1f}" for key in ("selection", "solver")]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Every lever alone and together: coresets, remembered perturbations, averaging, single-step training.
 
-    python examples/levers.py DATA_FOLDER
+    python examples/benchmarks/levers.py DATA_FOLDER
 
 DATA_FOLDER is that of train_images.py. All fits of a seed train in turns, an epoch each. They are judged by PGD with 50
 steps and 10 restarts, raising cross-entropy and then the margin, and some images by AutoAttack: gradients that are
@@ -9,20 +9,33 @@ levers.jsonl, where a run that was cut short goes on. `--seed 1` adds one seed, 
 `--epochs 18` writes levers_18_epochs.md, since how much a lever loses depends on how long the training is.
 """
 
+import sys
 from argparse import ArgumentParser
 from functools import partial
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
-from comparison import FULL, RESULTS, Row, compare, draw_points, hardware, make, read_rows, spread
-from image_data import add_data_arguments, load_images
 from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from shared import (
+    FULL,
+    RESULTS,
+    Row,
+    add_data_arguments,
+    by_method,
+    compare,
+    draw_points,
+    load_images,
+    markdown,
+    new_figure,
+    read_rows,
+    spread,
+    write_page,
+)
 
 from sklearn_acs import FGSM, NFGSM, PGD, PGD5010, AutoAttack, CoresetSchedule, FastAT, RobustClassifier, evaluate
 from sklearn_acs.attacks.base import margin_loss
@@ -40,7 +53,7 @@ class MarginPGD(PGD5010):
         return margin_loss(logits, y)
 
 
-def candidates(epochs: int) -> dict[str, partial]:
+def candidates(epochs: int) -> dict[str, Row]:
     """The fits that are compared."""
     ten, one = PGD(EPS), PGD(EPS, steps=1, init="previous")
     average, everything = {"averaging": "ema"}, {"selector": None}
@@ -82,7 +95,7 @@ def candidates(epochs: int) -> dict[str, partial]:
         },
         f"full training, {epochs // 9} epochs": {"attack": ten, **everything, "max_epochs": epochs // 9},
     }
-    return {name: partial(make, **{"max_epochs": epochs, **params}) for name, params in fits.items()}
+    return {name: {"max_epochs": epochs, **params} for name, params in fits.items()}
 
 
 def judge(clf: RobustClassifier, X: np.ndarray, y: np.ndarray, n_autoattack: int) -> dict[str, Any]:
@@ -124,11 +137,9 @@ def table(rows: list[Row]) -> str:
     base = {row["seed"]: row for row in rows if row["method"] == FULL}
     titles = ["fit", "clean %", "PGD-50-10 %", "worst case %", "points lost", "the same on some %", "AutoAttack %"]
     titles += ["seconds", "speed-up", "in passes"]
-    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
-    for name in dict.fromkeys(row["method"] for row in rows):
-        mine = [row for row in rows if row["method"] == name]
-        full = [base[row["seed"]] for row in mine]
-        pairs = list(zip(mine, full, strict=True))
+    lines = []
+    for name, mine in by_method(rows):
+        pairs = [(row, base[row["seed"]]) for row in mine]
         cells = [
             name,
             *(spread([100 * row[key] for row in mine]) for key in ("clean", "pgd", "robust")),
@@ -138,35 +149,31 @@ def table(rows: list[Row]) -> str:
             spread([other["seconds"] / row["seconds"] for row, other in pairs], digits=2),
             f"{mean(other['passes'] / row['passes'] for row, other in pairs):.2f}",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown(titles, lines)
 
 
 def report(setting: str, name: str, epochs: int) -> None:
     """Write the table and the figure from the rows measured."""
     rows = read_rows(RESULTS / f"{name}.jsonl", setting)
     text = (
-        f"# Every lever alone and together\n\n{setting}; {len({row['seed'] for row in rows})} seeds.\n\n"
-        f"{table(rows)}\n\n"
+        f"{setting}; {len({row['seed'] for row in rows})} seeds.\n\n{table(rows)}\n\n"
         "Mean ± standard deviation over the seeds. The worst case is over PGD with 50 steps and 10 restarts that "
         "raises cross-entropy, then the margin; points lost are against full training with PGD-10 of the same seed. "
         "The last accuracies are of the first test images: the worst case, and AutoAttack beside it. Speed-up is in "
         "seconds, and in samples through the network. Coresets are of 50 % unless said otherwise, with a warm-up of "
         f"50 %; with one-step attacks they are chosen anew every {epochs // 6} epochs, by the gradients at the "
-        "remembered perturbations. All fits of a seed train in turns, an epoch each; a seed has a core of its own.\n\n"
-        f"Made by `examples/levers.py`. {hardware()}\n\n![]({name}.png)\n"
+        "remembered perturbations. All fits of a seed train in turns, an epoch each; a seed has a core of its own."
     )
-    print(text)
-    (RESULTS / f"{name}.md").write_text(text)
-    figure, axes = plt.subplots(figsize=(7.2, 4.0), layout="constrained")
+    figure, axes = new_figure(7.2, 4.0)
     draw_points(axes, rows)
     axes.set_xlim(min(row["seconds"] for row in rows) / 1.5, 1.5 * max(row["seconds"] for row in rows))
-    axes.set(xlabel="training time, seconds", ylabel="robust accuracy, worst case, %", xscale="log")
+    axes.set(ylabel="robust accuracy, worst case, %", xscale="log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(RESULTS / f"{name}.png", dpi=150)
+    write_page(name, "Every lever alone and together", text, figure)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Which `select_by`, `ridge`, `warmup_frac` and `select_every` are best? One factor changed at a time.
 
-    python examples/choose_defaults.py DATA_FOLDER
+    python examples/benchmarks/choose_defaults.py DATA_FOLDER
 
 Fashion-MNIST, 10,000 training images, small convnet, PGD-10 linf eps 0.1, coreset of 50 %, 3 seeds. What a run costs
 is counted in passes through the network, so that several processes may share the work:
@@ -8,19 +8,21 @@ is counted in passes through the network, so that several processes may share th
 without --part measures what is missing there and writes the table.
 """
 
+import sys
 from argparse import ArgumentParser
-from functools import partial
 from math import isfinite
+from pathlib import Path
 from statistics import mean
 
 import torch
-from comparison import RESULTS, Row, compare, hardware, make, spread
-from image_data import add_data_arguments, load_images
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from shared import RESULTS, Row, add_data_arguments, by_method, compare, load_images, markdown, spread, write_page
 
 from sklearn_acs import PGD
 
 
-def candidates(epochs: int, eps: float) -> dict:
+def candidates(epochs: int, eps: float) -> dict[str, Row]:
     base = {"select_by": "class", "max_epochs": epochs, "attack": PGD(eps=eps), "select_every": 20}
     changes = {
         "full": {"selector": None},
@@ -33,7 +35,7 @@ def candidates(epochs: int, eps: float) -> dict:
         **{f"gradmatch, warmup {warmup:g}": {"warmup_frac": warmup} for warmup in (0.25, 0.75)},
         **{f"gradmatch, every {every}": {"select_every": every} for every in (2, 4)},
     }
-    return {name: partial(make, **{**base, "selector": "gradmatch", **change}) for name, change in changes.items()}
+    return {name: {**base, "selector": "gradmatch", **change} for name, change in changes.items()}
 
 
 def main() -> None:
@@ -62,9 +64,8 @@ def main() -> None:
 
 def report(rows: list[Row], setting: str) -> None:
     """Print and write the table of the rows."""
-    lines = ["| run | clean % | robust % | passes, millions | coreset error |", "|---|---|---|---|---|"]
-    for name in dict.fromkeys(row["method"] for row in rows):
-        mine = [row for row in rows if row["method"] == name]
+    lines = []
+    for name, mine in by_method(rows):
         errors = [row["error"] for row in mine if row["error"] is not None and isfinite(row["error"])]
         cells = [
             name,
@@ -73,15 +74,15 @@ def report(rows: list[Row], setting: str) -> None:
             f"{mine[0]['passes'] / 1e6:.2f}",
             f"{mean(errors):.4f}" if errors else "-",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    table = "\n".join(lines)
-    print(table)
+        lines.append(cells)
+    table = markdown(["run", "clean %", "robust %", "passes, millions", "coreset error"], lines)
     seeds = len({row["seed"] for row in rows})
-    (RESULTS / "choose_defaults.md").write_text(
-        f"# Choice of defaults\n\n{setting}; PGD-20; mean ± standard deviation over {seeds} seeds. Where a row says "
+    text = (
+        f"{setting}; PGD-20; mean ± standard deviation over {seeds} seeds. Where a row says "
         "nothing else: by class, ridge 0.1 towards uniform weights, warmup_frac 0.5, a selection every 20 epochs.\n\n"
-        f"{table}\n\nMade by `examples/choose_defaults.py`. {hardware()}\n"
+        f"{table}"
     )
+    write_page("choose_defaults", "Choice of defaults", text)
 
 
 if __name__ == "__main__":
