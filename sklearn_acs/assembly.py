@@ -1,6 +1,6 @@
 """What a fit is made of: its data, its parts, the net and its batches, each made from the estimator's parameters."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 
 from sklearn_acs._compat import check_sample_weight
-from sklearn_acs.attacks import ATTACKS, PGD, Attack
+from sklearn_acs.attacks import ATTACKS, Attack
 from sklearn_acs.callbacks.best_state import BestState
 from sklearn_acs.callbacks.guard import CollapseGuard
 from sklearn_acs.data.augment import AUGMENTS, Augmentation
@@ -142,7 +142,7 @@ class AssemblyMixin(RoutedParamsMixin):
         averaging = self._optional_part("averaging", AVERAGES, EMA, "use averaging='ema'")
         return Parts(objective, attack, selector, selection_attack, in_batch, averaging, by_name)
 
-    def _optional_part(self, parameter: str, known: Mapping[str, type], base: type, advice: str) -> Any:
+    def _optional_part(self, parameter: str, known: Mapping[str, Callable[..., Any]], base: type, advice: str) -> Any:
         """A part that may be None, to which then no parameters lead."""
         value, options = getattr(self, parameter), self._routed(parameter)
         if value is None and options:
@@ -153,16 +153,15 @@ class AssemblyMixin(RoutedParamsMixin):
         """Fit the attacks to the data; refuse one that remembers where nothing can be remembered, before any work."""
         form, scale = self.input_format_, self._statistics[1]
         self.attack_ = settle_attack(parts.attack, parts.by_name["attack"], form, scale, parts.objective)
-        within = self.attack_.for_evaluation()
-        if parts.by_name["selection_attack"] and isinstance(parts.selection_attack, PGD) and isinstance(within, PGD):
-            parts.selection_attack.set_params(eps=within.eps, norm=within.norm)
-            parts.by_name["selection_attack"] = False
         if parts.selection_attack is not None:
-            settle_attack(parts.selection_attack, parts.by_name["selection_attack"], form, scale, parts.objective)
+            threat = self.attack_.for_evaluation().threat
+            parts.selection_attack = settle_attack(
+                parts.selection_attack, parts.by_name["selection_attack"], form, scale, parts.objective, threat
+            )
         for attack in (self.attack_, parts.selection_attack):
-            if not (attack is None or isinstance(attack.remembering, PGD | None)):
+            if attack is not None and attack.remembers and attack.threat is None:
                 raise ValueError(
-                    f"attack={attack!r} remembers perturbations of {attack.remembering!r}; only PGD's can be"
+                    f"attack={attack!r} remembers perturbations, and only those in the ball of a norm can be"
                 )
         if not self.attack_.remembers:
             return
@@ -182,17 +181,19 @@ class AssemblyMixin(RoutedParamsMixin):
     ) -> tuple[Adversary, Adversary, Adversary]:
         """Who attacks in training, at selections, and the samples held out for them."""
         attack, at_selections = self.attack_, parts.selection_attack or self.attack_
-        within, memory = attack.remembering or at_selections.remembering, None
-        if isinstance(within, PGD):
+        remembering, memory = next((one for one in (attack, at_selections) if one.remembers), None), None
+        if remembering is not None and remembering.threat is not None:
             shape, streamed = (len(data), *self.input_format_.model_shape), isinstance(data, StreamedData)
-            memory = PerturbationMemory(within, shape, generator.device, on_disk=streamed)
+            memory = PerturbationMemory(
+                remembering.threat, shape, generator.device, max_age=remembering.max_age, on_disk=streamed
+            )
 
         def adversary(attack: Attack, reads: bool = False) -> Adversary:
             remembered = memory if attack.remembers else None
             return Adversary(attack, parts.objective, self.clip_, generator, remembered, reads)
 
         reads = parts.selection_attack is None
-        return adversary(attack), adversary(at_selections, reads), adversary(at_selections.forgetful())
+        return adversary(attack), adversary(at_selections, reads), adversary(at_selections.without_memory())
 
     def _read(
         self, X: Any, y: Any, sample_weight: ArrayLike | None, classes: ArrayLike | None, *, reset: bool

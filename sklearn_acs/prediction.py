@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from sklearn_acs.attacks import ATTACKS, PGD, Attack
+from sklearn_acs.attacks import ATTACKS, Attack, Threat
 from sklearn_acs.attacks.base import frozen
 from sklearn_acs.attacks.judging import robust_correct
 from sklearn_acs.data.formats import (
@@ -31,38 +31,21 @@ from sklearn_acs.training.net import AdversarialNet
 PREDICT_BATCH = 512
 """Samples that go through the model together outside training."""
 
-TABLE_EPS = 0.1
-"""Linf radius for tables of an attack given by name, in standard deviations of each feature."""
-
 
 def settle_attack(
-    attack: Attack, by_name: bool, form: InputFormat, scale: Tensor, objective: Objective | None = None
+    attack: Attack,
+    by_name: bool,
+    form: InputFormat,
+    scale: Tensor,
+    objective: Objective | None = None,
+    threat: Threat | None = None,
 ) -> Attack:
     """Fit an attack to the data, and to the objective that it trains: radius, start, and whether they can work."""
-    params = attack.get_params(deep=False)
-    if "attack" in params:  # one around another
-        inner = params["attack"]
-        made = make_part("attack", "pgd" if inner is None else inner, ATTACKS, base=Attack)
-        settle_attack(made, not isinstance(inner, Attack), form, scale, objective)
-        attack.set_params(attack=made)
-    if by_name and form.is_table and params.get("norm") == "linf":
-        attack.set_params(eps=TABLE_EPS * scale.numpy())
-    if form.is_table and isinstance(params.get("scale"), str):  # "auto": what perceptual attacks count steps in
-        attack.set_params(scale=scale.numpy())
-    shape = np.shape(getattr(attack, "eps", 0))
-    if shape and shape != form.model_shape:
-        raise ValueError(f"eps must be a number or of the shape of one sample, {form.model_shape}; got shape {shape}")
-    if objective is not None and params.get("init") == "auto":
-        attack.set_params(init=objective.attack_init)
-    if objective is not None and objective.attack_init == "normal" and objective.attack_uses_clean:
-        if isinstance(attack, PGD) and attack.start() == "zero":
-            raise ValueError(
-                f"attack={attack!r} starts at the sample itself, where what {type(objective).__name__} maximises has "
-                "no gradient; use FGSM(random_start=True) or PGD(init='normal')"
-            )
+    init = None if objective is None else objective.attack_init
+    settled = attack.settled(form, scale, by_name=by_name, init=init, threat=threat)
     if objective is not None:
-        objective.check_attack(attack)
-    return attack
+        objective.check_attack(settled)
+    return settled
 
 
 class PredictionMixin(RoutedParamsMixin, ClassifierMixin):
@@ -219,7 +202,9 @@ class PredictionMixin(RoutedParamsMixin, ClassifierMixin):
         made = self.attack_.for_evaluation()
         if attack is not None:
             made = make_part("attack", attack, ATTACKS, base=Attack)
-            made = settle_attack(made, isinstance(attack, str), self.input_format_, self._statistics[1]).forgetful()
+            made = settle_attack(
+                made, isinstance(attack, str), self.input_format_, self._statistics[1]
+            ).without_memory()
         labels = check_labels(dataset_labels(X) if y is None and isinstance(X, Dataset) else y, len(X))
         generator = torch.Generator(device=self.net_.device).manual_seed(self._evaluation_seed)
         batches = self._in_order(X, encode_labels(labels, self.classes_))

@@ -7,10 +7,9 @@ import torch
 from skorch.callbacks import Callback
 from torch import Tensor
 
-from sklearn_acs.attacks import PGD
 from sklearn_acs.attacks.base import frozen
 from sklearn_acs.attacks.judging import robust_correct
-from sklearn_acs.callbacks.guard import GuardPGD
+from sklearn_acs.callbacks.guard import guard_attack
 from sklearn_acs.objectives import ADVERSARIAL
 from sklearn_acs.training.net import AdversarialNet
 
@@ -49,7 +48,7 @@ class BestState(Callback):
         self.best_: list[dict[str, Tensor]] = []
         self.since_ = 0
         within = net.attack.for_evaluation()
-        self.attack_ = GuardPGD(within.eps, steps=5, norm=within.norm) if isinstance(within, PGD) else within
+        self.attack_ = within if within.threat is None else guard_attack(within.threat)
         self.column_ = "valid_robust" if ADVERSARIAL in net.criterion_.branches else "valid_accuracy"
 
     def on_epoch_begin(self, net: AdversarialNet, **kwargs: Any) -> None:

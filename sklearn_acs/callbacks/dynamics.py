@@ -79,8 +79,8 @@ class Dynamics(Callback):
             raise ValueError(f"n_samples of Dynamics must be None or an int of 1 or more; got {self.n_samples!r}")
         within = net.attack.for_evaluation()
         self.attack_: Attack = clone(within if self.attack is None else self.attack)
-        if self.attack is None and isinstance(within, PGD):
-            self.attack_ = PGD(within.eps, steps=STEPS, norm=within.norm)
+        if self.attack is None and within.threat is not None:
+            self.attack_ = PGD(within.threat.eps, steps=STEPS, norm=within.threat.norm)
         elif self.attack is None and "steps" in within.get_params():
             self.attack_.set_params(steps=STEPS)
         self.attack_.validate()

@@ -9,7 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import Callback
 from torch import Tensor
 
-from sklearn_acs.attacks import FGSM, PGD
+from sklearn_acs.attacks import FGSM, PGD, Threat
 from sklearn_acs.attacks.judging import robust_correct
 from sklearn_acs.training.net import AdversarialNet
 
@@ -19,12 +19,9 @@ N_SAMPLES = 128
 """Samples that are looked at: a batch, as published."""
 
 
-class GuardPGD(PGD):
-    """The attack of the published guard: 5 steps of a quarter of eps."""
-
-    def default_step(self, eps: float | Tensor) -> float | Tensor:
-        """A quarter of `eps`, 2/255 for 8/255."""
-        return eps / 4
+def guard_attack(threat: Threat) -> PGD:
+    """Make the attack of the published guard: 5 steps of a quarter of eps, 2/255 for 8/255."""
+    return PGD(threat.eps, steps=5, rel_step_size=1 / 4, norm=threat.norm)
 
 
 class CollapseGuard(Callback):
@@ -90,14 +87,14 @@ class CollapseGuard(Callback):
         """Draw the samples, and look at a model that has been trained before."""
         if not (isinstance(self.max_fall, Real) and 0 < self.max_fall <= 1):
             raise ValueError(f"max_fall of CollapseGuard must be a number in (0, 1]; got {self.max_fall!r}")
-        within = net.attack.for_evaluation()
-        if not isinstance(within, PGD):
+        threat = net.attack.for_evaluation().threat
+        if threat is None:
             raise ValueError(
                 f"CollapseGuard attacks with PGD in the ball of a norm, and attack={net.attack!r} has none; use FGSM, "
                 "NFGSM, PGD or one of them inside another attack, or leave the guard out (guard=None in FastAT)"
             )
-        self.attack_: PGD = GuardPGD(within.eps, steps=5, norm=within.norm)
-        self.one_step_: FGSM = FGSM(within.eps, norm=within.norm)
+        self.attack_: PGD = guard_attack(threat)
+        self.one_step_: FGSM = FGSM(threat.eps, norm=threat.norm)
         with net.run_.meter.aside("checks"):
             self.samples_: list[tuple[Tensor, Tensor]] = draw_samples(net)
             # Weights that are not trained yet may predict one class only, which no attack can change.

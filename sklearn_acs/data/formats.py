@@ -24,6 +24,9 @@ Clip = tuple[float, float] | None
 CHANNELS = (1, 3, 4)
 """Channel counts by which the last axis of (n, H, W, C) images is recognised."""
 
+UNKNOWN = -2
+"""Code of a label that the model does not have: it is never predicted, not even as -1, and so never right."""
+
 SAMPLES_FOR_STATISTICS = 512
 """Evenly spaced samples of a streamed Dataset that its shape, mean, scale and range are taken from."""
 

@@ -87,7 +87,7 @@ def robust_accuracy(
     data = ArrayData(form.to_model(x), labels, weight.device)
     generator = torch.Generator(device=weight.device).manual_seed(random_state)
     batches = data.fetch(list(torch.arange(len(data)).split(batch_size)))
-    return robust_correct(model, batches, made.forgetful(), clip, generator).double().mean().item()
+    return robust_correct(model, batches, made.without_memory(), clip, generator).double().mean().item()
 
 
 class RobustScorer:

@@ -13,12 +13,13 @@ from sklearn.base import clone
 from torch import Tensor
 from tqdm import tqdm
 
-from sklearn_acs.attacks import PGD, Attack, AutoAttack
+from sklearn_acs.attacks import Attack
+from sklearn_acs.attacks.judging import predicted
 from sklearn_acs.data.formats import Clip, dataset_sample
 from sklearn_acs.evaluation.masking import find_masking
 from sklearn_acs.evaluation.result import BROKEN, NORMS, WITHSTOOD, Evaluation
 from sklearn_acs.evaluation.state import State, fingerprint
-from sklearn_acs.evaluation.subject import Subject, choice
+from sklearn_acs.evaluation.subject import Subject
 from sklearn_acs.evaluation.suites import make_attacks
 
 Attacks = str | Attack | Sequence[str | Attack] | Mapping[str, str | Attack]
@@ -68,7 +69,7 @@ def evaluate(
         samples that are classified rightly, and its row is its own.
     check_masking : bool, default=False
         Whether to look for signs of masked gradients, on up to 500 samples; costs about 70 forward and 50 backward
-        passes for each. They are looked for in the ball of the first PGD among the attacks, and of "pgd" where there is
+        passes for each. They are looked for in the ball of the first attack that has one, and of "pgd" where there is
         none.
     state_path : str, Path or None, default=None
         File that keeps what has been found, written after each batch. An evaluation that was interrupted goes on from
@@ -122,10 +123,10 @@ def evaluate(
     settled = {name: subject.settle(attack, by_name) for name, (attack, by_name) in made.items()}
 
     start = perf_counter()
-    predicted = subject.predictions(batch_size)
-    clean = predicted == subject.data.y.cpu()
+    as_they_are = subject.predictions(batch_size)
+    clean = as_they_are == subject.data.y.cpu()
     clean_seconds = perf_counter() - start
-    key = "" if state_path is None else _key(subject, predicted, settled, batch_size, random_state, worst_case_only)
+    key = "" if state_path is None else _key(subject, as_they_are, settled, batch_size, random_state, worst_case_only)
     state = State(len(settled), len(subject), state_path, key)
     _warn(state, _meant_for_others(subject, made))
 
@@ -142,7 +143,7 @@ def evaluate(
             bar.update(int((clean & ~left).sum()))
             _run(subject, name, attack, number, left, state, batch_size, random_state, bar)
         if check_masking:
-            reference = next((attack for attack in settled.values() if isinstance(attack, PGD)), None)
+            reference = next((attack.threat for attack in settled.values() if attack.threat is not None), None)
             masking = find_masking(subject, reference, batch_size=batch_size, random_state=random_state)
     return Evaluation(
         list(settled),
@@ -199,7 +200,7 @@ def _run(
         generator = subject.generator(random_state, i)
         x_adv = attack.perturb(subject.module, x, y, clip=subject.clip, generator=generator)
         finite = x_adv.flatten(1).isfinite().all(1)
-        broken = finite & (choice(subject.logits(x_adv)) != y)
+        broken = finite & (predicted(subject.logits(x_adv)) != y)
         sizes = perturbation_sizes(x_adv - x)
         where = rows.numpy()  # as a tensor, a single row would be taken for an int
         state.outcomes[number, where] = torch.where(broken, BROKEN, WITHSTOOD).cpu().numpy()
@@ -233,9 +234,9 @@ def _meant_for_others(subject: Subject, made: Mapping[str, tuple[Attack, bool]])
         return []
     box = "no box" if subject.clip is None else f"the box {subject.clip}"
     return [
-        f"{name}: its radius, {attack.eps:.4g}, is one for images in [0, 1], and these samples live in {box}"
+        f"{name}: its radius, {attack.threat.eps:.4g}, is one for images in [0, 1], and these samples live in {box}"
         for name, (attack, by_name) in made.items()
-        if by_name and isinstance(attack, PGD | AutoAttack)
+        if by_name and attack.threat is not None
     ]
 
 

@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sklearn_acs.attacks import FGSM, PGD
+from sklearn_acs.attacks import FGSM, PGD, Threat
 from sklearn_acs.attacks.balls import gaussian
 from sklearn_acs.attacks.base import cross_entropy, frozen
+from sklearn_acs.attacks.judging import predicted
 from sklearn_acs.data.formats import Clip
-from sklearn_acs.evaluation.subject import Subject, choice
+from sklearn_acs.evaluation.subject import Subject
 
 SAMPLES = 500
 """Samples that are looked at, at most, evenly spaced."""
@@ -54,7 +55,7 @@ class MaskingCheck(NamedTuple):
 
 
 def find_masking(
-    subject: Subject, reference: PGD | None, *, batch_size: int = 256, random_state: int = 0
+    subject: Subject, reference: Threat | None, *, batch_size: int = 256, random_state: int = 0
 ) -> list[MaskingCheck]:
     """Look for signs of masked gradients around PGD with the radius and norm of `reference`.
 
@@ -62,7 +63,7 @@ def find_masking(
     ----------
     subject : Subject
         Model and samples, of which up to 500 are looked at.
-    reference : PGD or None
+    reference : Threat or None
         What to take radius and norm from; None is "pgd".
     batch_size : int, default=256
         Samples attacked together.
@@ -79,7 +80,7 @@ def find_masking(
     Carlini et al., "On evaluating adversarial robustness", 2019, arXiv:1902.06705.
     """
     if reference is None:
-        reference = cast(PGD, subject.settle(PGD(), by_name=True))
+        reference = cast(Threat, subject.settle(PGD(), by_name=True).threat)
     rows = torch.linspace(0, len(subject) - 1, min(len(subject), SAMPLES)).round().long()
     parts = []
     for number, (x, y) in enumerate(subject.fetch(rows.split(batch_size))):
@@ -89,7 +90,7 @@ def find_masking(
 
 
 def outcomes(
-    module: nn.Module, x: Tensor, y: Tensor, reference: PGD, clip: Clip, generator: torch.Generator
+    module: nn.Module, x: Tensor, y: Tensor, reference: Threat, clip: Clip, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """Which samples are right as they are, under attacks weaker and stronger than PGD-20, and have no gradient.
 
@@ -99,7 +100,7 @@ def outcomes(
         The model.
     x, y : Tensor
         A batch.
-    reference : PGD
+    reference : Threat
         Its radius and norm.
     clip : (float, float) or None
         The box.
@@ -231,10 +232,10 @@ def clearly_more(these: np.ndarray, those: np.ndarray) -> bool:
 
 def _right(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     with torch.no_grad():
-        return choice(module(x)) == y
+        return predicted(module(x)) == y
 
 
-def _large_eps(reference: PGD, x: Tensor, clip: Clip) -> Any:
+def _large_eps(reference: Threat, x: Tensor, clip: Clip) -> Any:
     """A radius as large as the box, or many times that of the attack where there is none."""
     if clip is None:
         return UNBOXED * np.asarray(reference.eps) if np.ndim(reference.eps) else UNBOXED * cast(float, reference.eps)

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from sklearn_acs.attacks import Attack
 from sklearn_acs.attacks.base import frozen
+from sklearn_acs.attacks.judging import predicted
 from sklearn_acs.data.batches import ArrayData, StreamedData
 from sklearn_acs.data.formats import (
     Clip,
@@ -101,7 +102,7 @@ class Subject:
 
     def predictions(self, batch_size: int) -> Tensor:
         """Predicted class of every sample as it is, on the CPU; -1 where the logits are NaN."""
-        predicted = []
+        parts = []
         for x, _ in self.fetch(torch.arange(len(self)).split(batch_size)):
             logits = self.logits(x)
             if logits.ndim != 2 or int(self.data.y.min()) < 0 or int(self.data.y.max()) >= logits.shape[1]:
@@ -109,8 +110,8 @@ class Subject:
                     f"y must have labels 0 to C-1 for logits of shape (batch, C); got labels {int(self.data.y.min())} "
                     f"to {int(self.data.y.max())} and logits of shape {tuple(logits.shape)}"
                 )
-            predicted.append(choice(logits).cpu())
-        return torch.cat(predicted)
+            parts.append(predicted(logits).cpu())
+        return torch.cat(parts)
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits of a batch in eval mode."""
@@ -139,8 +140,3 @@ class Subject:
         """A generator for one piece of work, the same for the same seeds."""
         state = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
         return torch.Generator(device=self.device).manual_seed(int(state >> np.uint64(1)))
-
-
-def choice(logits: Tensor) -> Tensor:
-    """Predicted class; -1, which is always wrong, where a logit is NaN: argmax would take NaN for the largest."""
-    return torch.where(logits.isnan().any(1), -1, logits.argmax(1))

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 import sklearn_acs
-from sklearn_acs.attacks import PGD
+from sklearn_acs.attacks import Attack
 from sklearn_acs.evaluation import Evaluation, evaluate
 from sklearn_acs.evaluation.evaluating import Attacks
 from sklearn_acs.inspection._axes import pyplot
@@ -153,7 +153,7 @@ def _pictures(plt: Any, clf: Any, X: Any, y: Any, y_train: Any) -> Iterator[tupl
     displays: list[tuple[str, bool, Callable[[], Any]]] = [
         (
             "Accuracy over the radius",
-            is_array and isinstance(attack, PGD),
+            is_array and attack.threat is not None,
             lambda: RobustnessCurveDisplay.from_estimator(
                 clf, X[:CURVE_SAMPLES], y[:CURVE_SAMPLES], name=_without_radius(attack)
             ),
@@ -203,9 +203,10 @@ def _training(clf: Any) -> Iterator[tuple[str, str]]:
     yield "Versions", _words(["what", "version"], versions)
 
 
-def _without_radius(attack: PGD) -> str:
+def _without_radius(attack: Attack) -> str:
     """What an attack is when its radius is what changes."""
-    return f"{type(attack).__name__}, {attack.steps} step{'s' if attack.steps > 1 else ''}"
+    name, steps = type(attack).__name__, getattr(attack, "steps", None)
+    return name if steps is None else f"{name}, {steps} step{'s' if steps > 1 else ''}"
 
 
 def _words(columns: list[str], rows: list[list[str]]) -> str:

@@ -44,7 +44,7 @@ class Adversary:
         """Adversarial examples of a batch."""
         if self.memory is None:
             return self._attack(module, batch, None)
-        ball = self.memory.within.ball(batch.x, self.clip)
+        ball = self.memory.threat.ball(batch.x, self.clip)
         if self.reads and self.memory.knows(batch.rows).all():
             x_adv = batch.x + self.memory.recall(batch, ball)
             return x_adv if self.clip is None else x_adv.clamp_(*self.clip)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_acs.attacks import PGD
+from sklearn_acs.attacks import Threat
 from sklearn_acs.attacks.balls import Ball
 from sklearn_acs.data.batches import Batch
 
@@ -24,12 +24,14 @@ class PerturbationMemory:
 
     Parameters
     ----------
-    within : PGD
-        The attack in whose ball they are, and how old they may get.
+    threat : Threat
+        The ball that they are in.
     shape : tuple of int
         Number of samples, and the shape of one.
     device : torch.device
         Where it is kept.
+    max_age : int or None, default=None
+        Epochs after which a perturbation that was not renewed is forgotten; None is never.
     on_disk : bool, default=False
         Keep it in a memory map instead, a temporary file that goes with the object.
 
@@ -39,7 +41,15 @@ class PerturbationMemory:
         The epoch that goes on; whoever trains counts it.
     """
 
-    def __init__(self, within: PGD, shape: tuple[int, ...], device: torch.device, *, on_disk: bool = False) -> None:
+    def __init__(
+        self,
+        threat: Threat,
+        shape: tuple[int, ...],
+        device: torch.device,
+        *,
+        max_age: int | None = None,
+        on_disk: bool = False,
+    ) -> None:
         if on_disk:
             needed, free = prod(shape), disk_usage(gettempdir()).free
             if needed > free:
@@ -54,13 +64,13 @@ class PerturbationMemory:
         self._largest = torch.zeros(shape[0], device=self._levels.device)
         # The epoch of each sample's last perturbation.
         self._renewed = torch.full_like(self._largest, -1, dtype=torch.long)
-        self.within, self.on_disk, self.epoch = within, on_disk, 0
+        self.threat, self.max_age, self.on_disk, self.epoch = threat, max_age, on_disk, 0
 
     def knows(self, rows: Tensor) -> Tensor:
         """Which of these samples have a perturbation that is not too old."""
         renewed = self._renewed[rows.to(self._renewed.device)]
         known = renewed >= 0
-        return known if self.within.max_age is None else known & (self.epoch - renewed <= self.within.max_age)
+        return known if self.max_age is None else known & (self.epoch - renewed <= self.max_age)
 
     def recall(self, batch: Batch, ball: Ball) -> Tensor:
         """The last perturbations of a batch, as its view shows them; zeros where there are none."""

@@ -110,7 +110,7 @@ class AdversarialNet(NeuralNet):
     def go_on_from(self, before: "AdversarialNet", *, with_optimizer: bool) -> None:
         """Take over another net's weights and what its attack and batches have learned, perhaps its optimiser too."""
         self.module_.load_state_dict(before.raw_module_.state_dict())
-        self.attack.resume(before.attack)
+        self.attack.load_state_dict(before.attack.state_dict())
         if self.in_batch is not None and before.in_batch is not None:
             self.in_batch.share_ = before.in_batch.share_
         if with_optimizer:
