@@ -32,8 +32,8 @@ from sklearn_acs.table import Table
 from sklearn_acs.training.averaging import AVERAGES, EMA
 from sklearn_acs.training.cost import CostMeter
 from sklearn_acs.training.in_batch import InBatchSelection
-from sklearn_acs.training.precision import PRECISIONS
 from sklearn_acs.training.optimizers import OPTIMIZERS
+from sklearn_acs.training.precision import PRECISIONS
 from sklearn_acs.training.rate import LR_SCHEDULES, LrSchedule
 from sklearn_acs.training.seeds import LocalRandomness
 from sklearn_acs.training.selection import GRADIENTS_FROM, SELECT_BY

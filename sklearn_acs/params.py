@@ -1,6 +1,7 @@
 """Parts given by name or as objects, and parameters that reach into them: ``objective__beta=1``."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any, ClassVar, Self
 
 from sklearn.base import BaseEstimator, clone
@@ -9,12 +10,12 @@ from sklearn.base import BaseEstimator, clone
 def make_part(
     parameter: str,
     value: Any,
-    known: Mapping[str, type],
+    known: Mapping[str, Callable[..., Any]],
     options: Mapping[str, Any] | None = None,
     *,
     base: type = BaseEstimator,
 ) -> Any:
-    """Build a part from a name, which means its class with its defaults, or copy the object given; then set `options`.
+    """Build a part from a name, which means its class with its defaults, or copy the object given; with `options` set.
 
     Parameters
     ----------
@@ -22,7 +23,7 @@ def make_part(
         Which parameter of the estimator the part is, for error messages.
     value : str or estimator
         A name in `known`, or an object.
-    known : mapping of str to class
+    known : mapping of str to class, or to a function that makes the part
         The names.
     options : mapping, default=None
         Parameters to set on the part.
@@ -37,7 +38,10 @@ def make_part(
     if isinstance(value, str):
         if value not in known:
             raise ValueError(f"{parameter}={value!r} is not known; the known names are {sorted(known)}")
-        part = known[value]()
+        # A function may make more of an option than a parameter of that name.
+        taken = signature(known[value]).parameters.keys() & (options or {}).keys()
+        part = known[value](**{name: (options or {})[name] for name in taken})
+        options = {name: option for name, option in (options or {}).items() if name not in taken}
     elif isinstance(value, base):
         part = clone(value)
     else:

@@ -31,9 +31,9 @@ from sklearn_acs.training.cost import CostMeter, StepClock
 from sklearn_acs.training.in_batch import InBatchSelection
 from sklearn_acs.training.memory import PerturbationMemory
 from sklearn_acs.training.net import AdversarialNet, find_device
+from sklearn_acs.training.optimizers import FUSED_DEVICES, OPTIMIZERS
 from sklearn_acs.training.precision import compile_forward, find_precision, set_precision
 from sklearn_acs.training.progress import Progress
-from sklearn_acs.training.optimizers import FUSED_DEVICES, OPTIMIZERS
 from sklearn_acs.training.rate import LR_SCHEDULES, LrSchedule, Rate
 from sklearn_acs.training.recorder import FactorRecorder
 from sklearn_acs.training.schedule import CoresetSchedule
@@ -46,8 +46,7 @@ from sklearn_acs.training.weights import load_weights, weights_of
 
 @dataclass(frozen=True)
 class Plan:
-    """What a fit will do: made from the classifier's parameters, fitted to the data's format, and then unchanged.
-    """
+    """What a fit will do: made from the classifier's parameters, fitted to the data's format, and then unchanged."""
 
     params: Mapping[str, Any]  # the classifier's, those kept for its parts among them
     objective: Objective

@@ -1,18 +1,23 @@
-"""The inner maximiser: perturbations that raise a model's loss within a small ball around each sample."""
+"""Attacks, the inner maximisers: they raise a model's loss within a small ball around each sample."""
+
+from collections.abc import Callable
 
 from sklearn_acs.attacks.autoattack import AutoAttack
 from sklearn_acs.attacks.base import Attack
 from sklearn_acs.attacks.bullet import BulletTrain
 from sklearn_acs.attacks.color import ReColor
+from sklearn_acs.attacks.fgsm import FGSM
 from sklearn_acs.attacks.jpeg import JPEG
 from sklearn_acs.attacks.lpa import LPA, FastLPA
 from sklearn_acs.attacks.n_fgsm import NFGSM
-from sklearn_acs.attacks.pgd import FGSM, PGD
+from sklearn_acs.attacks.norm_bounded import TABLE_EPS, NormBoundedAttack
+from sklearn_acs.attacks.pgd import PGD
 from sklearn_acs.attacks.pgd_50_10 import PGD5010
 from sklearn_acs.attacks.ppgd import PPGD
 from sklearn_acs.attacks.spatial import StAdv
+from sklearn_acs.attacks.threat import Threat
 
-ATTACKS: dict[str, type[Attack]] = {
+ATTACKS: dict[str, Callable[..., Attack]] = {
     "fgsm": FGSM,
     "n-fgsm": NFGSM,
     "pgd": PGD,
@@ -36,10 +41,13 @@ __all__ = [
     "PGD",
     "PGD5010",
     "PPGD",
+    "TABLE_EPS",
     "Attack",
     "AutoAttack",
     "BulletTrain",
     "FastLPA",
+    "NormBoundedAttack",
     "ReColor",
     "StAdv",
+    "Threat",
 ]

@@ -10,12 +10,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sklearn_acs._compat import Interval, StrOptions
-from sklearn_acs.attacks.balls import BALLS
-from sklearn_acs.attacks.base import Attack, Problem
-from sklearn_acs.data.formats import Clip
+from sklearn_acs.attacks.norm_bounded import NormBoundedAttack
+from sklearn_acs.attacks.problem import Problem
 
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 CLASSES_NEEDED = {"apgd-ce": 2, "apgd-dlr": 3, "apgd-t": 4, "fab": 2, "fab-t": 3, "square": 2}
@@ -24,7 +23,7 @@ CLASSES_NEEDED = {"apgd-ce": 2, "apgd-dlr": 3, "apgd-t": 4, "fab": 2, "fab-t": 3
 _INSTEAD = {"apgd-t": "apgd-dlr", "fab-t": "fab"}
 
 
-class AutoAttack(Attack):
+class AutoAttack(NormBoundedAttack):
     """AutoAttack: several attacks without settings, one after the other on the samples that are left.
 
     The standard version runs APGD on cross-entropy, APGD on the targeted DLR loss, targeted FAB and Square. All of
@@ -61,7 +60,8 @@ class AutoAttack(Attack):
        "apgd-t"; with 2, where DLR is not defined at all, "apgd-ce", "fab" and "square" are what the standard version
        runs. Square is left out for tables, and in l2 and l1 for images of a size that the package cannot tile with
        its squares.
-    2. Each of its attacks has its own loss: the one given to `perturb` is ignored, and `start` as well.
+    2. Each of its attacks has its own loss: the one given to `perturb` is ignored, and `start` as well; `y_target` is
+       refused.
     3. It searches [0, 1]. Inputs of another box are scaled to it; without a box (``clip=None``) there is an error.
     4. Samples that are misclassified as they are, or that withstand all attacks, come back as they are.
     5. Random numbers are drawn for a batch as a whole, so a sample's result may depend on the others.
@@ -88,6 +88,8 @@ class AutoAttack(Attack):
         "version": [StrOptions({"standard", "plus", "rand"})],
         "attacks": ["array-like", None],
     }
+    has_targeted_form = False
+    eps: float
 
     def __init__(
         self,
@@ -107,15 +109,6 @@ class AutoAttack(Attack):
         super().validate()
         if self.attacks is not None and not (len(self.attacks) and set(self.attacks) <= set(CLASSES_NEEDED)):
             raise ValueError(f"attacks={self.attacks!r} must be some of {list(CLASSES_NEEDED)}, or None")
-
-    @property
-    def metric(self) -> str:
-        """The norm."""
-        return self.norm
-
-    def measure(self, model: nn.Module, x: Tensor, x_adv: Tensor, *, clip: Clip = None) -> Tensor:
-        """Size of perturbations in the norm; see `PGD.measure`."""
-        return BALLS[self.norm](x, self.eps, clip).size(x_adv - x)
 
     def _attack(self, problem: Problem, start: Tensor | None) -> Tensor:
         from pyautoattack import AutoAttack as Published

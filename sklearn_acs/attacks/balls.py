@@ -15,6 +15,8 @@ from sklearn_acs.data.formats import Clip
 NORMAL_START = 0.001
 """Standard deviation of the start that TRADES and MART use, in input units."""
 
+_TINY = 1e-12  # what lengths are kept above where they divide
+
 
 class Ball(ABC):
     """The perturbations of size at most `eps` around a batch, cut to the box `clip`."""
@@ -40,7 +42,11 @@ class Ball(ABC):
 
     def cut(self, delta: Tensor) -> Tensor:
         """Cut a perturbation so that the perturbed inputs stay in the box."""
-        return delta if self.clip is None else (self.x + delta).clamp_(*self.clip).sub_(self.x)
+        return delta if self.clip is None else self.perturbed(delta).sub_(self.x)
+
+    def perturbed(self, delta: Tensor) -> Tensor:
+        """Add a perturbation to the inputs; at the box's edge it may round to one unit beyond, which is cut off."""
+        return self.x + delta if self.clip is None else (self.x + delta).clamp_(*self.clip)
 
     def start(self, init: str, generator: torch.Generator) -> Tensor:
         """First perturbation: "uniform" in the ball, "normal" (0.001 N(0, 1) a pixel), or "zero"."""
@@ -52,7 +58,7 @@ class Ball(ABC):
 
     def per_sample(self, values: Tensor) -> Tensor:
         """Shape (batch,) -> (batch, 1, ...), to broadcast over a sample."""
-        return values.reshape(-1, *[1] * (self.x.ndim - 1))
+        return per_sample(values, self.x)
 
 
 class LinfBall(Ball):
@@ -91,16 +97,16 @@ class L2Ball(Ball):
         # each pixel from (-eps, eps), a point far outside the ball.
         direction = gaussian(self.x, generator)
         radius = uniform((len(self.x),), self.x, generator) ** (1 / self.x[0].numel())
-        return direction * self.per_sample(self.eps * radius / length(direction))
+        return direction * self.per_sample(self.eps * radius / length(direction).clamp_(min=_TINY))
 
     def ascend(self, delta: Tensor, gradient: Tensor, step_size: float | Tensor) -> Tensor:
-        return delta + gradient * self.per_sample(step_size / length(gradient))
+        return delta + gradient * self.per_sample(step_size / length(gradient).clamp_(min=_TINY))
 
     def project(self, delta: Tensor) -> Tensor:
-        return self.cut(delta * self.per_sample((self.eps / length(delta)).clamp_(max=1.0)))
+        return self.cut(delta * self.per_sample((self.eps / length(delta).clamp_(min=_TINY)).clamp_(max=1.0)))
 
     def size(self, delta: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(delta.flatten(1), dim=1)
+        return length(delta)
 
 
 class L1Ball(Ball):
@@ -150,8 +156,13 @@ BALLS: dict[str, type[Ball]] = {"linf": LinfBall, "l2": L2Ball, "l1": L1Ball}
 
 
 def length(batch: Tensor) -> Tensor:
-    """Euclidean length of each sample, kept away from 0 so that it can divide."""
-    return batch.flatten(1).norm(dim=1).clamp_(min=1e-12)
+    """Euclidean length of each sample, (batch,)."""
+    return batch.flatten(1).norm(dim=1)
+
+
+def per_sample(values: Tensor, like: Tensor) -> Tensor:
+    """Shape (batch,) -> (batch, 1, ...), to broadcast over samples shaped as those of `like`."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def gaussian(like: Tensor, generator: torch.Generator) -> Tensor:

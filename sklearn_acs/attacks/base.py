@@ -1,114 +1,51 @@
-"""What every attack has in common: the model is left as it was found, and restarts only redo unbroken samples."""
+"""The contract of an attack: what it does to a batch, and what others may ask of it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from math import inf
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from sklearn_acs.data.formats import Clip
-
-AttackLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""``loss(adv_logits, y, clean_logits) -> (batch,)``: what the attack raises, per sample."""
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """Put `model` in eval mode without parameter gradients, and leave it exactly as it was found.
-
-    Evaluation mode keeps BatchNorm's running statistics untouched and makes a sample's attack independent of the
-    other samples in its batch. Switching `requires_grad` off means that autograd differentiates with respect to
-    the input alone and keeps no activation for weight gradients.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    try:
-        model.eval()
-        for parameter in trained:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        for parameter in trained:
-            parameter.requires_grad_(True)
-
-
-def cross_entropy(logits: Tensor, y: Tensor, clean_logits: Tensor | None = None) -> Tensor:
-    """Cross-entropy per sample: the loss that attacks raise unless told otherwise."""
-    return F.cross_entropy(logits, y, reduction="none")
-
-
-def margin_loss(logits: Tensor, y: Tensor, cap: float = inf) -> Tensor:
-    """Largest other logit minus the true one, at most `cap`: above 0 where the prediction is wrong.
-
-    Parameters
-    ----------
-    logits : Tensor of shape (batch, C)
-        Logits.
-    y : Tensor of shape (batch,)
-        Labels 0 to C-1.
-    cap : float, default=inf
-        Where it ends, and its gradient with it.
-
-    Returns
-    -------
-    Tensor of shape (batch,)
-    """
-    true = y[:, None]
-    return (logits.scatter(1, true, -inf).amax(1) - logits.gather(1, true).squeeze(1)).clamp(max=cap)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What an attack has to solve for one batch; the model is frozen."""
-
-    model: nn.Module
-    x: Tensor  # (batch, ...), clean
-    y: Tensor  # (batch,)
-    loss: AttackLoss  # raised, per sample
-    clip: Clip
-    generator: torch.Generator
-    clean_logits: Tensor | None = None  # (batch, C), handed on to `loss`
-
-    def value(self, x_adv: Tensor) -> Tensor:
-        """What is raised, per sample."""
-        return self.loss(self.model(x_adv), self.y, self.clean_logits)
-
-    @torch.no_grad()
-    def judge(self, x_adv: Tensor) -> tuple[Tensor, Tensor]:
-        """What is raised, and whether the model gets the sample wrong."""
-        logits = self.model(x_adv)
-        return self.loss(logits, self.y, self.clean_logits), logits.argmax(1) != self.y
-
-    def take(self, rows: Tensor) -> "Problem":
-        """The problem for some samples of the batch."""
-        clean_logits = None if self.clean_logits is None else self.clean_logits[rows]
-        return replace(self, x=self.x[rows], y=self.y[rows], clean_logits=clean_logits)
+from sklearn_acs.attacks.freezing import frozen
+from sklearn_acs.attacks.judging import predicted
+from sklearn_acs.attacks.problem import AttackLoss, Goal, Problem, cross_entropy
+from sklearn_acs.attacks.threat import Threat
+from sklearn_acs.data.formats import Clip, InputFormat
 
 
 class Attack(BaseEstimator, ABC):
-    """Base class of attacks: a subclass says in `_attack` how one start becomes one adversarial example."""
+    """Base class of attacks: a subclass says in `_attack` how one start becomes one adversarial example.
+
+    See Also
+    --------
+    NormBoundedAttack : The base class of those in the ball of a norm.
+    """
 
     _parameter_constraints: ClassVar[dict] = {}
+    has_targeted_form: ClassVar[bool] = True
     restarts: int = 1
     sizes_: Tensor  # where sizes cannot be told from examples
 
     @property
-    def remembering(self) -> "Attack | None":
-        """The attack that training starts from the perturbation each sample had last: itself, one inside, or none."""
+    def threat(self) -> Threat | None:
+        """The ball of a norm that bounds perturbations, or that they defend in training; None where there is none."""
         return None
 
     @property
     def remembers(self) -> bool:
-        """Whether training starts it from the perturbation that the same sample had last."""
-        return self.remembering is not None
+        """Whether training starts it from the perturbation that the same sample had last; that needs a `threat`."""
+        return False
+
+    @property
+    def max_age(self) -> int | None:
+        """Epochs after which a remembered perturbation that was not renewed is forgotten; None is never."""
+        return None
+
+    @property
+    def starts_at_sample(self) -> bool:
+        """Whether it begins at the sample itself, where a divergence from the clean prediction has no gradient."""
+        return False
 
     @property
     def metric(self) -> str | None:
@@ -116,7 +53,7 @@ class Attack(BaseEstimator, ABC):
         return None
 
     def measure(self, model: nn.Module, x: Tensor, x_adv: Tensor, *, clip: Clip = None) -> Tensor | None:
-        """Size of perturbations in the metric that bounds this attack.
+        """Measure perturbations in the metric that bounds this attack.
 
         Parameters
         ----------
@@ -138,19 +75,71 @@ class Attack(BaseEstimator, ABC):
         """What the attack raises unless told otherwise, per sample: cross-entropy."""
         return cross_entropy(logits, y)
 
+    def targeted_loss(self, logits: Tensor, y_target: Tensor, clean_logits: Tensor | None = None) -> Tensor:
+        """What the attack raises to have `y_target` predicted, per sample: the default loss of that, lowered."""
+        return -self.default_loss(logits, y_target, clean_logits)
+
     def for_evaluation(self) -> "Attack":
         """The attack that measures robustness against this one: itself, unless it saves steps in training alone."""
         return self
 
-    def forgetful(self) -> "Attack":
+    def without_memory(self) -> "Attack":
         """The attack for samples of which nothing is remembered: itself, or what measures it where it remembers."""
         return self.for_evaluation() if self.remembers else self
+
+    def with_params(self, **params: Any) -> Self:
+        """Make the same attack with other parameters."""
+        return type(self)(**{**self.get_params(deep=False), **params})
+
+    def shortened(self, steps: int, stride: float) -> Self:
+        """Make the same attack with `steps` steps at most, `stride` times as long where it can say so."""
+        return self.with_params(steps=min(steps, self.get_params(deep=False)["steps"]))
+
+    def settled(
+        self,
+        form: InputFormat,
+        scale: Tensor,
+        *,
+        by_name: bool = False,
+        init: str | None = None,
+        threat: Threat | None = None,
+    ) -> Self:
+        """Fit a copy of the attack to the data.
+
+        Parameters
+        ----------
+        form : InputFormat
+            Shape and layout of the samples.
+        scale : Tensor of shape (features,) or (C,)
+            Standard deviation of each feature of a table, or channel of images.
+        by_name : bool, default=False
+            Whether the attack was given by name, so that its radius is free to be fitted.
+        init : str or None, default=None
+            What ``init="auto"`` means; None leaves it.
+        threat : Threat or None, default=None
+            The norm and radius of an attack given by name; None is its own, and for tables one in their scale.
+
+        Returns
+        -------
+        Attack
+            Another object; this one is left as it is.
+
+        Raises
+        ------
+        ValueError
+            Where the attack does not go with samples of this shape.
+        """
+        return self.with_params()
 
     def observe(self, adv_logits: Tensor, y: Tensor) -> None:
         """Be told the (detached) logits of a training step's adversarial examples, from which an attack may learn."""
 
-    def resume(self, before: "Attack") -> None:
-        """Take over what `before` has learned, the attack of a training that is continued."""
+    def state_dict(self) -> dict[str, Any]:
+        """What the attack has learned in training, as numbers and tensors; nothing for most."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what another attack has learned, as far as this one knows it."""
 
     def validate(self) -> None:
         """Raise ValueError when a parameter is out of range; called once before any work."""
@@ -162,13 +151,14 @@ class Attack(BaseEstimator, ABC):
         x: Tensor,
         y: Tensor,
         *,
+        y_target: Tensor | None = None,
         loss: AttackLoss | None = None,
         clip: Clip = None,
         generator: torch.Generator | None = None,
         start: Tensor | None = None,
         clean_logits: Tensor | None = None,
     ) -> Tensor:
-        """Adversarial examples for one batch.
+        """Make adversarial examples of one batch.
 
         Parameters
         ----------
@@ -177,10 +167,12 @@ class Attack(BaseEstimator, ABC):
         x : Tensor of shape (batch, ...)
             Clean inputs.
         y : Tensor of shape (batch,)
-            Labels 0 to C-1.
+            Labels 0 to C-1. Attacks that spare samples which are wrong as they are go by these, targeted or not.
+        y_target : Tensor of shape (batch,) or None, default=None
+            The class that each sample is to be taken for; success is that it is predicted. None is any but `y`.
         loss : callable or None, default=None
-            ``loss(adv_logits, y, clean_logits) -> (batch,)``, raised by the attack. None is the attack's own,
-            cross-entropy for most.
+            ``loss(adv_logits, y, clean_logits) -> (batch,)``, raised by the attack; see Notes. None is the attack's
+            own, cross-entropy for most.
         clip : (float, float) or None, default=None
             The box that inputs live in, (0, 1) for images.
         generator : torch.Generator or None, default=None
@@ -195,39 +187,89 @@ class Attack(BaseEstimator, ABC):
         -------
         Tensor of shape (batch, ...)
             The adversarial examples, detached.
-        """
-        x, start = x.detach(), None if start is None else start.detach()
-        if len(x) == 0:
-            return x.clone()
-        if generator is None:
-            generator = torch.Generator(device=x.device).manual_seed(0)
-        problem = Problem(model, x, y, loss or self.default_loss, clip, generator, clean_logits)
-        with frozen(model), torch.enable_grad():
-            x_adv = self._attack(problem, start)
-            if self.restarts > 1:
-                self._restart(problem, x_adv)
-        return x_adv
 
-    def _restart(self, problem: Problem, x_adv: Tensor) -> None:
-        """Attack the samples that are still classified rightly again, writing better examples into `x_adv`."""
-        value, broken = problem.judge(x_adv)
+        Raises
+        ------
+        ValueError
+            If `y_target` and `loss` are given both, or `y_target` to an attack that has no targeted form.
+
+        Notes
+        -----
+        1. Samples whose attack has succeeded are spared further restarts, and keep the success. A `loss` says what
+           success is by an attribute ``success(adv_logits, y, clean_logits) -> (batch,)`` of bools. Without one, as
+           with the inner losses of objectives, it is not known: every sample takes part in all restarts and rounds,
+           and keeps the run of highest loss.
+        2. A `loss` always sees the whole batch, in the order given, with logits of 0 for samples that are not under
+           attack: it may hold a target, or anything else, for each sample.
+        3. Under ``torch.inference_mode()`` it does as under ``torch.no_grad()``.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from sklearn_acs import PGD
+        >>> model, x = torch.nn.Linear(4, 3), torch.rand(5, 4)
+        >>> y, y_target = model(x).argmax(1), model(x).argmin(1)
+        >>> x_adv = PGD(eps=9.0, restarts=2).perturb(model, x, y, y_target=y_target)
+        >>> bool((model(x_adv).argmax(1) == y_target).all())
+        True
+        """
+        if y_target is not None and loss is not None:
+            raise ValueError("y_target and loss both say what to raise; give one of them")
+        if y_target is not None and not self.has_targeted_form:
+            raise ValueError(f"{type(self).__name__} has no targeted form; leave y_target out, or use PGD")
+        with torch.inference_mode(False), torch.enable_grad():
+            x, y, y_target, start, clean_logits = map(_ordinary, (x, y, y_target, start, clean_logits))
+            if len(x) == 0:
+                return x.clone()
+            if generator is None:
+                generator = torch.Generator(device=x.device).manual_seed(0)
+            goal = self._goal(y, y_target, loss, clean_logits)
+            with frozen(model):
+                return self._solve(Problem(model, x, y, goal, clip, generator, clean_logits), start)
+
+    def _goal(self, y: Tensor, y_target: Tensor | None, loss: AttackLoss | None, clean_logits: Tensor | None) -> Goal:
+        if loss is not None:
+            success = getattr(loss, "success", None)
+            reached = None if success is None else lambda logits: success(logits, y, clean_logits)
+            return Goal(lambda logits: loss(logits, y, clean_logits), reached, len(y))
+        if y_target is not None:
+            targeted = self.targeted_loss
+            return Goal(
+                lambda logits: targeted(logits, y_target, clean_logits), lambda z: predicted(z) == y_target, len(y)
+            )
+        return Goal(lambda logits: self.default_loss(logits, y, clean_logits), lambda z: predicted(z) != y, len(y))
+
+    def _solve(self, problem: Problem, start: Tensor | None) -> Tensor:
+        """All runs on a frozen model; a sample keeps its first success, or else the run of highest loss."""
+        x_adv = self._attack(problem, start)
+        if self.restarts == 1:
+            return x_adv
+        value, done = problem.judge(x_adv)
         sizes = getattr(self, "sizes_", None)  # of attacks that remember them; each run leaves its own
         for _ in range(self.restarts - 1):
-            left = (~broken).nonzero().squeeze(1)
+            left = (~done).nonzero().squeeze(1)
             if len(left) == 0:
                 break
             part = problem.take(left)
             again = self._attack(part, None)
-            new_value, new_broken = part.judge(again)
-            better = new_broken | (new_value > value[left])
+            new_value, new_done = part.judge(again)
+            better = new_done | (new_value > value[left])
             x_adv[left[better]] = again[better]
             value[left[better]] = new_value[better]
-            broken[left] = new_broken
+            done[left] = new_done
             if sizes is not None:
                 sizes[left[better].cpu()] = self.sizes_[better.cpu()]
         if sizes is not None:
             self.sizes_ = sizes
+        return x_adv
 
     @abstractmethod
     def _attack(self, problem: Problem, start: Tensor | None) -> Tensor:
-        """One run from one start on a frozen model; returns detached adversarial examples."""
+        """Make one run from one start on a frozen model; returns detached adversarial examples."""
+
+
+def _ordinary(given: Any) -> Any:
+    """Detach a tensor, and copy one made in inference mode, which autograd refuses; None stays None."""
+    if given is None:
+        return None
+    return given.detach().clone() if given.is_inference() else given.detach()

@@ -1,16 +1,17 @@
 """Bullet-Train: spend an attack's steps where they matter, on samples near the decision boundary."""
 
-from copy import copy
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sklearn_acs._compat import Interval
-from sklearn_acs.attacks.base import Attack, Problem
-from sklearn_acs.attacks.pgd import PGD
+from sklearn_acs.attacks.base import Attack
+from sklearn_acs.attacks.judging import predicted
+from sklearn_acs.attacks.problem import Problem
+from sklearn_acs.attacks.threat import Threat
+from sklearn_acs.data.formats import InputFormat
 from sklearn_acs.params import make_part
 
 _STRIDE = 3  # a robust sample's step in those of the attack, as published: 6/255 and 2/255
@@ -101,9 +102,29 @@ class BulletTrain(Attack):
             raise ValueError(f"attack={inner!r} of BulletTrain takes no number of steps, so that none can be saved")
 
     @property
-    def remembering(self) -> Attack | None:
-        """The attack inside, where it remembers."""
-        return self._whole().remembering
+    def threat(self) -> Threat | None:
+        """The ball of the attack inside."""
+        return self._whole().threat
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the attack inside does."""
+        return self._whole().remembers
+
+    @property
+    def max_age(self) -> int | None:
+        """How old what the attack inside remembers may get."""
+        return self._whole().max_age
+
+    @property
+    def starts_at_sample(self) -> bool:
+        """Whether the attack inside does."""
+        return self._whole().starts_at_sample
+
+    def settled(self, form: InputFormat, scale: Tensor, **options: Any) -> Self:
+        """Make a copy around the attack inside, settled: None and a name leave its radius free to be fitted."""
+        options["by_name"] = not isinstance(self.attack, Attack)
+        return self.with_params(attack=self._whole().settled(form, scale, **options))
 
     def for_evaluation(self) -> Attack:
         """What measures robustness against the attack itself: all its steps, for every sample."""
@@ -113,15 +134,22 @@ class BulletTrain(Attack):
         """What the attack raises unless told otherwise, per sample."""
         return self._whole().default_loss(logits, y, clean_logits)
 
+    def targeted_loss(self, logits: Tensor, y_target: Tensor, clean_logits: Tensor | None = None) -> Tensor:
+        """What the attack raises to have `y_target` predicted, per sample."""
+        return self._whole().targeted_loss(logits, y_target, clean_logits)
+
     def observe(self, adv_logits: Tensor, y: Tensor) -> None:
         """Learn from a training step how many samples are robust."""
-        share = self.gamma * (adv_logits.argmax(1) == y).float().mean()
+        share = self.gamma * (predicted(adv_logits) == y).float().mean()
         self.robust_share_ = self.momentum * self.robust_share_ + (1 - self.momentum) * share
 
-    def resume(self, before: Attack) -> None:
-        """Take over what `before` has learned, the attack of a training that is continued."""
-        if isinstance(before, BulletTrain):
-            self.robust_share_ = before.robust_share_
+    def state_dict(self) -> dict[str, Any]:
+        """What it has learned: the share of robust samples."""
+        return {"robust_share": self.robust_share_}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over the share of robust samples, where another attack has learned one."""
+        self.robust_share_ = state.get("robust_share", self.robust_share_)
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled: no tensor that may be on a device."""
@@ -142,7 +170,7 @@ class BulletTrain(Attack):
         boundary, robust : Tensor of shape (batch,)
             Boolean masks.
         """
-        right = logits.argmax(1) == y
+        right = predicted(logits) == y
         sureness = torch.where(right, 1.0, -1.0) * logits.float().softmax(1).std(1)
         share = torch.as_tensor(self.robust_share_, device=logits.device)
         threshold = sureness.quantile((1 - share).clamp(0, 1)).clamp(min=0)
@@ -155,21 +183,13 @@ class BulletTrain(Attack):
             with torch.no_grad():
                 logits = problem.model(problem.x)
         whole, x_adv = self._whole(), problem.x.clone()
-        attacks = whole, self._brief(whole, problem.x)
-        for attack, group in zip(attacks, self.groups(logits, problem.y), strict=True):
+        brief = whole.shortened(self.robust_steps, _STRIDE)
+        if self.robust_step_size is not None:
+            brief = brief.with_params(step_size=self.robust_step_size)
+        for attack, group in zip((whole, brief), self.groups(logits, problem.y), strict=True):
             rows = group.nonzero().squeeze(1)
             if len(rows):
-                part = problem.take(rows)
-                x_adv[rows] = attack.perturb(
-                    part.model,
-                    part.x,
-                    part.y,
-                    loss=part.loss,
-                    clip=part.clip,
-                    generator=part.generator,
-                    start=None if start is None else start[rows],
-                    clean_logits=part.clean_logits,
-                )
+                x_adv[rows] = attack._solve(problem.take(rows), None if start is None else start[rows])
         return x_adv
 
     def _whole(self) -> Attack:
@@ -178,15 +198,3 @@ class BulletTrain(Attack):
         from sklearn_acs.attacks import ATTACKS  # of which this class is one
 
         return make_part("attack", self.attack or "pgd", ATTACKS, base=Attack)
-
-    def _brief(self, attack: Attack, x: Tensor) -> Attack:
-        """The attack with fewer and longer steps."""
-        brief: Any = copy(attack).set_params(steps=min(self.robust_steps, attack.get_params()["steps"]))
-        if self.robust_step_size is not None:
-            brief.step_size = self.robust_step_size
-        elif isinstance(attack, PGD) and brief.steps < attack.steps:
-            eps: Any = attack.eps
-            eps = torch.as_tensor(eps, dtype=x.dtype, device=x.device) if np.ndim(eps) else eps
-            step = attack.default_step(eps) if attack.step_size is None else attack.step_size
-            brief.step_size = _STRIDE * step
-        return brief

@@ -1,7 +1,6 @@
 """ReColorAdv: every colour of an image is replaced by one close to it, the same wherever it occurs."""
 
 from functools import cache
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -77,8 +76,6 @@ class ReColor(SmoothTransformAttack):
     >>> bool((luv_of_rgb(x_adv) - luv_of_rgb(x)).abs().max() <= 0.06 + 1e-4)
     True
     """
-
-    _parameter_constraints: ClassVar[dict] = SmoothTransformAttack._parameter_constraints
 
     metric = "colour"
 

@@ -1,24 +1,26 @@
-"""Which samples a model gets right although they are attacked."""
-
-from collections.abc import Iterable
+"""What a model predicts."""
 
 import torch
-from torch import Tensor, nn
-
-from sklearn_acs.attacks.base import Attack, frozen
-from sklearn_acs.data.formats import Clip
+from torch import Tensor
 
 
-def robust_correct(
-    module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], attack: Attack, clip: Clip, generator: torch.Generator
-) -> Tensor:
-    """Whether each sample is classified rightly both as it is and under attack; the wrong ones are not attacked."""
-    results = []
-    for x, y in batches:
-        with frozen(module), torch.no_grad():
-            right = module(x).argmax(1) == y
-            if right.any():
-                x_adv = attack.perturb(module, x[right], y[right], clip=clip, generator=generator)
-                right[right.clone()] = module(x_adv).argmax(1) == y[right]
-        results.append(right.cpu())
-    return torch.cat(results)
+def predicted(logits: Tensor) -> Tensor:
+    """Predict the class of the largest logit; -1, which is never right, where a logit is NaN.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (batch, C)
+        Logits. Their argmax would take NaN for the largest.
+
+    Returns
+    -------
+    Tensor of shape (batch,)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_acs.attacks.judging import predicted
+    >>> predicted(torch.tensor([[0.0, 2.0, 1.0], [5.0, torch.nan, 1.0]]))
+    tensor([ 1, -1])
+    """
+    return torch.where(logits.isnan().any(1), -1, logits.argmax(1))

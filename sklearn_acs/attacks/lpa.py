@@ -8,13 +8,13 @@ from typing import ClassVar
 
 import torch
 from numpy.typing import ArrayLike
-from sklearn.base import clone
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sklearn_acs._compat import Interval, StrOptions
-from sklearn_acs.attacks.perceptual import PerceptualAttack, Task
-from sklearn_acs.attacks.perceptual_ball import PROJECTIONS, PerceptualBall, length, per_sample
+from sklearn_acs.attacks.balls import length, per_sample
+from sklearn_acs.attacks.perceptual import PerceptualAttack, PerceptualProblem
+from sklearn_acs.attacks.perceptual_ball import PROJECTIONS, PerceptualBall
 
 _REACH = 0.1  # how far ahead, in units of `scale`, a step looks to see how fast the distance grows
 _DECAY = 0.1  # of the step size, from the first step to the last; of Fast-LPA's penalty, the other way round
@@ -122,26 +122,26 @@ class FastLPA(PerceptualAttack):
 
     def for_evaluation(self) -> "FastLPA":
         """The same with every example brought back to the bound."""
-        return self if self.projection != "none" else clone(self).set_params(projection="newton")
+        return self if self.projection != "none" else self.with_params(projection="newton")
 
-    def _ascend(self, task: Task, x_adv: Tensor) -> Tensor:
+    def _ascend(self, problem: PerceptualProblem, x_adv: Tensor) -> Tensor:
         step_size = self.bound if self.step_size is None else self.step_size
         for step in range(self.steps):
             done = step / self.steps
             point = x_adv.requires_grad_()
-            logits, phi = task.look(point)
-            penalty = F.relu(task.ball.distance(phi) - self.bound)
-            value = task.value(logits) - self.lam * _DECAY ** (1 - done) * penalty
+            logits, phi = problem.look(point)
+            penalty = F.relu(problem.ball.distance(phi) - self.bound)
+            value = problem.goal.value(logits) - self.lam * _DECAY ** (1 - done) * penalty
             gradient = torch.autograd.grad(value.sum(), point)[0]
-            x_adv = ascend(task.ball, point.detach(), phi.detach(), gradient, step_size * _DECAY**done, 1e-4)
-        return self._project(task, x_adv)
+            x_adv = ascend(problem.ball, point.detach(), phi.detach(), gradient, step_size * _DECAY**done, 1e-4)
+        return self._project(problem, x_adv)
 
 
 class LPA(PerceptualAttack):
     """Lagrangian perceptual attack (LPA): Fast-LPA's steps for evaluation, with a penalty sought for each sample.
 
     Starts with a small penalty, and raises it tenfold for the samples that end a round of `steps` steps too far
-    away. A sample that is misclassified within the bound is done.
+    away. A sample that is misclassified within the bound is done, or one whose `loss` says so; see `perturb`.
 
     Parameters
     ----------
@@ -228,19 +228,19 @@ class LPA(PerceptualAttack):
         self.only_correct = only_correct
         self.projection = projection
 
-    def _ascend(self, task: Task, x_adv: Tensor) -> Tensor:
+    def _ascend(self, problem: PerceptualProblem, x_adv: Tensor) -> Tensor:
         step_size = self.bound if self.step_size is None else self.step_size
         x_adv, live = x_adv.clone(), torch.arange(len(x_adv), device=x_adv.device)
         lam = torch.full((len(x_adv),), self.lam, dtype=x_adv.dtype, device=x_adv.device)
-        part = task
+        part = problem
         for _ in range(self.rounds):
             for step in range(self.steps):
                 point = x_adv[live].requires_grad_()
-                logits, phi = task.look(point)
+                logits, phi = problem.look(point)
                 distance = part.ball.distance(phi)
-                value = part.value(logits) - lam * F.relu(distance - self.bound)
+                value = part.goal.value(logits) - lam * F.relu(distance - self.bound)
                 gradient = torch.autograd.grad(value.sum(), point)[0]
-                found = (logits.argmax(1) != part.y) & (distance <= part.ball.limit)
+                found = part.goal.reached(logits) & (distance <= part.ball.limit)
                 stride = step_size * _DECAY ** (step / self.steps)
                 moved = ascend(part.ball, point.detach(), phi.detach(), gradient, stride, 1e-8)
                 left = (~found).nonzero().squeeze(1)

@@ -62,6 +62,7 @@ def check_weights(weights: str | os.PathLike) -> None:
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)  # weights that were made in it could not be used outside
 def lpips_network(name: str, weights: str | None, device: torch.device) -> LpipsNetwork:
     """Load a network once per device; it is shared, and nothing in it changes.
 

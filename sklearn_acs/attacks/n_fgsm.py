@@ -3,16 +3,17 @@
 from numbers import Real
 from typing import ClassVar
 
-import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from sklearn_acs._compat import Interval
-from sklearn_acs.attacks.base import Attack, Problem
+from sklearn_acs.attacks.base import Attack
+from sklearn_acs.attacks.norm_bounded import NormBoundedAttack
 from sklearn_acs.attacks.pgd import PGD
+from sklearn_acs.attacks.problem import Problem
 
 
-class NFGSM(PGD):
+class NFGSM(NormBoundedAttack):
     """Noisy fast gradient sign method: one step up the loss from noise larger than the ball; for training.
 
     ``x' = x + eta + eps * sign(grad CE(f(x + eta), y))`` with eta uniform in ``(-noise * eps, noise * eps)``. The
@@ -58,13 +59,12 @@ class NFGSM(PGD):
     """
 
     _parameter_constraints: ClassVar[dict] = {
-        **{name: PGD._parameter_constraints[name] for name in ("eps", "step_size", "norm")},
+        **NormBoundedAttack._parameter_constraints,
+        "step_size": [Interval(Real, 0, None, closed="neither"), None],
         "noise": [Interval(Real, 0, None, closed="neither")],
     }
 
     steps = 1
-    restarts = 1
-    remembering = None
 
     def __init__(
         self,
@@ -79,25 +79,13 @@ class NFGSM(PGD):
         self.step_size = step_size
         self.norm = norm
 
-    def start(self) -> str:
-        """Where the step starts."""
-        return "uniform"
-
-    def default_step(self, eps: float | Tensor) -> float | Tensor:
-        """Length of the step when `step_size` is None."""
-        return eps
-
     def for_evaluation(self) -> Attack:
         """``PGD`` in the ball of radius `eps`, which these examples leave."""
         return PGD(eps=self.eps, norm=self.norm)
 
     def _attack(self, problem: Problem, start: Tensor | None) -> Tensor:
-        x, clip = problem.x, problem.clip
-        ball = self.ball(x, clip)
-        step_size = self.default_step(ball.eps) if self.step_size is None else self.step_size
-        wide = type(ball)(x, self.noise * ball.eps, clip)
-        eta = wide.start(self.start(), problem.generator) if start is None else wide.project(start)
-        x_noisy = (x + eta).requires_grad_()
-        gradient = torch.autograd.grad(problem.value(x_noisy).sum(), x_noisy)[0]
-        x_adv = x + wide.ascend(eta, gradient, step_size)
-        return x_adv if clip is None else x_adv.clamp_(*clip)
+        ball = self.threat.ball(problem.x, problem.clip)
+        wide = type(ball)(problem.x, self.noise * ball.eps, problem.clip)
+        eta = wide.start("uniform", problem.generator) if start is None else wide.project(start)
+        step_size = ball.eps if self.step_size is None else self.step_size
+        return wide.perturbed(wide.ascend(eta, problem.gradient(problem.x + eta), step_size))

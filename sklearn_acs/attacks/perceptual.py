@@ -1,4 +1,4 @@
-"""What the perceptual attacks have in common: what they compare, which samples they attack, and what they raise."""
+"""Perceptual attacks: they search within a distance between the activations of a network."""
 
 import os
 from abc import abstractmethod
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -16,34 +16,29 @@ from torch import Tensor, nn
 
 from sklearn_acs._compat import Interval, StrOptions
 from sklearn_acs.attacks.balls import gaussian
-from sklearn_acs.attacks.base import Attack, AttackLoss, Problem, frozen, margin_loss
+from sklearn_acs.attacks.base import Attack
 from sklearn_acs.attacks.features import Features, Look, looking
+from sklearn_acs.attacks.freezing import frozen
+from sklearn_acs.attacks.judging import predicted
 from sklearn_acs.attacks.lpips_networks import LPIPS_NETWORKS, check_weights, lpips_network
 from sklearn_acs.attacks.perceptual_ball import PROJECTIONS, PerceptualBall
-from sklearn_acs.data.formats import Clip
+from sklearn_acs.attacks.problem import Problem, margin_loss
+from sklearn_acs.data.formats import Clip, InputFormat
 
 NOISE = 0.01
 """Standard deviation of the start, in units of `scale`."""
 
 
-@dataclass(frozen=True)
-class Task:
-    """One batch under attack: what is raised, and how far each sample may go."""
+@dataclass(frozen=True, kw_only=True)
+class PerceptualProblem(Problem):
+    """A problem with a bound on the perceptual distance."""
 
     look: Look  # the attacked model's logits, and the activations that are compared
     ball: PerceptualBall
-    y: Tensor
-    loss: AttackLoss
-    clean_logits: Tensor | None
 
-    def take(self, rows: Tensor) -> "Task":
-        """Some of the samples."""
-        clean_logits = None if self.clean_logits is None else self.clean_logits[rows]
-        return replace(self, ball=self.ball.take(rows), y=self.y[rows], clean_logits=clean_logits)
-
-    def value(self, logits: Tensor) -> Tensor:
-        """What is raised, per sample."""
-        return self.loss(logits, self.y, self.clean_logits)
+    def take(self, rows: Tensor) -> Self:
+        """The problem for some samples of the batch."""
+        return replace(super().take(rows), ball=self.ball.take(rows))
 
 
 class PerceptualAttack(Attack):
@@ -78,6 +73,15 @@ class PerceptualAttack(Attack):
         """What the attack raises unless told otherwise, per sample: the margin of the best wrong class."""
         return margin_loss(logits, y, self.cap)
 
+    def targeted_loss(self, logits: Tensor, y_target: Tensor, clean_logits: Tensor | None = None) -> Tensor:
+        """What the attack raises to have `y_target` predicted, per sample: the margin by which it is."""
+        return (-margin_loss(logits, y_target)).clamp(max=self.cap)
+
+    def settled(self, form: InputFormat, scale: Tensor, **options: Any) -> Self:
+        """Fit a copy to the data: ``scale="auto"`` becomes `scale` for tables; see `Attack.settled`."""
+        settled = super().settled(form, scale, **options)
+        return settled.set_params(scale=scale.numpy()) if form.is_table and isinstance(self.scale, str) else settled
+
     def validate(self) -> None:
         """Raise ValueError when a parameter is out of range; called once before any work."""
         super().validate()
@@ -109,7 +113,7 @@ class PerceptualAttack(Attack):
         return f"lpips-{self.distance if isinstance(self.distance, str) else 'own'}"
 
     def measure(self, model: nn.Module, x: Tensor, x_adv: Tensor, *, clip: Clip = None) -> Tensor:
-        """Perceptual distance between samples, as this attack measures it.
+        """Measure the perceptual distance between samples, as this attack does.
 
         Parameters
         ----------
@@ -167,20 +171,21 @@ class PerceptualAttack(Attack):
                 needs_logits = self.only_correct and clean_logits is None
                 logits, phi = look(x) if needs_logits else (clean_logits, features(x))
             ball = PerceptualBall(features, x, phi, self.bound, clip, unit)
-            task, x_adv = Task(look, ball, problem.y, problem.loss, clean_logits), ball.cut(x + delta)
+            judged = PerceptualProblem(**vars(problem), look=look, ball=ball)
+            x_adv = ball.cut(x + delta)
             if not self.only_correct or logits is None:
-                return self._ascend(task, x_adv)
-            rows = (logits.argmax(1) == problem.y).nonzero().squeeze(1)
+                return self._ascend(judged, x_adv)
+            rows = (predicted(logits) == problem.y).nonzero().squeeze(1)
             if len(rows) == 0:
                 return x.clone()
-            return x.index_copy(0, rows, self._ascend(task.take(rows), x_adv[rows]))
+            return x.index_copy(0, rows, self._ascend(judged.take(rows), x_adv[rows]))
 
     @abstractmethod
-    def _ascend(self, task: Task, x_adv: Tensor) -> Tensor:
-        """From the start to detached adversarial examples."""
+    def _ascend(self, problem: PerceptualProblem, x_adv: Tensor) -> Tensor:
+        """Make the way from the start to detached adversarial examples."""
 
-    def _project(self, task: Task, x_adv: Tensor) -> Tensor:
-        return PROJECTIONS[self.projection](task.ball, x_adv)
+    def _project(self, problem: PerceptualProblem, x_adv: Tensor) -> Tensor:
+        return PROJECTIONS[self.projection](problem.ball, x_adv)
 
 
 def _beside(model: nn.Module, features: Callable[[Tensor], Tensor]) -> tuple[Look, Features]:

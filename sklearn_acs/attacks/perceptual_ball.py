@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from sklearn_acs.attacks.balls import length, per_sample
 from sklearn_acs.attacks.features import Features
 from sklearn_acs.data.formats import Clip
 
@@ -131,13 +132,3 @@ PROJECTIONS: dict[str, Callable[[PerceptualBall, Tensor], Tensor]] = {
     "newton": PerceptualBall.newton,
     "bisection": PerceptualBall.bisection,
 }
-
-
-def length(moves: Tensor) -> Tensor:
-    """Euclidean length of each sample's move, (batch,)."""
-    return moves.flatten(1).norm(dim=1)
-
-
-def per_sample(values: Tensor, like: Tensor) -> Tensor:
-    """Shape (batch,) -> (batch, 1, ...), to broadcast over samples shaped as those of `like`."""
-    return values.reshape(-1, *[1] * (like.ndim - 1))

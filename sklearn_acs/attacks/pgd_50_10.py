@@ -1,16 +1,20 @@
 """PGD-50-10: the PGD that coreset papers evaluate with."""
 
-from typing import ClassVar
-
 from numpy.typing import ArrayLike
-from torch import Tensor
 
-from sklearn_acs._compat import StrOptions
 from sklearn_acs.attacks.pgd import PGD
 
 
-class PGD5010(PGD):
-    """PGD with 50 steps from each of 10 random starts ("pgd-50-10"), for evaluation.
+def PGD5010(
+    eps: float | ArrayLike = 8 / 255,
+    *,
+    steps: int = 50,
+    step_size: float | None = None,
+    norm: str = "linf",
+    init: str = "auto",
+    restarts: int = 10,
+) -> PGD:
+    """Make a PGD with 50 steps from each of 10 random starts ("pgd-50-10"), for evaluation.
 
     Parameters
     ----------
@@ -27,6 +31,10 @@ class PGD5010(PGD):
     restarts : int, default=10
         Runs. Samples that are broken leave, so that robust ones alone cost them all.
 
+    Returns
+    -------
+    PGD
+
     See Also
     --------
     PGD : The same with other defaults.
@@ -38,28 +46,11 @@ class PGD5010(PGD):
 
     Examples
     --------
-    >>> from sklearn_acs import PGD, PGD5010
-    >>> isinstance(PGD5010(eps=80 / 255, norm="l2"), PGD)
-    True
+    >>> from sklearn_acs import PGD5010
+    >>> PGD5010(eps=0.5, norm="l2")
+    PGD(eps=0.5, norm='l2', rel_step_size=0.1, restarts=10, steps=50)
     """
-
-    _parameter_constraints: ClassVar[dict] = {
-        **{name: PGD._parameter_constraints[name] for name in ("eps", "steps", "step_size", "norm", "restarts")},
-        "init": [StrOptions({"auto", "uniform", "normal", "zero"})],  # nothing to remember: it is for evaluation
-    }
-
-    def __init__(
-        self,
-        eps: float | ArrayLike = 8 / 255,
-        *,
-        steps: int = 50,
-        step_size: float | None = None,
-        norm: str = "linf",
-        init: str = "auto",
-        restarts: int = 10,
-    ) -> None:
-        super().__init__(eps, steps=steps, step_size=step_size, norm=norm, init=init, restarts=restarts)
-
-    def default_step(self, eps: float | Tensor) -> float | Tensor:
-        """Length of a step when `step_size` is None."""
-        return eps / 8 if self.norm == "linf" else eps / 10
+    rel_step_size = None if step_size is not None else 1 / 8 if norm == "linf" else 1 / 10
+    return PGD(
+        eps, steps=steps, step_size=step_size, rel_step_size=rel_step_size, norm=norm, init=init, restarts=restarts
+    )

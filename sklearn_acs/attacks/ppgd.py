@@ -7,8 +7,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from sklearn_acs.attacks.perceptual import PerceptualAttack, Task
-from sklearn_acs.attacks.perceptual_ball import PerceptualBall, length, per_sample
+from sklearn_acs.attacks.balls import length, per_sample
+from sklearn_acs.attacks.perceptual import PerceptualAttack, PerceptualProblem
+from sklearn_acs.attacks.perceptual_ball import PerceptualBall
 
 _REACH = 1e-3  # of the finite differences, in units of `scale`
 _CG_STEPS = 5
@@ -98,14 +99,14 @@ class PPGD(PerceptualAttack):
         self.only_correct = only_correct
         self.projection = projection
 
-    def _ascend(self, task: Task, x_adv: Tensor) -> Tensor:
+    def _ascend(self, problem: PerceptualProblem, x_adv: Tensor) -> Tensor:
         step_size = 2 * self.bound / self.steps if self.step_size is None else self.step_size
-        x_adv, part = self._project(task, x_adv).clone(), task
+        x_adv, part = self._project(problem, x_adv).clone(), problem
         left = torch.arange(len(x_adv), device=x_adv.device)
         for _ in range(self.steps):
             point = x_adv[left].requires_grad_()
-            logits, phi = task.look(point)
-            gradient = torch.autograd.grad(part.value(logits).sum(), point, retain_graph=True)[0]
+            logits, phi = problem.look(point)
+            gradient = torch.autograd.grad(part.goal.value(logits).sum(), point, retain_graph=True)[0]
             # Where the loss is flat a sample would stay in all further steps: it is done.
             steep = (length(gradient) > 0).nonzero().squeeze(1)
             if len(steep) == 0:

@@ -1,7 +1,5 @@
 """StAdv: pixels are moved a little instead of changed."""
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -61,8 +59,6 @@ class StAdv(SmoothTransformAttack):
     >>> bool(x_adv.min() >= x.min()), bool(x_adv.max() <= x.max())
     (True, True)
     """
-
-    _parameter_constraints: ClassVar[dict] = SmoothTransformAttack._parameter_constraints
 
     metric = "flow"
 

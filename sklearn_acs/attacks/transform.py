@@ -1,4 +1,4 @@
-"""What attacks have in common that bend an image by a bounded transform: the ascent on the transform's parameters."""
+"""Attacks that bend an image by a bounded transform: they ascend on the transform's parameters."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_acs._compat import Interval
-from sklearn_acs.attacks.base import Attack, Problem, margin_loss
+from sklearn_acs.attacks.base import Attack
+from sklearn_acs.attacks.problem import Problem, margin_loss
 from sklearn_acs.data.formats import Clip
 
 Transform = Callable[[Tensor], Tensor]
@@ -19,8 +20,8 @@ Transform = Callable[[Tensor], Tensor]
 class TransformAttack(Attack):
     """Base class of attacks on the parameters of an image transform, each at most `bound`, 0 changing nothing.
 
-    Of all the points that the ascent comes by, each sample keeps the best: a misclassified one if there is any, and
-    among equals the one of highest loss.
+    Of all the points that the ascent comes by, each sample keeps the best: one where the attack has succeeded if there
+    is any, and among equals the one of highest loss.
 
     Attributes
     ----------
@@ -37,7 +38,7 @@ class TransformAttack(Attack):
     steps: int
 
     def measure(self, model: nn.Module, x: Tensor, x_adv: Tensor, *, clip: Clip = None) -> Tensor:
-        """Size of each sample's parameters, the largest of them; see `Attack.measure`.
+        """Tell the largest of each sample's parameters; see `Attack.measure`.
 
         They cannot be told from images: what `perturb` found last is remembered, and `x_adv` must be that.
         """
@@ -46,7 +47,7 @@ class TransformAttack(Attack):
         return self.sizes_.to(x_adv.device)
 
     def _attack(self, problem: Problem, start: Tensor | None) -> Tensor:
-        x, y = problem.x, problem.y
+        x = problem.x
         if x.ndim != 4:
             raise ValueError(f"{type(self).__name__} is for images; got samples of shape {tuple(x.shape[1:])}")
         transform = self._transform(x, problem.clip)
@@ -57,19 +58,19 @@ class TransformAttack(Attack):
             first = start.clamp(-self.bound, self.bound)
         parameters = first.clone().requires_grad_()
         ascend = self._ascent(parameters)
-        best, best_value, best_broken = x, torch.full_like(y, -torch.inf, dtype=x.dtype), torch.zeros_like(y).bool()
-        sizes = torch.zeros_like(best_value)
+        best, best_value = x, torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
+        best_done, sizes = torch.zeros_like(best_value).bool(), torch.zeros_like(best_value)
         for step in range(self.steps + 1):
             with torch.set_grad_enabled(step < self.steps):
                 x_adv = transform(parameters)
                 logits = problem.model(x_adv)
-                value = problem.loss(logits, y, problem.clean_logits)
+                value = problem.goal.value(logits)
             with torch.no_grad():
-                broken = logits.argmax(1) != y
-                better = (broken & ~best_broken) | ((broken == best_broken) & (value > best_value))
+                done = problem.goal.reached(logits)
+                better = (done & ~best_done) | ((done == best_done) & (value > best_value))
                 best = torch.where(better[:, None, None, None], x_adv, best)
                 sizes = torch.where(better, parameters.flatten(1).abs().amax(1), sizes)
-                best_value, best_broken = torch.where(better, value, best_value), best_broken | broken
+                best_value, best_done = torch.where(better, value, best_value), best_done | done
             if step < self.steps:
                 gradient = torch.autograd.grad((value - self._penalty(parameters)).sum(), parameters)[0]
                 with torch.no_grad():
@@ -96,7 +97,7 @@ class TransformAttack(Attack):
 
 
 class SmoothTransformAttack(TransformAttack):
-    """Base class of those that raise the margin with Adam, starting from no change, and want parameters smooth."""
+    """Base class of transform attacks that raise the margin with Adam, from no change, and keep parameters smooth."""
 
     _parameter_constraints: ClassVar[dict] = {
         **TransformAttack._parameter_constraints,

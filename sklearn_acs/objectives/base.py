@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from sklearn_acs._compat import Interval
 from sklearn_acs.attacks import PGD, Attack
-from sklearn_acs.attacks.base import cross_entropy
+from sklearn_acs.attacks.problem import cross_entropy
 from sklearn_acs.data.formats import Clip
 
 CLEAN, ADVERSARIAL = "clean", "adversarial"
@@ -80,10 +80,21 @@ class Objective(BaseEstimator, ABC):
         return PGD()
 
     def check_attack(self, attack: Attack) -> None:
-        """Raise ValueError where training against `attack` cannot work; called once before any work."""
+        """Raise ValueError where training against `attack` cannot work; called once before any work.
+
+        A divergence from the clean prediction, which starts at ``attack_init="normal"``, has no gradient at the sample.
+        """
+        if self.attack_init == "normal" and self.attack_uses_clean and attack.starts_at_sample:
+            raise ValueError(
+                f"attack={attack!r} starts at the sample itself, where what {type(self).__name__} maximises has no "
+                "gradient; use FGSM(random_start=True) or PGD(init='normal')"
+            )
 
     def inner_loss(self, adv_logits: Tensor, y: Tensor, clean_logits: Tensor | None) -> Tensor:
         """What the attack raises, per sample; cross-entropy unless a subclass says otherwise.
+
+        With an attribute `success` it tells too what success is, see `Attack.perturb`; without one, restarts attack
+        every sample, and keep what it rates highest.
 
         Parameters
         ----------

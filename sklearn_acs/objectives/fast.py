@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sklearn_acs._compat import Interval, StrOptions
-from sklearn_acs.attacks import FGSM, NFGSM, PGD, Attack
-from sklearn_acs.attacks.base import cross_entropy
+from sklearn_acs.attacks import FGSM, NFGSM, Attack
+from sklearn_acs.attacks.problem import cross_entropy
 from sklearn_acs.data.formats import Clip
 from sklearn_acs.objectives.adversarial import Adversarial
 
@@ -102,7 +102,8 @@ class FastAT(Adversarial):
 
     def check_attack(self, attack: Attack) -> None:
         """Raise ValueError where GradAlign or the guard have no ball to draw from."""
-        if isinstance(attack.for_evaluation(), PGD):
+        super().check_attack(attack)
+        if attack.for_evaluation().threat is not None:
             return
         for name, value, without in (("gradalign", self.gradalign, 0), ("guard", self.guard, None)):
             if value:
@@ -117,9 +118,9 @@ class FastAT(Adversarial):
         """GradAlign's regulariser per sample, times its weight."""
         if not self.gradalign:
             return None
-        within = attack.for_evaluation()
-        assert isinstance(within, PGD)
-        eta = within.ball(x, clip).start("uniform", generator)
+        threat = attack.for_evaluation().threat
+        assert threat is not None  # `check_attack` has seen to that
+        eta = threat.ball(x, clip).start("uniform", generator)
         buffers = {name: value.clone() for name, value in model.named_buffers()}
 
         def gradient(at: Tensor, create_graph: bool) -> Tensor:  # (batch, features)

@@ -2,8 +2,9 @@
 
 from torch import Tensor
 
-from sklearn_acs.attacks.base import Attack, margin_loss
+from sklearn_acs.attacks.base import Attack
 from sklearn_acs.attacks.lpa import FastLPA
+from sklearn_acs.attacks.problem import margin_loss
 from sklearn_acs.objectives.adversarial import Adversarial
 
 

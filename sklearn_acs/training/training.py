@@ -23,8 +23,8 @@ from sklearn_acs.training.in_batch import InBatchSelection
 from sklearn_acs.training.interrupts import Interrupts
 from sklearn_acs.training.memory import PerturbationMemory
 from sklearn_acs.training.net import AdversarialNet
-from sklearn_acs.training.progress import Progress
 from sklearn_acs.training.optimizers import kind_of, load_optimizer
+from sklearn_acs.training.progress import Progress
 from sklearn_acs.training.rate import Rate
 from sklearn_acs.training.schedule import CoresetSchedule
 from sklearn_acs.training.seeds import LocalRandomness, Seeds
@@ -350,4 +350,3 @@ class Training:
         self.net.step_.adversary.memory = self.net.step_.recorder = None
         self.selection = self.memory = self.held_out = self.held_weight = self.rate = None
         del self.batches, self.progress, self.randomness, self.rows
-

@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits, load_iris
 from torch import nn
 
 from sklearn_acs import LPA, PAT, PGD, FastLPA, RobustClassifier
-from sklearn_acs.attacks.base import margin_loss
+from sklearn_acs.attacks.problem import margin_loss
 from sklearn_acs.models import resnet18
 from sklearn_acs.objectives import ADVERSARIAL
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from sklearn_acs.training.scores import sample_scores
 from skorch.callbacks import Callback
 from torch import nn
 from torch.func import functional_call, grad, vmap
@@ -11,7 +12,6 @@ from torch.func import functional_call, grad, vmap
 from sklearn_acs import CRAIG, PGD, GradMatch, RandomSelector, RobustClassifier, ScoreSelector
 from sklearn_acs.data.batches import Batches
 from sklearn_acs.gradients import LastLayerGradients, as_gradients, batch_factors
-from sklearn_acs.training.scores import sample_scores
 from sklearn_acs.training.selection import choose, coreset_size, last_layer_gradients
 
 X = (load_digits(n_class=3).images / 16).astype(np.float32)[:90]

@@ -177,7 +177,9 @@ def test_a_callback_that_raises_keyboard_interrupt_only_stops_the_training(event
 
 
 def test_skorchs_early_stopping_ends_a_fit_that_returns():
-    stopping = EarlyStopping(monitor="train_loss", patience=2, threshold=10.0, threshold_mode="abs", sink=lambda _: None)
+    stopping = EarlyStopping(
+        monitor="train_loss", patience=2, threshold=10.0, threshold_mode="abs", sink=lambda _: None
+    )
     clf = make(callbacks=[stopping]).fit(X, y)
     assert len(clf.history_) < clf.schedule_.n_epochs
     assert not clf.interrupted_

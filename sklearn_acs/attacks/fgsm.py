@@ -1,0 +1,75 @@
+"""FGSM: one step up the loss."""
+
+from numbers import Real
+from typing import ClassVar
+
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from sklearn_acs._compat import Interval
+from sklearn_acs.attacks.norm_bounded import NormBoundedAttack
+from sklearn_acs.attacks.problem import Problem
+
+
+class FGSM(NormBoundedAttack):
+    """Fast gradient sign method: one step up the loss, from the sample itself or from a random start.
+
+    Parameters
+    ----------
+    eps : float or array-like of the shape of one sample, default=8/255
+        Radius of the ball, in input units.
+    random_start : bool, default=False
+        Start uniformly in the ball (FGSM-RS), which makes one-step training work.
+    step_size : float or None, default=None
+        Length of the step; None is `eps`, or ``1.25 * eps`` from a random start, as published.
+    norm : {"linf", "l2", "l1"}, default="linf"
+        The norm that `eps` bounds.
+
+    See Also
+    --------
+    PGD : The same with many steps.
+
+    References
+    ----------
+    Goodfellow, Shlens, Szegedy, "Explaining and harnessing adversarial examples", ICLR 2015.
+    Wong, Rice, Kolter, "Fast is better than free: revisiting adversarial training", ICLR 2020.
+
+    Examples
+    --------
+    >>> from sklearn_acs import FGSM
+    >>> FGSM(eps=8 / 255, random_start=True)
+    FGSM(random_start=True)
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        **NormBoundedAttack._parameter_constraints,
+        "step_size": [Interval(Real, 0, None, closed="neither"), None],
+        "random_start": ["boolean"],
+    }
+
+    steps = 1
+
+    def __init__(
+        self,
+        eps: float | ArrayLike = 8 / 255,
+        *,
+        random_start: bool = False,
+        step_size: float | None = None,
+        norm: str = "linf",
+    ) -> None:
+        self.eps = eps
+        self.random_start = random_start
+        self.step_size = step_size
+        self.norm = norm
+
+    @property
+    def starts_at_sample(self) -> bool:
+        """Whether it has no random start."""
+        return not self.random_start
+
+    def _attack(self, problem: Problem, start: Tensor | None) -> Tensor:
+        ball = self.threat.ball(problem.x, problem.clip)
+        init, rel_step_size = ("uniform", 1.25) if self.random_start else ("zero", 1.0)
+        step_size = rel_step_size * ball.eps if self.step_size is None else self.step_size
+        delta = ball.start(init, problem.generator) if start is None else ball.project(start)
+        return ball.perturbed(ball.project(ball.ascend(delta, problem.gradient(problem.x + delta), step_size)))

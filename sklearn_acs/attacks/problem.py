@@ -1,0 +1,106 @@
+"""What an attack has to solve: which losses it may raise, what counts as success, and for which samples."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import inf
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sklearn_acs.data.formats import Clip
+
+AttackLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""``loss(adv_logits, y, clean_logits) -> (batch,)``: what the attack raises, per sample.
+
+It may have an attribute `success`, a function of the same three that returns a bool per sample.
+"""
+
+
+def cross_entropy(logits: Tensor, y: Tensor, clean_logits: Tensor | None = None) -> Tensor:
+    """Cross-entropy per sample: the loss that attacks raise unless told otherwise."""
+    return F.cross_entropy(logits, y, reduction="none")
+
+
+def margin_loss(logits: Tensor, y: Tensor, cap: float = inf) -> Tensor:
+    """Largest other logit minus that of `y`, at most `cap`: above 0 where the prediction is another.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (batch, C)
+        Logits.
+    y : Tensor of shape (batch,)
+        Labels 0 to C-1.
+    cap : float, default=inf
+        Where it ends, and its gradient with it.
+
+    Returns
+    -------
+    Tensor of shape (batch,)
+    """
+    true = y[:, None]
+    return (logits.scatter(1, true, -inf).amax(1) - logits.gather(1, true).squeeze(1)).clamp(max=cap)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What an attack raises for each sample, and what counts as success.
+
+    Both look at the logits of the whole batch, so that a loss may hold something of its own for each sample of it.
+    Where `rows` alone are under attack, the others' logits are given as 0.
+    """
+
+    loss: Callable[[Tensor], Tensor]  # from logits (batch, C) to (batch,)
+    success: Callable[[Tensor], Tensor] | None  # the same, of bools; None is not known
+    batch_size: int
+    rows: Tensor | None = None  # None is all
+
+    def value(self, logits: Tensor) -> Tensor:
+        """What is raised, for each sample under attack."""
+        return self._of_rows(self.loss, logits)
+
+    def reached(self, logits: Tensor) -> Tensor:
+        """Whether the attack on each sample has succeeded; False where that is not known."""
+        if self.success is None:
+            return torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
+        return self._of_rows(self.success, logits)
+
+    def take(self, rows: Tensor) -> "Goal":
+        """The goal for some of the samples under attack."""
+        return replace(self, rows=rows if self.rows is None else self.rows[rows])
+
+    def _of_rows(self, function: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
+        if self.rows is None:
+            return function(logits)
+        whole = logits.new_zeros(self.batch_size, *logits.shape[1:])
+        return function(whole.index_copy(0, self.rows, logits))[self.rows]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What an attack has to solve for one batch; the model is frozen."""
+
+    model: nn.Module
+    x: Tensor  # (batch, ...), clean
+    y: Tensor  # (batch,)
+    goal: Goal
+    clip: Clip
+    generator: torch.Generator
+    clean_logits: Tensor | None = None  # (batch, C)
+
+    def gradient(self, x_adv: Tensor) -> Tensor:
+        """Gradient of what is raised, by the inputs."""
+        x_adv = x_adv.detach().requires_grad_()
+        return torch.autograd.grad(self.goal.value(self.model(x_adv)).sum(), x_adv)[0]
+
+    @torch.no_grad()
+    def judge(self, x_adv: Tensor) -> tuple[Tensor, Tensor]:
+        """What is raised, and whether it has succeeded, per sample."""
+        logits = self.model(x_adv)
+        return self.goal.value(logits), self.goal.reached(logits)
+
+    def take(self, rows: Tensor) -> Self:
+        """The problem for some samples of the batch."""
+        clean_logits = None if self.clean_logits is None else self.clean_logits[rows]
+        return replace(self, x=self.x[rows], y=self.y[rows], goal=self.goal.take(rows), clean_logits=clean_logits)
