@@ -7,11 +7,11 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
-from sklearn_acs.attacks.freezing import frozen
 from sklearn_acs.attacks.judging import predicted
 from sklearn_acs.attacks.problem import AttackLoss, Goal, Problem, cross_entropy
 from sklearn_acs.attacks.threat import Threat
 from sklearn_acs.data.formats import Clip, InputFormat
+from sklearn_acs.models.freezing import frozen
 
 
 class Attack(BaseEstimator, ABC):

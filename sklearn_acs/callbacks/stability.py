@@ -9,8 +9,8 @@ from sklearn.exceptions import NotFittedError
 from skorch.callbacks import Callback
 from torch import Tensor, nn
 
-from sklearn_acs.attacks.base import frozen
 from sklearn_acs.data.batches import Batch
+from sklearn_acs.models import frozen
 from sklearn_acs.training.net import AdversarialNet
 from sklearn_acs.training.training import Training
 

@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from sklearn_acs.attacks import FGSM, PGD
 from sklearn_acs.attacks.balls import gaussian
-from sklearn_acs.attacks.base import cross_entropy, frozen
+from sklearn_acs.attacks.base import cross_entropy
 from sklearn_acs.attacks.threat import Threat
 from sklearn_acs.data.formats import Clip
 from sklearn_acs.data.labels import UNKNOWN
 from sklearn_acs.evaluation.subject import Subject
 from sklearn_acs.model import correct
+from sklearn_acs.models import frozen
 
 SAMPLES = 500
 """Samples that are looked at, at most, evenly spaced."""

@@ -1,6 +1,8 @@
 """Models are built by name, standardise their inputs in a layer, and end in the layer that `last_linear` finds."""
 
-from sklearn_acs.models.building import MODELS, Standardize, build_model, last_linear, standardized
+from sklearn_acs.models.building import MODELS, Standardize, build_model, standardized
+from sklearn_acs.models.freezing import frozen
+from sklearn_acs.models.logits import check_logits, last_linear
 from sklearn_acs.models.resnets import PreActBlock, preact_resnet18, resnet18, resnet50, wide_resnet
 from sklearn_acs.models.shapes import Shape
 from sklearn_acs.models.small import convnet, mlp
@@ -11,7 +13,9 @@ __all__ = [
     "Shape",
     "Standardize",
     "build_model",
+    "check_logits",
     "convnet",
+    "frozen",
     "last_linear",
     "mlp",
     "preact_resnet18",

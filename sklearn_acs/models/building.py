@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from copy import deepcopy
-from functools import partial
 from typing import Any
 
 import torch
@@ -148,64 +147,4 @@ def build_model(
     raise TypeError(
         f"module must be one of {['auto', *MODELS]}, an nn.Module or a callable (input_shape, n_classes) -> "
         f"nn.Module; got {module!r}"
-    )
-
-
-def last_linear(module: nn.Module, example: Tensor) -> nn.Linear:
-    """Find the linear layer whose output is the module's output.
-
-    Gradient-based selectors need only its input and the loss's gradient at its output.
-
-    Parameters
-    ----------
-    module : nn.Module
-        A classifier. Each of its submodules keeps its train or eval mode.
-    example : Tensor
-        A batch, on the module's device.
-
-    Returns
-    -------
-    nn.Linear
-        The layer, a submodule of `module`.
-
-    Raises
-    ------
-    ValueError
-        If the module does not end in a linear layer.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_acs.models import last_linear, mlp
-    >>> last_linear(mlp((4,), 3), torch.zeros(2, 4))
-    Linear(in_features=128, out_features=3, bias=True)
-    """
-    outputs: dict[str, Tensor] = {}  # in the order in which the layers ran
-
-    def record(name: str, _layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        outputs.pop(name, None)
-        outputs[name] = output.clone()  # what follows may work in place
-
-    training = {child: child.training for child in module.modules()}
-    layers = {name: child for name, child in module.named_modules() if isinstance(child, nn.Linear)}
-    hooks = [layer.register_forward_hook(partial(record, name)) for name, layer in layers.items()]
-    try:
-        with torch.no_grad():
-            logits = module.eval()(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for child, mode in training.items():
-            child.training = mode
-
-    for name, output in reversed(outputs.items()):
-        if isinstance(logits, Tensor) and torch.equal(output.to(logits.dtype), logits):
-            return layers[name]
-    found = "no nn.Linear ran"
-    if outputs:
-        found = f"the last nn.Linear that ran, {next(reversed(outputs))!r}, gave something else than the module"
-    raise ValueError(
-        "selectors that use gradients need a module whose output is that of its last nn.Linear; in "
-        f"{type(module).__name__}, {found}. End the module in nn.Linear that outputs the logits, without softmax, or "
-        "use selector='random', or None"
     )

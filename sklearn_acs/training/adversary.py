@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_acs.attacks import Attack
-from sklearn_acs.attacks.base import frozen
 from sklearn_acs.data.batches import Batch
 from sklearn_acs.data.formats import Clip
+from sklearn_acs.models import frozen
 from sklearn_acs.objectives import ADVERSARIAL, CLEAN, Objective
 from sklearn_acs.training.memory import PerturbationMemory
 

@@ -10,8 +10,9 @@ from skorch.callbacks import Callback
 from torch import Tensor, nn
 
 from sklearn_acs._compat import Interval, StrOptions
-from sklearn_acs.attacks.base import cross_entropy, frozen
+from sklearn_acs.attacks.base import cross_entropy
 from sklearn_acs.data.batches import Batch
+from sklearn_acs.models import frozen
 from sklearn_acs.objectives import ADVERSARIAL, CLEAN, Objective
 from sklearn_acs.training.adversary import Adversary
 

@@ -11,10 +11,10 @@ from sklearn.base import clone
 from sklearn.utils import check_random_state
 from torch import Tensor, nn
 
-from sklearn_acs.attacks.base import cross_entropy, frozen
+from sklearn_acs.attacks.base import cross_entropy
 from sklearn_acs.data.batches import Batches
 from sklearn_acs.gradients import LastLayerGradients, as_gradients, batch_factors
-from sklearn_acs.models import last_linear
+from sklearn_acs.models import frozen, last_linear
 from sklearn_acs.objectives import ADVERSARIAL, CLEAN
 from sklearn_acs.objectives.base import Logits
 from sklearn_acs.selectors import BaseSelector, ClassSelection, Coreset

@@ -13,7 +13,7 @@ from torch import nn
 
 from sklearn_acs import AutoAttack, RobustClassifier
 from sklearn_acs.attacks.autoattack import NORMS, _Log, _square_fits
-from sklearn_acs.attacks.base import frozen
+from sklearn_acs.models import frozen
 
 CLIP = (0.0, 1.0)
 

@@ -23,7 +23,7 @@ from sklearn_acs import (
     StAdv,
 )
 from sklearn_acs.attacks import ATTACKS
-from sklearn_acs.attacks.base import frozen
+from sklearn_acs.models import frozen
 
 CLIP = (0.0, 1.0)
 SHAPE = (3, 16, 16)

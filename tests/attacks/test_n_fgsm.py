@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sklearn_acs import NFGSM, PGD, RobustClassifier
-from sklearn_acs.attacks.base import frozen
+from sklearn_acs.models import frozen
 
 SHAPE = (2, 4, 4)
 ARRAY_EPS = np.linspace(0, 0.2, 32).reshape(SHAPE)

@@ -10,12 +10,11 @@ from sklearn.base import clone
 from torch import nn
 
 from sklearn_acs import LPA, MART, PPGD, TRADES, BulletTrain, FastLPA
-from sklearn_acs.attacks.base import frozen
 from sklearn_acs.attacks.lpa import ascend
 from sklearn_acs.attacks.perceptual_ball import PerceptualBall
 from sklearn_acs.attacks.ppgd import steepest
 from sklearn_acs.attacks.problem import margin_loss
-from sklearn_acs.models import mlp, preact_resnet18
+from sklearn_acs.models import frozen, mlp, preact_resnet18
 
 CLIP = (0.0, 1.0)
 SHAPE = (3, 8, 8)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sklearn_acs.attacks import ATTACKS, FGSM, PGD
-from sklearn_acs.attacks.base import frozen
+from sklearn_acs.models import frozen
 
 CLIP = (0.0, 1.0)
 SHAPE = (2, 4, 4)

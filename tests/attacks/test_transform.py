@@ -11,9 +11,9 @@ from torch import nn
 
 from sklearn_acs import JPEG, PGD, ReColor, RobustClassifier, StAdv
 from sklearn_acs.attacks import ATTACKS
-from sklearn_acs.attacks.base import frozen
 from sklearn_acs.attacks.problem import margin_loss
 from sklearn_acs.attacks.transform import roughness
+from sklearn_acs.models import frozen
 
 CLIP = (0.0, 1.0)
 INSTANCES = {

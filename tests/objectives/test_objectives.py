@@ -11,8 +11,8 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from sklearn_acs.attacks import PGD
-from sklearn_acs.attacks.base import frozen
 from sklearn_acs.gradients import LastLayerGradients, batch_factors
+from sklearn_acs.models import frozen
 from sklearn_acs.objectives import (
     ADVERSARIAL,
     CLEAN,

@@ -13,9 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from sklearn_acs import PGD, FastAT, RobustClassifier, evaluate
-from sklearn_acs.attacks.base import frozen
 from sklearn_acs.data.batches import ArrayData, Batches
-from sklearn_acs.models import build_model, last_linear
+from sklearn_acs.models import build_model, frozen, last_linear
 from sklearn_acs.training.net import find_device
 from sklearn_acs.training.precision import Forward, compile_forward, find_precision, set_precision
 
