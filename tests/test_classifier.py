@@ -342,7 +342,7 @@ def test_adaptive_random_draws_afresh_and_costs_no_attack(digits):
 
     class Watch(Callback):
         def on_epoch_end(self, net, **kwargs):
-            seen.append(net.run_.batches.indices.tolist())
+            seen.append(net.training_.batches.indices.tolist())
 
     clf = quick(selector="random", select_every=1, callbacks=[Watch()]).fit(*digits)
     coresets = [tuple(sorted(rows)) for rows in seen if len(rows) < len(digits[0])]

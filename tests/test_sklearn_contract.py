@@ -65,11 +65,9 @@ def test_routed_parameters_reach_their_parts(iris):
         selector__ridge=0.3,
         module__hidden=(7,),
     ).fit(*iris)
-    selection = dict(clf.net_.callbacks_)["coreset_selection"]
     assert clf.net_.criterion_.beta == 2.0
     assert clf.attack_.steps == 3
     assert clf.net_.optimizer_.param_groups[0]["momentum"] == 0.5
-    assert selection.selector.ridge == 0.3
     assert [len(layer.bias) for layer in clf.net_.module_.modules() if hasattr(layer, "bias")] == [7, 3]
 
 

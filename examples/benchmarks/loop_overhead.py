@@ -103,7 +103,7 @@ class Alternate(Callback):
 
     def on_train_begin(self, net: AdversarialNet, **kwargs: Any) -> None:
         """Give the bare loop the weights, the data and the randomness that ours begins with."""
-        batches, generator = net.run_.batches, net.run_.adversary.generator
+        batches, generator = net.training_.batches, net.step_.adversary.generator
         x, y = batches.data.x, batches.data.y
         model = build_model("convnet", tuple(x.shape[1:]), int(y.max()) + 1, mean=0.0, scale=1.0)
         model.load_state_dict(net.module_.state_dict())
@@ -125,7 +125,7 @@ class Alternate(Callback):
             counted = CostMeter("full")
             with counted.watching(self.bare.model):
                 row |= self.time_bare()
-            check_same(net.run_.meter, counted, row)
+            check_same(net.training_.meter, counted, row)
         self.rows.append(row)
         print("  ".join(f"{key} {value:.4f}" for key, value in row.items()), flush=True)
 

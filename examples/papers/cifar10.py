@@ -118,7 +118,7 @@ def judge(name: str, clf: RobustClassifier, data: tuple, args: Namespace) -> Row
         "robust_last": last["accuracy"][1],
         "autoattack": autoattack,
         "seconds": cost.total.seconds,
-        "parts": {key: round(value, 2) for key, value in cost.parts.items()},
+        "parts": {key: round(value, 2) for key, value in cost.step_seconds.items()},
         "selection": cost["selection"].seconds,
         "solver": cost["solver"].seconds,
         "passes": cost.total.forwards + cost.total.backwards,

@@ -27,12 +27,19 @@ from sklearn_acs.training.recorder import FactorRecorder
 
 BranchLoss = Callable[[Logits, Tensor], Tensor]
 
+Advance = Callable[[int], None]
+"""Is told of so many samples done."""
+
 SELECT_BY = ("sample", "class", "batch")
 
 GRADIENTS_FROM = ("fresh", "last")
 
 MIN_GROUPS = 64
 """Batches to choose from at least, so that a small data set is not all or nothing; they are then smaller."""
+
+
+def skip(n_samples: int) -> None:
+    """Show nothing of samples done."""
 
 
 @dataclass(eq=False)
@@ -82,24 +89,15 @@ class Selection:
         meter.enter("selection")
         given: dict[str, Any] = {}
         gradients: LastLayerGradients | None = None
-        looker = _Looker(module, progress)
-        objective = self.adversary.objective
+        advance = progress.advance
         if self.recorder is not None and self.recorder.complete:
             gradients = self.recorder.gradients(batches.sample_weight)
         elif self.layer is not None:
-            gradients = looker.gradients(self.layer, batches, self.adversary, objective.loss, objective.branches)
+            gradients = last_layer_gradients(module, self.layer, batches, self.adversary, advance=advance)
         for score in {"loss", "margin"}.intersection(self.selector.fit_inputs):
-            given["scores"] = looker.scores(score, batches, self.adversary)
-        if self.layer is not None and self.held_out is not None and "validation" in self.selector.fit_inputs:
-            # What has to fall is the loss under attack (Li et al. 2023, Eq. 5), whatever else the objective adds up.
-            branch = ADVERSARIAL if ADVERSARIAL in objective.branches else CLEAN
-            given["validation"] = looker.gradients(
-                self.layer,
-                self.held_out,
-                self.validating,
-                lambda logits, y: cross_entropy(logits[branch], y),
-                (branch,),
-            )
+            given["scores"] = sample_scores(module, score, batches, self.adversary, advance)
+        if "validation" in self.selector.fit_inputs:
+            given["validation"] = self.validation_gradients(module, advance)
         found = [values.isfinite() for values in (gradients, *given.values()) if values is not None]
         if not all(torch.as_tensor(finite).all() for finite in found):
             raise FloatingPointError(
@@ -118,6 +116,20 @@ class Selection:
         )
         batches.use_coreset(coreset.indices, coreset.weights)
         return coreset
+
+    def validation_gradients(self, module: nn.Module, advance: Advance = skip) -> LastLayerGradients:
+        """Gradients of the cross-entropy of one branch at the samples held out, unweighted.
+
+        What has to fall is the loss under attack (Li et al. 2023, Eq. 5), whatever else the objective adds up, and
+        the clean loss only for an objective that attacks nothing.
+        """
+        assert self.layer is not None and self.held_out is not None
+        branch = ADVERSARIAL if ADVERSARIAL in self.validating.objective.branches else CLEAN
+
+        def loss(logits: Logits, y: Tensor) -> Tensor:
+            return cross_entropy(logits[branch], y)
+
+        return last_layer_gradients(module, self.layer, self.held_out, self.validating, loss, branch, advance)
 
     @property
     def last(self) -> Coreset | None:
@@ -156,53 +168,73 @@ def find_layer(selector: BaseSelector, module: nn.Module, example: Tensor) -> nn
     return last_linear(module, example) if "gradients" in selector.fit_inputs else None
 
 
-@dataclass
-class _Looker:
-    """Looks at samples as they are, batch by batch, in eval mode: neither other samples nor another crop has a say."""
+def last_layer_gradients(
+    module: nn.Module,
+    layer: nn.Linear,
+    batches: Batches,
+    adversary: Adversary,
+    loss: BranchLoss | None = None,
+    branch: str | None = None,
+    advance: Advance = skip,
+) -> LastLayerGradients:
+    """Gradients of the last layer at every sample's adversarial example, as factors.
 
-    module: nn.Module
-    progress: Progress
+    Samples are attacked, or their perturbations read from memory, forwarded and differentiated batch by batch, without
+    augmentation and in eval mode, so that neither a batch's other samples nor another crop has a say.
 
-    def gradients(
-        self,
-        layer: nn.Linear,
-        batches: Batches,
-        adversary: Adversary,
-        loss: BranchLoss,
-        branches: tuple[str, ...],
-    ) -> LastLayerGradients:
-        """Gradients of the last layer at every sample's adversarial example, of a loss of some branches, as factors."""
-        parts = []
-        for batch in batches.everything():
-            inputs = adversary.inputs(self.module, batch)
-            inputs = {branch: inputs[branch] for branch in branches}
-            with frozen(self.module):
-                factors = batch_factors(self.module, layer, loss, inputs, batch.y)
-            parts.append([(batch.weight[:, None] * g, h1) for g, h1 in factors])
-            self.progress.advance(len(batch.y))
-        return LastLayerGradients(
-            [
-                (torch.cat([g for g, _ in branch]), torch.cat([h1 for _, h1 in branch]))
-                for branch in zip(*parts, strict=True)
-            ]
-        )
+    Parameters
+    ----------
+    module, layer : nn.Module
+        The network and its last layer.
+    batches : Batches
+        The samples.
+    adversary : Adversary
+        Attacks them; has the objective.
+    loss : callable or None, default=None
+        ``loss({branch: logits}, y) -> (batch,)``; None is the objective's.
+    branch : str or None, default=None
+        The only branch that `loss` looks at; None is all of the objective's.
+    advance : callable
+        Is told of so many samples done.
+    """
+    loss, parts = loss or adversary.objective.loss, []
+    for batch in batches.everything():
+        inputs = adversary.inputs(module, batch)
+        inputs = inputs if branch is None else {branch: inputs[branch]}
+        with frozen(module):
+            factors = batch_factors(module, layer, loss, inputs, batch.y)
+        parts.append([(batch.weight[:, None] * g, h1) for g, h1 in factors])
+        advance(len(batch.y))
+    return LastLayerGradients(
+        [(torch.cat([g for g, _ in each]), torch.cat([h1 for _, h1 in each])) for each in zip(*parts, strict=True)]
+    )
 
-    @torch.no_grad()
-    def scores(self, score: str, batches: Batches, adversary: Adversary) -> Tensor:
-        """The objective's loss of every sample, or the margin of its last branch, (n,), without sample weights."""
-        found = []
-        for batch in batches.everything():
-            inputs = adversary.inputs(self.module, batch)
-            if score == "margin":
-                inputs = dict([inputs.popitem()])
-            with frozen(self.module):
-                logits = {branch: self.module(x).float() for branch, x in inputs.items()}
-            if score == "margin":
-                found.append(margins(next(iter(logits.values())).softmax(1), batch.y))
-            else:
-                found.append(adversary.objective.loss(logits, batch.y))
-            self.progress.advance(len(batch.y))
-        return torch.cat(found)
+
+@torch.no_grad()
+def sample_scores(
+    module: nn.Module,
+    score: str,
+    batches: Batches,
+    adversary: Adversary,
+    advance: Advance = skip,
+) -> Tensor:
+    """The "loss" of every sample by the objective, or the "margin" of its last branch, (n,), as gradients are had.
+
+    Sample weights are left out.
+    """
+    found = []
+    for batch in batches.everything():
+        inputs = adversary.inputs(module, batch)
+        if score == "margin":
+            inputs = dict([inputs.popitem()])
+        with frozen(module):
+            logits = {branch: module(x).float() for branch, x in inputs.items()}
+        if score == "margin":
+            found.append(margins(next(iter(logits.values())).softmax(1), batch.y))
+        else:
+            found.append(adversary.objective.loss(logits, batch.y))
+        advance(len(batch.y))
+    return torch.cat(found)
 
 
 def choose(

@@ -41,7 +41,7 @@ class Best:
     weights: list[Weights]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Training:
     """Trains a network: made by a `Plan`, run once.
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from sklearn_acs import FGSM, NFGSM, PGD, BulletTrain, CollapseGuard, FastLPA, RobustClassifier, ScoreSelector
-from sklearn_acs.attacks.judging import robust_correct
+from sklearn_acs.model import robust_correct
 
 digits = load_digits()
 X_all, y_all = (digits.images / 16).astype(np.float32), digits.target
@@ -46,11 +46,11 @@ class Trace(Callback):
 
     def on_train_begin(self, net, **kwargs):
         self.states = []
-        self.held_out = list(net.run_.held_out.everything()) if net.run_.held_out else []
+        self.held_out = list(net.training_.held_out.everything()) if net.training_.held_out else []
         self.trained = set()
 
     def on_epoch_end(self, net, **kwargs):
-        self.states.append([state_of(net.final_module_), state_of(net.raw_module_)])
+        self.states.append([state_of(net.training_.final_module), state_of(net.raw_module_)])
 
     def on_batch_end(self, net, batch, **kwargs):
         self.trained |= {x.numpy().tobytes() for x in batch[0]}
@@ -65,7 +65,7 @@ class Ruin(Callback):
     def on_epoch_begin(self, net, **kwargs):
         if len(net.history) == self.epoch:
             with torch.no_grad():
-                for each in {net.raw_module_, net.final_module_}:
+                for each in {net.raw_module_, net.training_.final_module}:
                     each[-1].weight.mul_(self.factor)
                     each[-1].bias.mul_(self.factor)
 
@@ -252,7 +252,7 @@ def test_a_warm_start_goes_on_from_the_best_state_and_holds_out_the_same_samples
 
     class Begin(Callback):
         def on_train_begin(self, net, **kwargs):
-            begun.append([state_of(net.final_module_), state_of(net.raw_module_)])
+            begun.append([state_of(net.training_.final_module), state_of(net.raw_module_)])
 
     clf = make([trace, Begin()], averaging="ema", warm_start=True, random_state=np.random.RandomState(0)).fit(X, y)
     best, held = states_of(clf), trace.held_out

@@ -14,7 +14,7 @@ from torch.utils.data import TensorDataset
 from sklearn_acs import PGD, Glister, RobustClassifier
 from sklearn_acs.data.holdout import hold_out
 from sklearn_acs.gradients import LastLayerGradients
-from sklearn_acs.training.selection import choose, validation_gradients
+from sklearn_acs.training.selection import choose
 
 X = (load_digits(n_class=3).images / 16).astype(np.float32)[:90]
 y = load_digits(n_class=3).target[:90]
@@ -35,7 +35,7 @@ class Watch(Callback):
     """Notes what is trained on, what is held out, and which samples a selection may choose."""
 
     def on_epoch_begin(self, net, **kwargs):
-        held_out, data = net.run_.held_out, net.run_.batches.data
+        held_out, data = net.training_.held_out, net.training_.batches.data
         self.trained = getattr(self, "trained", set())
         self.held = rows_of(held_out.data.x[:, 0]) if held_out else set()
         self.offered = rows_of(data.x[:, 0])
@@ -107,13 +107,13 @@ class Inspect(Callback):
     """Looks at what a selection would see of the held-out samples at the end of training."""
 
     def on_epoch_end(self, net, **kwargs):
-        selection = dict(net.callbacks_)["coreset_selection"]
-        if selection.epoch_ == selection.schedule.n_epochs:
-            held_out, state = net.run_.held_out, net.run_.adversary.generator.get_state()
+        training, adversary = net.training_, net.training_.selection.validating
+        if training.epoch == training.schedule.n_epochs:
+            held_out, state = training.held_out, adversary.generator.get_state()
             self.batches = list(held_out.everything())
-            self.inputs = [net.branch_inputs(batch) for batch in self.batches]
-            net.run_.adversary.generator.set_state(state)
-            self.gradients = validation_gradients(net, selection.layer_, held_out)
+            self.inputs = [adversary.inputs(net.module_, batch) for batch in self.batches]
+            adversary.generator.set_state(state)
+            self.gradients = training.selection.validation_gradients(net.module_)
 
 
 @pytest.mark.parametrize("objective", ["natural", "adversarial", "trades"])

@@ -104,7 +104,7 @@ def test_training_is_the_same_bits_with_and_without():
     with_it, without = make().fit(X, y), make(None).fit(X, y)
     assert same(with_it.net_.raw_module_.state_dict(), without.net_.module_.state_dict())
     assert with_it.history_[:, "train_loss"] == without.history_[:, "train_loss"]
-    assert without.net_.raw_module_ is without.net_.final_module_ is without.net_.module_
+    assert without.net_.raw_module_ is without.net_.training_.final_module is without.net_.module_
     for phase in ("full", "selection", "coreset"):
         assert with_it.cost_[phase].forwards == without.cost_[phase].forwards
 
@@ -130,7 +130,7 @@ def test_a_high_rate_is_smoothed():
 
 def test_everything_after_training_uses_the_average():
     clf = make(max_epochs=2).fit(X, y)
-    module, pgd = clf.net_.final_module_, PGD(eps=0.1, steps=3)
+    module, pgd = clf.net_.training_.final_module, PGD(eps=0.1, steps=3)
     assert clf.net_.module_ is module is not clf.net_.raw_module_
     x = torch.from_numpy(X)[:, None]
     with torch.no_grad():
@@ -141,7 +141,7 @@ def test_everything_after_training_uses_the_average():
     assert clf.robust_score(X, y, pgd) == pytest.approx(robust_accuracy(module, X, y, pgd), abs=0.03)
     result = evaluate(clf, X, y, {"PGD": pgd}, random_state=0)
     np.testing.assert_array_equal(result.correct_, evaluate(module, X, y, {"PGD": pgd}, random_state=0).correct_)
-    generator = torch.Generator().manual_seed(clf._evaluation_seed)
+    generator = torch.Generator().manual_seed(clf.model_.seed)
     expected = pgd.perturb(module, x, torch.from_numpy(y), clip=(0, 1), generator=generator)
     np.testing.assert_allclose(clf.perturb(X, y, pgd), expected[:, 0], atol=1e-6)
 
@@ -189,7 +189,7 @@ def test_pickles_keep_both_and_go_on_alike():
         module.partial_fit(X, y)
     np.testing.assert_array_equal(copy.decision_function(X), clf.decision_function(X))
     assert same(copy.net_.raw_module_.state_dict(), clf.net_.raw_module_.state_dict())
-    assert copy.net_.average_.n_steps == 5 * 3
+    assert copy.net_.training_.average.n_steps == 5 * 3
     optimized = {id(value) for group in copy.net_.optimizer_.param_groups for value in group["params"]}
     assert optimized >= {id(value) for value in copy.net_.raw_module_.parameters() if value.requires_grad}
 
@@ -211,7 +211,7 @@ class Ruin(Callback):
     def on_epoch_end(self, net, **kwargs):
         if len(net.history) == self.epoch and self.batch is None:
             with torch.no_grad():
-                for module in (net.raw_module_, net.final_module_):
+                for module in (net.raw_module_, net.training_.final_module):
                     module.last.weight.mul_(self.factor)
                     module.last.bias.mul_(self.factor)
 
@@ -248,16 +248,16 @@ def test_a_fit_that_is_interrupted_leaves_the_average_so_far():
     torch.testing.assert_close(clf.net_.module_.last.weight.detach().double(), expected["last.weight"])
     assert clf.net_.module_.norm.num_batches_tracked == 7
     clf.set_params(callbacks=None).partial_fit(X, y)
-    assert clf.net_.average_.n_steps == 10
+    assert clf.net_.training_.average.n_steps == 10
 
 
 # Parameters and cost
 
 
 def test_parameters_by_name_and_by_object():
-    assert make(averaging__decay=0.5, max_epochs=1).fit(X, y).net_.average_.averaging.decay == 0.5
+    assert make(averaging__decay=0.5, max_epochs=1).fit(X, y).net_.training_.average.averaging.decay == 0.5
     clf = make(EMA(0.5), max_epochs=1)
-    assert clone(clf).set_params(averaging__decay=0.25).fit(X, y).net_.average_.averaging.decay == 0.25
+    assert clone(clf).set_params(averaging__decay=0.25).fit(X, y).net_.training_.average.averaging.decay == 0.25
     assert clf.averaging.decay == 0.5
 
 

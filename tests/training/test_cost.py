@@ -165,7 +165,7 @@ def test_the_parts_of_steps_are_timed_one_after_the_other(clock):
 def test_a_fit_tells_where_the_seconds_of_its_epochs_went():
     X, y = load_digits(n_class=3, return_X_y=True)
     clf = RobustClassifier(attack="pgd", attack__steps=5, max_epochs=6, callbacks=[Slow()], random_state=0).fit(X, y)
-    parts, cost = clf.cost_.parts, clf.cost_
+    parts, cost = clf.cost_.step_seconds, clf.cost_
     assert set(parts) == set(PARTS)
     assert all(seconds > 0 for seconds in parts.values())
     assert parts["attack"] > parts["update"]

@@ -140,7 +140,7 @@ def test_adaptive_share_is_the_product_of_the_error_rates_down_to_a_floor():
         errors = ()
 
         def on_epoch_end(self, net, **kwargs):
-            wrong, judged = torch.stack(net.in_batch._judged).sum(0).tolist()
+            wrong, judged = torch.stack(net.training_.in_batch._judged).sum(0).tolist()
             self.errors = (*self.errors, wrong / judged)
 
     watch = Watch()

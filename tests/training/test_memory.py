@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from skorch.callbacks import Callback
 from torch.utils.data import TensorDataset
 
-from sklearn_acs import PGD, BulletTrain, RobustClassifier, robust_accuracy
+from sklearn_acs import PGD, BulletTrain, FastLPA, RobustClassifier, robust_accuracy
 from sklearn_acs.attacks.balls import BALLS
 from sklearn_acs.data.augment import AUGMENTS
 from sklearn_acs.data.batches import Batch
@@ -154,7 +154,7 @@ class Watch(Callback):
     """Keeps the memory of a training, and each epoch's passes."""
 
     def on_epoch_end(self, net, **kwargs):
-        self.memory = net.run_.adversary.memory
+        self.memory = net.step_.adversary.memory
 
 
 def fit(**params):
@@ -266,7 +266,7 @@ def test_a_selection_attack_in_another_ball_leaves_training_what_it_knows():
         sizes = []
 
         def on_epoch_end(self, net, **kwargs):
-            self.sizes.append(net.run_.adversary.memory._largest.mean().item())
+            self.sizes.append(net.step_.adversary.memory._largest.mean().item())
 
     sizes = Sizes()
     other = PGD(1.0, norm="l2", init="previous", steps=3)
@@ -285,9 +285,9 @@ def test_a_selection_attack_remembers_by_itself():
         """Which samples the selections remember, and what the training steps do."""
 
         def on_train_end(self, net, **kwargs):
-            memory = net.run_.selecting.memory
+            memory = net.training_.selection.adversary.memory
             self.known = None if memory is None else memory.knows(torch.arange(len(X)))
-            self.training = net.run_.adversary.memory
+            self.training = net.step_.adversary.memory
 
     last = Last()
     fit(attack=PGD(0.15), selection_attack=PGD(0.15, steps=1, init="previous"), callbacks=[last])
@@ -297,14 +297,14 @@ def test_a_selection_attack_remembers_by_itself():
 
 def test_the_age_is_that_of_the_attack_inside_bullet_train():
     _, memory = fit(attack=BulletTrain(PGD(0.15, steps=1, init="previous", max_age=2)))
-    assert memory.within.max_age == 2
+    assert memory.max_age == 2
 
 
 def test_what_is_remembered_of_something_else_is_refused():
-    class Strange(PGD):
-        remembering = BulletTrain()
+    class Strange(FastLPA):
+        remembers = True
 
-    with pytest.raises(ValueError, match="only PGD's can be"):
+    with pytest.raises(ValueError, match="has no ball that they are in"):
         fit(attack=Strange(0.15))
 
 
@@ -322,7 +322,7 @@ def test_an_attack_that_remembers_measures_with_many_steps_also_when_it_is_named
 def test_a_selection_attack_by_name_is_in_the_ball_trained_against(name):
     class Keep(Callback):
         def on_train_end(self, net, **kwargs):
-            self.attack = net.run_.selecting.attack
+            self.attack = net.training_.selection.adversary.attack
 
     keep = Keep()
     fit(attack=PGD(1.2, norm="l2", steps=2), selection_attack=name, callbacks=[keep])

@@ -26,8 +26,8 @@ class Watch(Callback):
         self.expected, self.found = {}, None
 
     def on_epoch_begin(self, net, **kwargs):
-        selection = dict(net.callbacks_)["coreset_selection"]
-        self.recorder, self.begins = net.run_.recorder, selection.schedule.selects(selection.epoch_)
+        training = net.training_
+        self.recorder, self.begins = net.step_.recorder, training.schedule.selects(training.epoch)
 
     def on_grad_computed(self, net, **kwargs):
         self.at_step = {name: value.clone() for name, value in net.module_.state_dict().items()}

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
-from sklearn_acs.training.scores import sample_scores
 from skorch.callbacks import Callback
 from torch import nn
 from torch.func import functional_call, grad, vmap
@@ -12,7 +11,7 @@ from torch.func import functional_call, grad, vmap
 from sklearn_acs import CRAIG, PGD, GradMatch, RandomSelector, RobustClassifier, ScoreSelector
 from sklearn_acs.data.batches import Batches
 from sklearn_acs.gradients import LastLayerGradients, as_gradients, batch_factors
-from sklearn_acs.training.selection import choose, coreset_size, last_layer_gradients
+from sklearn_acs.training.selection import choose, coreset_size, last_layer_gradients, sample_scores
 
 X = (load_digits(n_class=3).images / 16).astype(np.float32)[:90]
 y = load_digits(n_class=3).target[:90]
@@ -22,13 +21,14 @@ class Inspect(Callback):
     """Looks at the gradients that a selection would see at the end of training."""
 
     def on_epoch_end(self, net, **kwargs):
-        selection = dict(net.callbacks_)["coreset_selection"]
-        if selection.epoch_ == selection.schedule.n_epochs:
-            self.batches = list(net.run_.batches.everything())
-            state = net.run_.adversary.generator.get_state()
-            self.inputs = [net.branch_inputs(batch) for batch in self.batches]
-            net.run_.adversary.generator.set_state(state)
-            self.gradients = last_layer_gradients(net, selection.layer_)
+        training, adversary = net.training_, net.step_.adversary
+        if training.epoch == training.schedule.n_epochs:
+            self.batches = list(training.batches.everything())
+            state = adversary.generator.get_state()
+            self.inputs = [adversary.inputs(net.module_, batch) for batch in self.batches]
+            adversary.generator.set_state(state)
+            layer = training.selection.layer
+            self.gradients = last_layer_gradients(net.module_, layer, training.batches, adversary)
 
 
 @pytest.mark.parametrize("objective", ["natural", "adversarial", "trades"])
@@ -133,7 +133,7 @@ def test_every_selection_of_a_random_selector_is_fresh(own):
 
     class Watch(Callback):
         def on_epoch_end(self, net, **kwargs):
-            drawn.append(tuple(sorted(net.run_.batches.indices.tolist())))
+            drawn.append(tuple(sorted(net.training_.batches.indices.tolist())))
 
     RobustClassifier(
         objective="natural",
@@ -168,13 +168,13 @@ class InspectScores(Callback):
     """Looks at the scores that a selection would see after an epoch, and at the same adversarial examples."""
 
     def on_epoch_end(self, net, **kwargs):
-        run, self.scores = net.run_, {}
-        state = run.adversary.generator.get_state()
+        batches, adversary, self.scores = net.training_.batches, net.step_.adversary, {}
+        state = adversary.generator.get_state()
         for name in ("loss", "margin"):
-            run.adversary.generator.set_state(state)
-            self.scores[name] = sample_scores(net, name)
-        run.adversary.generator.set_state(state)
-        self.seen = [(net.branch_inputs(batch), batch.y) for batch in run.batches.everything()]
+            adversary.generator.set_state(state)
+            self.scores[name] = sample_scores(net.module_, name, batches, adversary)
+        adversary.generator.set_state(state)
+        self.seen = [(adversary.inputs(net.module_, batch), batch.y) for batch in batches.everything()]
 
 
 @pytest.mark.parametrize("objective", ["natural", "adversarial", "trades"])

@@ -111,7 +111,8 @@ def test_a_training_that_goes_on_from_its_state_ends_with_the_same_bits(name):
     for epoch, coreset in whole.coresets.items():
         np.testing.assert_array_equal(rest.coresets[epoch].indices, coreset.indices)
         np.testing.assert_array_equal(rest.coresets[epoch].weights, coreset.weights)
-    assert rest.meter.cost.total.forwards == whole.meter.cost.total.forwards
+    for phase in ("full", "selection", "coreset"):
+        assert rest.meter.cost[phase].forwards == whole.meter.cost[phase].forwards
     assert (rest.best is None) == (whole.best is None)
     assert rest.best is None or (rest.best.epoch, rest.best.score) == (whole.best.epoch, whole.best.score)
     for (_, one), (_, other) in zip(whole.net.callbacks_, rest.net.callbacks_, strict=True):
