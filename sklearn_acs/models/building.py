@@ -184,7 +184,7 @@ def last_linear(module: nn.Module, example: Tensor) -> nn.Linear:
 
     def record(name: str, _layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         outputs.pop(name, None)
-        outputs[name] = output.clone()  # what follows may work in place
+        outputs[name] = output.clone()  # later layers may change it in place
 
     training = {child: child.training for child in module.modules()}
     layers = {name: child for name, child in module.named_modules() if isinstance(child, nn.Linear)}
