@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 __all__ = ["LastLayerGradients", "as_gradients"]
 
-_BLOCK_BYTES = 2**23  # that one block of rows may take in float64
+_BLOCK_BYTES = 2**23  # that a block of rows may take in float64
 
 
 class LastLayerGradients:
@@ -114,7 +114,7 @@ class LastLayerGradients:
         other = self if other is None else other
         left, right = self._factors(), other._factors()
         if [factor.shape[1] for factor in left[0]] != [factor.shape[1] for factor in right[0]]:
-            return self.dense() @ other.dense().T  # factors and an ordinary matrix
+            return self.dense() @ other.dense().T  # of factors and an ordinary matrix
         return add_up((g_a @ g_b.T) * (h_a @ h_b.T) for g_a, h_a in left for g_b, h_b in right)
 
     def sum(self, weights: Tensor | None = None) -> Tensor:
@@ -208,7 +208,7 @@ def as_tensor(array: Any) -> Tensor:
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     if any(stride < 0 for stride in array.strides):
-        array = array.copy()  # which torch cannot take either
+        array = array.copy()  # torch takes neither foreign byte order nor negative strides
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
         return torch.from_numpy(array)

@@ -1,4 +1,4 @@
-"""Every member of LastLayerGradients against the matrix it stands for."""
+"""LastLayerGradients computes what the matrix it stands for gives."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def make_branches(n_branches, dtype=torch.float64):
 
 
 def written_out(branches):
-    """The matrix by its definition, entry by entry: G[i, c * (D + 1) + d] = sum_b g_b[i, c] h_b[i, d]."""
+    """Write out the matrix entry by entry: G[i, c * (D + 1) + d] = sum_b g_b[i, c] h_b[i, d]."""
     dense = torch.zeros(N, C * D1, dtype=torch.float64)
     for g, h in branches:
         for c in range(C):
@@ -32,7 +32,7 @@ def written_out(branches):
 
 @pytest.fixture(params=["one branch", "two branches", "matrix"])
 def case(request):
-    """Gradients and the same as a plain float64 matrix."""
+    """Make gradients, and the same as a plain float64 matrix."""
     branches = make_branches(2 if request.param == "two branches" else 1)
     matrix = written_out(branches)
     return (as_gradients(matrix) if request.param == "matrix" else LastLayerGradients(branches)), matrix

@@ -1,4 +1,4 @@
-"""Every named model on every kind of input it takes, and what may be given in place of a name."""
+"""Every named model takes its kinds of input, and build_model takes what may stand in place of a name."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def _seed():
 
 
 def on_meta(name, shape, n_classes=10, **options):
-    """The model without memory for its parameters."""
+    """Build the model without memory for its parameters."""
     with torch.device("meta"):
         return build_model(name, shape, n_classes, **options)
 
@@ -87,7 +87,7 @@ def test_resnet_stem(side, stem, small, channels):
 
 
 def test_preactivation_residual_network_by_hand():
-    """With the last convolution of each block zero, what remains is the shortcuts."""
+    """If the last convolution of each block is zero, only the shortcuts remain."""
     model = build_model("wrn-28-10", CIFAR, 2, depth=10, width=1)
     blocks = [part for part in model if hasattr(part, "shortcut")]
     for block in blocks:
@@ -183,7 +183,7 @@ def test_standardize_takes_read_only_arrays():
 
 
 class Uses(nn.Module):
-    """Two linear layers; `combine` says what becomes of their outputs."""
+    """Applies two linear layers and `combine` to their outputs."""
 
     def __init__(self, combine):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Tables as they are printed, shown in notebooks and turned into DataFrames."""
+"""Tables print, show in notebooks and convert to DataFrames."""
 
 import numpy as np
 import pytest

@@ -40,7 +40,7 @@ def hold_out(labels: np.ndarray, share: float, random_state: np.random.RandomSta
             f"validation_fraction={share} holds out {n_held} of {len(labels)} samples, but every class keeps at least "
             f"one to train on, which leaves {len(free)}"
         )
-    # Evenly spaced from a random start: sorted by class, that is stratified.
+    # Taking evenly spaced samples, sorted by class, from a random start stratifies them.
     at = (np.arange(n_held) * len(free) + random_state.randint(len(free))) // n_held
     held = np.sort(free[at])
     return np.setdiff1d(np.arange(len(labels)), held), held

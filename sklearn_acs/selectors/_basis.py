@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import DTypeLike
 
-ROUNDING = 1e-12  # of float64 arithmetic on inner products: what is smaller, relatively, is no signal
-PANEL = 256  # rows of the basis that are read at a time
+ROUNDING = 1e-12  # relative error of float64 inner products: anything smaller is noise
+PANEL = 256  # rows of the basis that one product reads
 
 
 class Basis:
@@ -24,13 +24,13 @@ class Basis:
 
     def __init__(self, capacity: int, dtype: DTypeLike = np.float64) -> None:
         self.size = 0
-        self._vectors = np.zeros((capacity, capacity), dtype=dtype)  # memory is taken only as rows are written
-        self._reach = np.zeros(capacity, dtype=np.int64)  # entries of each vector up to which it is not zero
+        self._vectors = np.zeros((capacity, capacity), dtype=dtype)  # the system assigns memory as rows are written
+        self._reach = np.zeros(capacity, dtype=np.int64)  # length of each vector without its trailing zeros
 
     def project(self, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Compute ``right W^T`` and ``right W^T W`` for right-hand sides (..., t)."""
         projected, solved = np.empty_like(right), np.zeros_like(right)
-        for start in range(0, self.size, PANEL):  # half of a triangle is zero and not worth reading
+        for start in range(0, self.size, PANEL):  # skips most of the zeros of a triangle
             stop = min(start + PANEL, self.size)
             panel = self._vectors[start:stop, : self._reach[start:stop].max()]
             products = right[..., : panel.shape[1]].astype(panel.dtype, copy=False) @ panel.T
@@ -71,7 +71,7 @@ class Basis:
         """Remove a member and move the last one to its place."""
         t, last = self.size, self.size - 1
         vectors = self._vectors[:t, :t]
-        mirror = vectors[:, place].copy()  # turned by its reflection into the unit vector of `place`
+        mirror = vectors[:, place].copy()  # its reflection is the unit vector of `place`
         mirror[place] += np.copysign(np.linalg.norm(mirror), mirror[place])
         vectors -= np.outer(2 / (mirror @ mirror) * mirror, mirror @ vectors)
         vectors[place] = vectors[last]

@@ -46,7 +46,7 @@ def solve_on_cpu(tasks: Sequence[Task], solve: Callable[..., Coreset], n_jobs: i
 
     The results come one by one in the order of the tasks: the sums of a thousand classes are too much to keep.
     """
-    # The solvers' many small products are slower in threads of their own, and those of NumPy's BLAS go on spinning.
+    # BLAS threads slow down the solvers' many small products, and go on spinning between them.
     with _BLAS.limited():
         threads = n_threads(tasks, n_jobs)
         if threads == 1:
@@ -57,7 +57,7 @@ def solve_on_cpu(tasks: Sequence[Task], solve: Callable[..., Coreset], n_jobs: i
             jobs = (delayed(_single_threaded)(_solve, task, solve) for task in tasks)
             yield from Parallel(n_jobs=threads, prefer="threads", batch_size=1, return_as="generator")(jobs)
         finally:
-            torch.set_num_threads(torchs)  # which is also what later threads begin with
+            torch.set_num_threads(torchs)  # later threads begin with this number too
 
 
 def n_threads(tasks: Sequence[Task], n_jobs: int | None) -> int:
@@ -120,7 +120,7 @@ def _with_sums(found: Coreset, problem: LastLayerGradients, task: Task) -> Solve
     chosen = problem.take(found.indices).exact_sum(torch.from_numpy(found.weights))
     lengths = add_up(rows.norms().sum() for rows in problem.blocks(torch.float64))
     rounding = len(problem) * torch.finfo(torch.float64).eps * lengths
-    rounding = rounding.nan_to_num(posinf=0.0)  # lengths beyond what squares can hold
+    rounding = rounding.nan_to_num(posinf=0.0)  # lengths whose squares overflow
     return Solved(replace(found, indices=task.rows[found.indices]), chosen, problem.exact_sum(), rounding)
 
 

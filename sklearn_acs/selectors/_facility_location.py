@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_TIE = 1e-6  # distances may come in float32: closer than this, relatively, is equal
-_BLOCK_BYTES = 2**23  # that rows looked up at a time may take
+_TIE = 1e-6  # relative difference up to which distances, perhaps in float32, count as equal
+_BLOCK_BYTES = 2**23  # that rows looked up together may take
 
 Rows = Callable[[Any], np.ndarray]
 """``rows(which)`` gives rows of a symmetric matrix, (m, n) for a slice or an array of indices, (n,) for an index."""
@@ -52,14 +52,14 @@ def facility_location(rows: Rows, n: int, k: int, *, at_once: int = 1) -> tuple[
     blocks = [slice(start, start + size) for start in range(0, n, size)]
     totals = np.concatenate([found @ np.ones(n, dtype=found.dtype) for found in map(rows, blocks)])
     cover = _Cover(int((totals <= totals.min() * (1 + _TIE)).argmax()), rows, n)
-    # A heap of what points gained when they were last looked at, which is at least what they gain now.
+    # A heap of each point's last computed gain, which is at least its gain now.
     gains = [cover.gain(row) for block in blocks for row in rows(block)]
     heap = [(-gain, j) for j, gain in enumerate(gains) if j != cover.picks[0]]
     heapify(heap)
     while len(cover.picks) < k:
         best, enough, several = -1.0, -1.0, 1
-        seen: dict[int, float] = {}  # what points gain that were looked at in this step
-        good: dict[int, np.ndarray] = {}  # the rows of those that may be the best
+        seen: dict[int, float] = {}  # gains computed in this step
+        good: dict[int, np.ndarray] = {}  # rows of the points that may be the best
         while heap and -heap[0][0] > enough:
             stale = [heappop(heap)[1] for _ in range(min(several, len(heap)))]
             for j, row in zip(stale, [rows(stale[0])] if several == 1 else rows(np.array(stale)), strict=True):
@@ -69,9 +69,9 @@ def facility_location(rows: Rows, n: int, k: int, *, at_once: int = 1) -> tuple[
                     best, enough = gain, gain * (1 - _TIE)
                     good = {i: kept for i, kept in good.items() if seen[i] >= enough}
                 if gain >= enough:
-                    good[j] = row if several == 1 else row.copy()  # not all that were looked up with it
+                    good[j] = row if several == 1 else row.copy()  # without the rows looked up with it
             several = min(2 * several, at_once)
-        if best <= 0:  # nor does any other gain anything
+        if best <= 0:  # so that no point gains anything
             for j in sorted([*seen, *(j for _, j in heap)])[: k - len(cover.picks)]:
                 cover.add(j, rows(j))
             break
@@ -159,7 +159,7 @@ def batched_facility_location(
     device = distances.device
     every = torch.arange(n_problems, device=device)
     real = torch.arange(n, device=device) < torch.tensor(sizes, device=device)[:, None]
-    distances = torch.where(real[:, :, None] & real[:, None], distances, 0)  # padding is covered by any pick
+    distances = torch.where(real[:, :, None] & real[:, None], distances, 0)  # every pick covers padding
     gains = torch.where(real, -distances.sum(2, dtype=torch.float64), -torch.inf)
     nearest = distances.amax((1, 2))[:, None].expand(-1, n).clone()
     owner = torch.zeros(n_problems, n, dtype=torch.long, device=device)

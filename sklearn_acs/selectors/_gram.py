@@ -8,10 +8,10 @@ from torch import Tensor
 
 from sklearn_acs.gradients import LastLayerGradients, add_up
 
-_DOUBLE_BYTES = 2**26  # a Gram matrix is computed whole, in float64, up to this size
-_WHOLE_BYTES = 2**27  # and up to this size in the gradients' own precision
-_CHUNK = 4096  # columns of a factor that are converted to float64 at a time
-_BLOCK = 256  # rows of the Gram matrix that are computed at a time
+_DOUBLE_BYTES = 2**26  # size up to which a Gram matrix is computed as a whole in float64
+_WHOLE_BYTES = 2**27  # and in the gradients' own precision
+_CHUNK = 4096  # columns of a factor that one product converts
+_BLOCK = 256  # rows of the Gram matrix that one product computes
 
 
 Branches = list[tuple[Tensor, Tensor]]
@@ -54,8 +54,8 @@ class GramRows:
         if self.is_whole:
             self._compute_all()
             self._rows[:, n:] = 0  # places without a row, for gaps
-            self._held = torch.arange(places, device=self.device).repeat(len(problems), 1)  # which row is at a place
-            self._place = self._held.clone()  # and where each row is
+            self._held = torch.arange(places, device=self.device).repeat(len(problems), 1)  # the row at each place
+            self._place = self._held.clone()  # the place of each row
 
     def chosen(self, t: int) -> Tensor:
         """Return the rows at the first t places, (B, t, n)."""
@@ -132,7 +132,7 @@ class GramRows:
         """Compute K block by block, and mirror each block at the diagonal."""
         n, branches = self.shape[1], self.branches
         if self.dtype.itemsize * sum(factor.numel() for pair in branches for factor in pair) <= _WHOLE_BYTES:
-            branches = [(g.to(self.dtype), h.to(self.dtype)) for g, h in branches]  # once, and not for every block
+            branches = [(g.to(self.dtype), h.to(self.dtype)) for g, h in branches]  # once instead of block by block
         pairs = [(left, right) for left in branches for right in branches]
         for start in range(0, n, _BLOCK):
             stop = min(start + _BLOCK, n)

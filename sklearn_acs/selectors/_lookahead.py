@@ -2,8 +2,8 @@
 
 import numpy as np
 
-POOL = 384  # rows that the next ones are expected among
-STEPS = 16  # at most before that is checked
+POOL = 384  # rows among which the next ones are searched
+STEPS = 16  # the most steps before a check
 
 
 def steps_ahead(n_rows: int) -> int:

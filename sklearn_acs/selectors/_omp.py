@@ -15,8 +15,8 @@ TOLERANCE = "the residual fell below the tolerance"
 UNCORRELATED = "no gradient is left that correlates with the residual"
 DEPENDENT = "the rank of the gradients is exhausted"
 
-TIES = {torch.float32: 1e-6, torch.float64: 1e-10}  # correlations closer than this, relatively, are equal
-MAX_ADMISSIONS = 3  # of one row, which may be dropped in between
+TIES = {torch.float32: 1e-6, torch.float64: 1e-10}  # relative differences up to which correlations are equal
+MAX_ADMISSIONS = 3  # the most admissions of one row, which may be dropped in between
 REFRESH_EVERY = 128  # steps after which weights and correlations are corrected for rounding errors
 POLISHES = 2  # such refreshes before a result is final
 _FILL_RIDGE = 0.1  # of the pursuit that fills the budget, pulling towards n / k
@@ -157,10 +157,10 @@ class _Pursuit:
         self.noise = ROUNDING * np.sqrt(squares) * np.sqrt(self.b_square)
         self.first = first or []
         self.admissions = np.where((squares > 0) | (first is not None), 0, MAX_ADMISSIONS)
-        self.barred = self.admissions > 0  # also while chosen
-        self.refused: list[int] = []  # barred as long as the members are those that they depend on
+        self.barred = self.admissions > 0  # True for members too
+        self.refused: list[int] = []  # barred until a member leaves: they depend on the members
         self.members = np.empty(k, dtype=np.int64)
-        self.times = np.empty(k, dtype=np.int64)  # when they were admitted
+        self.times = np.empty(k, dtype=np.int64)  # when each was admitted
         self.weights = np.empty(0)
         self.most_ahead = self.lookahead = steps_ahead(len(squares)) if self.atoms == 1 else 0
         self.ahead: Lookahead | None = None

@@ -56,7 +56,7 @@ class _Pursuits:
     ) -> None:
         k = max(budgets)
         self.atoms = min(atoms_per_step, k)
-        capacity = k + self.atoms + k // 16 + 16  # dropped rows leave their place empty for a while
+        capacity = k + self.atoms + k // 16 + 16  # dropped rows leave gaps for a while
         self.gram = gram = GramRows(problems, k, capacity)
         self.support = _Support(gram, capacity)
         self.budgets = torch.tensor(budgets, device=gram.device)
@@ -71,9 +71,9 @@ class _Pursuits:
         self.pull = self.penalty * self.center
         self.diagonal = squares + self.penalty[:, None]
         self.noise = ROUNDING * squares.sqrt() * self.b_square.sqrt()[:, None]
-        self.admissions = torch.where(squares > 0, 0, MAX_ADMISSIONS)  # none of padding either
-        self.barred = squares == 0  # also while chosen
-        self.refused = torch.zeros_like(self.barred)  # barred as long as the members are those that they depend on
+        self.admissions = torch.where(squares > 0, 0, MAX_ADMISSIONS)  # rows of zeros, padding too, are never admitted
+        self.barred = squares == 0  # True for members too
+        self.refused = torch.zeros_like(self.barred)  # barred until a member leaves: they depend on the members
 
     def run(self, tolerance: float) -> list[Matching]:
         """Admit and drop rows until every pursuit has a reason to stop."""
@@ -145,7 +145,7 @@ class _Pursuits:
         """Admit rows or refuse those that depend on the members; return the way from fitted to refitted weights."""
         slope = torch.where(adding, self.residuals.gather(1, rows) + self.pull[:, None], 0.0)
         admitted, way = self.support.append(rows, adding, self.diagonal.gather(1, rows), slope)
-        # A row may stand several times in `rows` where there are fewer candidates: added up, and not overwritten.
+        # With few candidates `rows` may hold a row several times: scatter_add_ counts where scatter_ would overwrite.
         self.admissions.scatter_add_(1, rows, admitted.long())
         self.refused |= torch.zeros_like(self.admissions).scatter_add_(1, rows, (adding & ~admitted).long()) > 0
         self.barred |= self.refused | (torch.zeros_like(self.admissions).scatter_add_(1, rows, admitted.long()) > 0)

@@ -11,7 +11,7 @@ from sklearn_acs.gradients import LastLayerGradients, add_up
 from sklearn_acs.selectors._cross_entropy import CrossEntropy, FixedGradient
 from sklearn_acs.selectors._gram import Branches, stack_branches, take_rows
 
-_TIE = 64  # units of rounding, of the largest gain: inner products closer than this are equal
+_TIE = 64  # rounding units of the largest gain: gains that differ by less are equal
 
 
 def taylor_greedy(
@@ -59,7 +59,7 @@ def taylor_greedy(
     left = torch.arange(branches[0][0].shape[1], device=device) < n_rows[:, None]  # (B, n)
     sizes = _round_sizes(budgets, rounds)
     wanted = torch.from_numpy(sizes).to(device)
-    # Drawn before the first step: to copy each draw when its turn comes would make the GPU wait for it.
+    # Drawn before the first step: the GPU would wait for copies of later draws.
     drawn = None if n_candidates is None else _draw(problems, budgets, n_candidates, rngs).to(device)
     picks: list[Tensor] = []
     for t, most in enumerate(sizes.max(1).tolist()):

@@ -21,8 +21,8 @@ from sklearn_acs.selectors._facility_location import (
 )
 from sklearn_acs.selectors.base import BaseSelector
 
-_BLOCK = 256  # rows of the distances that are computed at a time
-_AT_ONCE = 64  # and at most where they are looked up while choosing
+_BLOCK = 256  # rows of the matrix of distances that one product computes
+_AT_ONCE = 64  # the most rows that are looked up together while choosing
 
 
 class CRAIG(BaseSelector):
@@ -143,7 +143,7 @@ class CRAIG(BaseSelector):
         largest = max(len(task.rows) for task in tasks)
         if self.optimizer == "lazy" and on_gpu(tasks[0].gradients) and fits(20 * largest**2, tasks[0].gradients):
             return solve_in_batches(tasks, self._solve_batch, lambda n, k, width: 20 * n * n + 8 * n * width)
-        # Fewer threads where their matrices do not fit side by side, before rows are computed again and again.
+        # Rather fewer threads, whose matrices fit side by side, than rows that are computed again and again.
         n_jobs = min(n_threads(tasks, self.n_jobs or 1), max(1, self.memory_budget // (4 * largest**2)))
         share = self.memory_budget // n_threads(tasks, n_jobs)
         return solve_on_cpu(tasks, partial(solve, memory=share), n_jobs)

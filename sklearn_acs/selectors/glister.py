@@ -118,7 +118,7 @@ class Glister(BaseSelector):
     >>> from sklearn_acs.gradients import LastLayerGradients
     >>> from sklearn_acs.selectors import Glister
     >>> h1, labels = torch.eye(3).repeat(4, 1), torch.arange(12) % 2
-    >>> g = torch.full((12, 2), 0.5) - torch.eye(2)[labels]  # of cross-entropy, where all logits are zero
+    >>> g = torch.full((12, 2), 0.5) - torch.eye(2)[labels]  # gradients of cross-entropy at logits of zero
     >>> G = LastLayerGradients([(g, h1)])
     >>> Glister(n_select=3, method="naive").fit(G, validation=G.take([0, 4, 8])).indices_
     tensor([0, 2, 4])
@@ -189,9 +189,9 @@ class Glister(BaseSelector):
     def _solve_tasks(self, tasks: list[Task], solve: Callable) -> Generator[Solved]:
         assert isinstance(solve, partial)  # made by `fit`
         if on_gpu(tasks[0].gradients):
-            numbers = sum(tensor.numel() for tensor in solve.keywords["loss"])  # every class moves its own
+            numbers = sum(tensor.numel() for tensor in solve.keywords["loss"])  # each class has its own copy
             return solve_in_batches(tasks, solve, lambda n, k, width: 8 * (3 * n * width + 4 * numbers))
-        return solve_on_cpu(tasks, lambda part, k, rng, rows: solve([part], [k], [rng])[0], self.n_jobs)
+        return solve_on_cpu(tasks, lambda problem, k, rng, rows: solve([problem], [k], [rng])[0], self.n_jobs)
 
     def _solve_batch(
         self,

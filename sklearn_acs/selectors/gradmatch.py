@@ -14,7 +14,7 @@ from sklearn_acs.selectors._omp import Matching, fill_up, orthogonal_matching_pu
 from sklearn_acs.selectors._omp_batch import batched_matching_pursuit
 from sklearn_acs.selectors.base import BaseSelector
 
-_SAFE_RIDGE = 1e-3  # from here on the normal equations are so well conditioned that float32 gradients do
+_SAFE_RIDGE = 1e-3  # the least ridge for which float32 gradients are precise enough
 
 
 class GradMatch(BaseSelector):

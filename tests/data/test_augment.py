@@ -1,4 +1,4 @@
-"""Crops and flips of a whole batch, against slicing and mirroring one image at a time."""
+"""Augmentation crops and flips a batch as slicing and mirroring do one image at a time."""
 
 import numpy as np
 import pytest
@@ -14,12 +14,12 @@ def seeded(seed=0):
 
 
 def images(n=40, shape=(3, 6, 7), dtype=torch.float32):
-    """Images without two pixels alike, so that a window of one can be told from every other."""
+    """Make images of pixels that all differ, so that every window is unique."""
     return torch.arange(1, 1 + n * int(np.prod(shape)), dtype=dtype).reshape(n, *shape)
 
 
 def windows(image):
-    """Every window of the image's size in the image with a black border."""
+    """Cut every window of the image's size from the image with a black border."""
     _, height, width = image.shape
     padded = np.pad(image.numpy(), ((0, 0), (PADDING, PADDING), (PADDING, PADDING)))
     size = 2 * PADDING + 1
@@ -27,7 +27,7 @@ def windows(image):
 
 
 def position(image, cropped):
-    """Which of the windows `cropped` is; exactly one."""
+    """Find the one window that `cropped` equals."""
     matches = [k for k, window in enumerate(windows(image)) if np.array_equal(window, cropped.numpy())]
     assert len(matches) == 1
     return divmod(matches[0], 2 * PADDING + 1)

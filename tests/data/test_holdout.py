@@ -1,4 +1,4 @@
-"""Samples held out for GLISTER: which, what it is told of them, and that nobody trains on them."""
+"""Samples are held out for GLISTER, which sees their gradients, and are never trained on."""
 
 import numpy as np
 import pytest
@@ -26,13 +26,13 @@ def fit(X=X, y=y, sample_weight=None, **params):
 
 
 def rows_of(samples):
-    """Where in X samples are, found by their pixels."""
+    """Find the rows of X that have the samples' pixels."""
     places = {x.tobytes(): i for i, x in enumerate(X)}
     return {places[np.ascontiguousarray(x).tobytes()] for x in np.asarray(samples)}
 
 
 class Watch(Callback):
-    """Notes what is trained on, what is held out, and which samples a selection may choose."""
+    """Records the samples trained on, those held out, and those that a selection may choose."""
 
     def on_epoch_begin(self, net, **kwargs):
         held_out, data = net.training_.held_out, net.training_.batches.data
@@ -104,7 +104,7 @@ def test_nothing_is_held_out_where_no_selection_needs_it(params):
 
 
 class Inspect(Callback):
-    """Looks at what a selection would see of the held-out samples at the end of training."""
+    """Computes the held-out samples' gradients as a selection at the end of training would."""
 
     def on_epoch_end(self, net, **kwargs):
         training, adversary = net.training_, net.training_.selection.validating
@@ -141,7 +141,7 @@ def test_validation_gradients_are_of_cross_entropy_at_the_adversarial_examples(o
 
 @pytest.mark.parametrize("select_by", ["sample", "class", "batch"])
 def test_the_selector_gets_them_and_its_layer_moves(select_by):
-    """The gradients of TRADES could not stand for them: with those alone it would stay where it is."""
+    """GLISTER's layer would not move with the gradients of TRADES in place of the held-out samples'."""
     reason = fit(select_by=select_by, objective="trades").coreset_.stop_reason
     assert reason.removeprefix("of batches: ") == "all of the budget is used"
 
@@ -171,7 +171,7 @@ def test_a_dataset_and_the_arrays_in_it_train_the_same_model():
 
 
 def test_batches_are_steps_of_the_length_of_a_samples():
-    """Summed gradients of b samples would make the virtual step b times as long."""
+    """Sums of the gradients of b samples would make the virtual step b times as long."""
     seen = []
 
     class Spy(Glister):

@@ -1,4 +1,4 @@
-"""The loaders on small files laid out as torchvision expects them."""
+"""The loaders read small files laid out as torchvision expects them."""
 
 import pickle
 
@@ -25,7 +25,7 @@ def rng():
 
 @pytest.fixture
 def _without_checksums(monkeypatch):
-    """Our files are not the published ones, whose checksums torchvision knows."""
+    """Skip torchvision's checksums, which are those of the published files."""
     for module in ("cifar", "svhn"):
         monkeypatch.setattr(f"torchvision.datasets.{module}.check_integrity", lambda path, md5=None: True)
 
@@ -102,7 +102,7 @@ def test_missing_files_are_an_error_that_says_what_to_do(tmp_path, load):
 
 @pytest.fixture
 def imagenet(tmp_path):
-    """Two, one and three grey images of one level each for the classes a, b and c."""
+    """Write two, one and three grey images of one level each for the classes a, b and c."""
     for wnid, levels in ("a", [10, 20]), ("b", [30]), ("c", [40, 50, 60]):
         (tmp_path / "train" / wnid).mkdir(parents=True)
         for level in levels:

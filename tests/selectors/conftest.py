@@ -1,4 +1,4 @@
-"""What the tests of selectors share."""
+"""The tests of selectors share these fixtures."""
 
 from contextlib import contextmanager
 
@@ -24,7 +24,7 @@ class _Watch(TorchDispatchMode):
 
 @pytest.fixture
 def reads():
-    """A context that lists what would read from a GPU, run on the CPU."""
+    """Give a context that lists, on the CPU, the operations that would read from a GPU."""
 
     @contextmanager
     def watch():

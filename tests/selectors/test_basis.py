@@ -1,4 +1,4 @@
-"""The basis of a pursuit against the solution of its normal equations."""
+"""A pursuit's basis solves its normal equations."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def admit(basis, gram, rows, row):
 
 
 def test_dependent_row_does_not_come_in():
-    """A pursuit rarely gets there: such a row's correlation is zero, and rounding alone would admit it."""
+    """A pursuit rarely tries one: its correlation is zero but for rounding."""
     matrix = np.array([[2.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     basis, gram = Basis(3), matrix @ matrix.T
     assert admit(basis, gram, [], 0) is not None

@@ -1,4 +1,4 @@
-"""Classes solved in threads and as batches."""
+"""Classes are solved in threads and in batches."""
 
 from threading import Thread
 

@@ -1,4 +1,4 @@
-"""CRAIG as users meet it; the greedy algorithm itself is tested in test_facility_location.py."""
+"""CRAIG does what it says; test_facility_location.py tests its greedy algorithm."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from sklearn_acs.selectors import CRAIG, RandomSelector, _classes, craig
 
 @pytest.fixture
 def clusters():
-    """Twelve tight clusters of very different sizes."""
+    """Make twelve tight clusters of very different sizes."""
     rng = np.random.default_rng(0)
     sizes = [1, 1, 2, 2, 3, 5, 8, 13, 21, 34, 55, 89]
     labels = rng.permutation(np.repeat(np.arange(12), sizes))
@@ -32,7 +32,7 @@ def test_takes_one_of_every_cluster_and_weighs_it_by_the_clusters_size(clusters)
 
 
 def test_covers_far_better_than_chance(clusters):
-    """The published code mapped shuffled rows to unshuffled indices: near random (algorithms.md 2.10, 1)."""
+    """The published code takes indices of shuffled rows for those of the originals (algorithms.md 2.10, 1)."""
     G, _ = clusters
     by_chance = RandomSelector(n_select=12, random_state=0).fit(G)
     assert cost(G, CRAIG(n_select=12).fit(G).indices_) < cost(G, by_chance.indices_) / 50
@@ -53,7 +53,7 @@ def test_the_metrics_differ():
 
 @pytest.mark.parametrize("n_select", [3, 9, 12])
 def test_duplicates_are_distinct_picks_of_at_least_weight_one(n_select):
-    """The published code made 71 of 120 picks out of them and weighed 49 zero (algorithms.md 2.10, 2)."""
+    """The published code picked 71 different rows of 120, and gave 49 picks weight 0 (algorithms.md 2.10, 2)."""
     G = np.tile(np.random.default_rng(2).normal(size=(4, 5)), (3, 1))
     selector = CRAIG(n_select=n_select).fit(G)
     assert len(set(selector.indices_)) == n_select
@@ -86,7 +86,7 @@ def test_distances_are_those_of_the_written_out_gradients(metric, block, monkeyp
 
 
 def test_the_memory_that_is_stated_holds(clusters, monkeypatch):
-    """No block of rows is larger than the budget, and nothing n x n is ever made."""
+    """No block of rows is larger than the budget, and no n x n matrix is made."""
     G, _ = clusters
     largest = []
     between = craig._Distances._between
@@ -114,7 +114,7 @@ def test_stochastic_greedy_is_nearly_as_good_and_reproducible(clusters):
 @pytest.mark.parametrize("n_bytes", [1, 10**9])
 @pytest.mark.parametrize("n_select", [3, 30])
 def test_classes_as_batches_give_what_they_give_one_by_one(clusters, n_bytes, n_select, monkeypatch):
-    """What a GPU does, on the CPU."""
+    """The CPU runs what a GPU would."""
     G, _ = clusters
     y = np.random.default_rng(1).integers(0, 4, size=len(G))
     one_by_one = CRAIG(n_select=n_select, per_class=True).fit(G, y)
@@ -126,7 +126,7 @@ def test_classes_as_batches_give_what_they_give_one_by_one(clusters, n_bytes, n_
 
 
 def test_near_copies_far_from_the_origin_are_told_apart(clusters):
-    """Squared norms of 1e7 and squared distances of 1e-4: inner products in float32 would see nothing."""
+    """Float32 inner products would lose squared distances of 1e-4 beside squared norms of 1e7."""
     shifted = (clusters[0] + 1e3).astype(np.float32)
     centred = shifted.astype(np.float64) - 1e3
     np.testing.assert_array_equal(CRAIG(n_select=30).fit(shifted).indices_, CRAIG(n_select=30).fit(centred).indices_)

@@ -1,4 +1,4 @@
-"""Labels, logits and gradients of cross-entropy, read off its gradients, against autograd."""
+"""Labels, logits and gradients read off cross-entropy's gradients equal autograd's."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ V = LastLayerGradients([((H1 @ W.T).softmax(1) - torch.eye(C)[LABELS], H1)])
 
 
 def validation_gradient(layer):
-    """Gradient of the mean loss at any weights of the layer, flat."""
+    """Differentiate the mean loss by the weights of the layer, flat."""
     layer = layer.clone().requires_grad_()
     return torch.autograd.grad(cross_entropy(H1 @ layer.T, LABELS), layer)[0].flatten()
 

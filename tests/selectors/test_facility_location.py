@@ -1,4 +1,4 @@
-"""Greedy facility location against exhaustive search and the textbook's loop."""
+"""Greedy facility location agrees with exhaustive search and the textbook's loop."""
 
 import gc
 import weakref
@@ -32,7 +32,7 @@ def solve(distances, k):
 
 
 def stochastic(rows, n, k):
-    """Look at all points in every step, drawn at random."""
+    """Draw all points as candidates of every step."""
     return stochastic_facility_location(rows, n, k, n, np.random.RandomState(0))
 
 
@@ -41,7 +41,7 @@ def value(distances, chosen):
 
 
 def textbook_greedy(distances, k):
-    """Naive greedy, the lowest index on ties: two neighbours often gain the same but for rounding."""
+    """Pick the best point at every step, rounding gains since two neighbours often gain the same."""
     chosen = []
     for _ in range(k):
         rest = [j for j in range(len(distances)) if j not in chosen]
@@ -81,7 +81,7 @@ def test_sizes_count_the_nearest_points(seed, k):
 
 @pytest.mark.parametrize("k", [1, 5, 12])
 def test_duplicates_are_picked_once_each_and_none_weighs_nothing(k):
-    """The published code maps equal points to one index and leaves zero weights (algorithms.md 2.10, 2)."""
+    """The published code maps equal points to one index, which leaves weights of zero (algorithms.md 2.10, 2)."""
     distances = np.kron(1 - np.eye(4), np.ones((3, 3)))
     picks, sizes = solve(distances, k)
     assert len(set(picks)) == k

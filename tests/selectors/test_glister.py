@@ -1,4 +1,4 @@
-"""GLISTER against autograd: the layer is moved for real, and its validation gradient computed anew."""
+"""GLISTER agrees with autograd, which differentiates the validation loss anew at each layer it moves to."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ W = torch.randn(C, D + 1, generator=generator, dtype=torch.float64)
 
 
 def draw(n):
-    """Inputs of the last layer, with their one, and labels."""
+    """Draw inputs of the last layer, with their one, and labels."""
     h = torch.randn(n, D, generator=generator, dtype=torch.float64)
     return torch.cat([h, torch.ones(n, 1)], dim=1), torch.randint(C, (n,), generator=generator)
 
@@ -27,7 +27,7 @@ TRAIN, VALIDATION = draw(N), draw(M)
 
 
 def validation_gradient(layer):
-    """Gradient of the mean validation loss at any weights of the layer."""
+    """Differentiate the mean validation loss by the weights of the layer."""
     layer = layer.clone().requires_grad_()
     return torch.autograd.grad(cross_entropy(VALIDATION[0] @ layer.T, VALIDATION[1]), layer)[0]
 
@@ -37,7 +37,7 @@ def factors(h1, labels):
 
 
 def make_gradients(form):
-    """Training gradients at W: of cross-entropy, or of a loss with two branches."""
+    """Make training gradients at W, of cross-entropy or of a loss with two branches."""
     one = factors(*TRAIN)
     g, h1 = one.branches[0]
     return {
@@ -52,7 +52,7 @@ G, V = make_gradients("factors"), factors(*VALIDATION)
 
 
 def by_hand(gradients, sizes, rate):
-    """The greedy algorithm as the paper has it, on written-out gradients."""
+    """Run the paper's greedy algorithm on written-out gradients."""
     dense = torch.as_tensor(np.asarray(gradients)).reshape(N, C, D + 1)
     picks = []
     for size in sizes:
@@ -136,7 +136,7 @@ def test_without_validation_the_gradients_stand_for_it_themselves():
     subsample_eps=st.sampled_from([1e-300, 0.01, 1 - 1e-16]),
 )
 def test_every_budget_is_used_up_exactly(k, rounds, method, eta, subsample_eps):
-    """The published one goes on for ever for k < rounds and overshoots k elsewhere (algorithms.md 2.7)."""
+    """The published code never ends for k < rounds and overshoots k elsewhere (algorithms.md 2.7)."""
     selector = Glister(n_select=k, method=method, rounds=rounds, eta=eta, subsample_eps=subsample_eps, random_state=0)
     for gradients in (G, make_gradients("tensor")):
         indices = selector.fit(gradients, validation=V).indices_
@@ -184,7 +184,7 @@ def test_of_equal_rows_the_first_ones_are_chosen(form, method, validation, dtype
 @pytest.mark.parametrize("n_bytes", [1, 30_000, 10**9])
 @pytest.mark.parametrize("n_select", [2, 17, N])
 def test_classes_as_batches_give_what_they_give_one_by_one(form, method, n_bytes, n_select, monkeypatch):
-    """What a GPU does, on the CPU; with a budget of 2 a class goes without a row."""
+    """The CPU runs what a GPU would; a budget of 2 leaves a class without a row."""
     gradients, y = make_gradients(form), TRAIN[1].numpy()
     selector = Glister(n_select=n_select, method=method, eta=3.0, rounds=4, random_state=0)
     for per_class in (False, True):

@@ -1,4 +1,4 @@
-"""GradMatch as users meet it; the pursuit itself is tested in test_omp.py."""
+"""GradMatch does what it says; test_omp.py tests its pursuit."""
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ def test_a_bad_parameter_is_named(parameters, G):
 @pytest.mark.parametrize("n_bytes", [1, 60_000, 10**9])
 @pytest.mark.parametrize("n_select", [2, 40])
 def test_classes_as_batches_give_what_they_give_one_by_one(G, ridge, n_bytes, n_select, monkeypatch):
-    """What a GPU does, on the CPU; with a budget of 2 some classes go without a row."""
+    """The CPU runs what a GPU would; a budget of 2 leaves some classes without a row."""
     y = np.random.default_rng(1).integers(0, 4, size=len(G))
     one_by_one = GradMatch(n_select=n_select, ridge=ridge, per_class=True).fit(G, y)
     monkeypatch.setattr(gradmatch, "on_gpu", lambda gradients: True)

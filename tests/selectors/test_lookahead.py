@@ -1,4 +1,4 @@
-"""A pursuit that looks ahead against one that looks at all rows in every step."""
+"""A pursuit that looks ahead picks what one that searches all rows in every step picks."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def random_matrix(seed):
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 2**16))
 def test_looking_ahead_changes_nothing(seed, ridge, center, pool, steps):
-    """Pools so small that many steps have to be taken back."""
+    """The pools are so small that the pursuit has to undo many steps."""
     matrix = random_matrix(seed)
     options = {"ridge": ridge, "center": center, "tolerance": 1e-6}
     expected = pursue(matrix, **options)

@@ -1,4 +1,4 @@
-"""The pursuit against NNLS, scikit-learn's OMP and the edge cases that broke the published solver."""
+"""The pursuit agrees with NNLS and scikit-learn's OMP, and survives what broke the published solver."""
 
 import numpy as np
 import pytest
@@ -88,7 +88,7 @@ def test_distinct_rows_with_weights_that_are_not_negative(seed, ridge, k, atoms_
 @settings(deadline=None, max_examples=20)
 @given(seed=seeds)
 def test_with_the_whole_budget_nothing_better_exists(seed, ridge):
-    """Rows dropped on the way may come back, as they must to reach the optimum that NNLS finds."""
+    """Dropped rows may come back, as they must to reach the optimum that NNLS finds."""
     matrix = random_matrix(seed, n=20, d=24, offset=0.1)
     penalty = np.sqrt(ridge * np.mean(np.sum(matrix**2, axis=1)))
     _, best = nnls(np.vstack([matrix.T, penalty * np.eye(20)]), np.append(matrix.sum(0), np.zeros(20)))
@@ -239,7 +239,7 @@ ways = pytest.mark.parametrize("way", ["whole in float64", "whole", "by row"])
 
 @pytest.fixture
 def gram_kept(monkeypatch):
-    """Make GramRows keep its matrix in one of its ways, whatever the size."""
+    """Make GramRows keep matrices of any size in one of its ways."""
 
     def choose(way):
         monkeypatch.setattr(_gram, "_DOUBLE_BYTES", 2**26 if way == "whole in float64" else 0)
@@ -285,7 +285,7 @@ def test_a_batch_gives_what_each_problem_gives_alone(seed, way, atoms_per_step, 
 @pytest.mark.parametrize("gap", [1e-4, 1e-6, 1e-7, 1e-8])
 @pytest.mark.parametrize("seed", range(3))
 def test_rows_that_nearly_cancel_end_the_pursuit(gap, seed):
-    """A row refused as dependent on the members is not tried again and again."""
+    """The pursuit does not try again and again a row that depends on the members."""
     rng = np.random.default_rng(seed)
     rows = rng.normal(size=(6, 8))
     matrix = np.vstack([rows, -rows + gap * rng.normal(size=(1, 8))])

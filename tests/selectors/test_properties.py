@@ -1,4 +1,4 @@
-"""What has to hold for any gradients: every selector on random ones, and on degenerate ones."""
+"""Every selector keeps its promises on random gradients and on degenerate ones."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ INSTANCES = {
 
 
 def instances(*without):
-    """All of the table but those whose name begins with one of the words."""
+    """Take all instances of the table but those whose name begins with one of the words."""
     chosen = {name: selector for name, selector in INSTANCES.items() if not name.startswith(without or ("-",))}
     return pytest.mark.parametrize("selector", chosen.values(), ids=chosen)
 
@@ -41,7 +41,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def cross_entropy_factors(seed, n=40, dtype=torch.float32):
-    """Factors as a classifier gives them: ``softmax - onehot``, and inputs with their one."""
+    """Make factors as a classifier does: ``softmax - onehot``, and inputs with their one."""
     rng = np.random.default_rng(seed)
     logits, labels = 2 * rng.normal(size=(n, C)), rng.integers(0, C, size=n)
     g = torch.from_numpy(logits).softmax(1) - torch.eye(C)[labels]
@@ -53,19 +53,19 @@ VALIDATION = cross_entropy_factors(2**32, n=15)
 
 
 def fit(selector, G, y=None, **params):
-    """A fitted copy, GLISTER's for the validation samples above, so that rows and scale of G are one thing alone."""
+    """Fit a copy, and give GLISTER the same validation samples whatever the rows and scale of G."""
     given = {"validation": VALIDATION} if isinstance(selector, Glister) else {}
     return clone(selector).set_params(**params).fit(G, y, **given)
 
 
 def random_labels(seed, n=40, n_classes=3):
-    """Every label at least once."""
+    """Draw labels, each at least once."""
     rng = np.random.default_rng(seed)
     return rng.permutation(np.append(np.arange(n_classes), rng.integers(0, n_classes, size=n - n_classes)))
 
 
 def assert_same(one, other, rtol=0.0):
-    """The same rows, and the same weights and error: to the bit unless rounding is allowed for."""
+    """Check that rows, weights and error are the same, to the bit unless rounding is allowed for."""
     np.testing.assert_array_equal(one.coreset_.indices, other.coreset_.indices)
     np.testing.assert_allclose(one.coreset_.weights, other.coreset_.weights, rtol=rtol)
     assert one.approximation_error_ == pytest.approx(other.approximation_error_, rel=10 * rtol, abs=10 * rtol)
@@ -161,7 +161,7 @@ def test_permuted_rows_permute_what_craig_picks_up_to_the_first_tie(metric, seed
 @properties
 @given(per_class=st.booleans(), scale=st.sampled_from([1e-6, 1e-3, 7.0, 1e3]), seed=seeds, k=st.integers(1, 12))
 def test_scale_changes_nothing(selector, per_class, scale, seed, k):
-    """But the step of GLISTER, which is along the gradients, has to be shorter for longer ones."""
+    """GLISTER's step is along the gradients, and so has to be shorter for longer ones."""
     G, y = cross_entropy_factors(seed, dtype=torch.float64), random_labels(seed)
     scaled = LastLayerGradients([(g, scale * h1) for g, h1 in G.branches])
     params = {"n_select": k, "per_class": per_class}
@@ -252,7 +252,7 @@ def test_global_random_states_are_left_alone(selector, per_class, global_randomn
 
 
 def spoilt(kind, rng, n):
-    """A matrix of about n gradients with which something is wrong."""
+    """Make a matrix of about n gradients that has the fault named."""
     matrix = rng.normal(size=(n, C * D1))
     if kind == "one row":
         return matrix[:1]

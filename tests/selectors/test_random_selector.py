@@ -1,4 +1,4 @@
-"""The random baseline and where it takes its randomness from."""
+"""The random baseline draws from its own random state alone."""
 
 import numpy as np
 

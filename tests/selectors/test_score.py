@@ -1,4 +1,4 @@
-"""Selection by scores: which end of which ranking, and where the scores come from."""
+"""ScoreSelector keeps the right end of the right ranking, wherever its scores come from."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ SCORES = rng.normal(size=N)
 
 
 def cross_entropy_gradients(dtype=torch.float64, scale=1.0):
-    """Logits, labels and last-layer gradients of cross-entropy, by autograd."""
+    """Make logits and labels, and compute cross-entropy's last-layer gradients by autograd."""
     generator = torch.Generator().manual_seed(0)
     logits = (scale * torch.randn(N, 4, generator=generator, dtype=torch.float64)).requires_grad_()
     labels = torch.randint(4, (N,), generator=generator)
@@ -25,7 +25,7 @@ def cross_entropy_gradients(dtype=torch.float64, scale=1.0):
 
 
 def extreme(values, order):
-    """The K rows at one end, of equal ones those with the lowest index."""
+    """Find the K rows at one end, of equal ones those with the lowest index."""
     sign = -1 if order == "highest" else 1
     return sorted(range(len(values)), key=lambda i: (sign * values[i], i))[:K]
 

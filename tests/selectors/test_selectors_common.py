@@ -1,4 +1,4 @@
-"""What every selector promises; a new selector is one more row in INSTANCES."""
+"""Every selector keeps these promises; a new selector is one more row in INSTANCES."""
 
 import numpy as np
 import pandas
@@ -40,7 +40,7 @@ Y = rng.permutation(np.repeat(["a", "b", "c"], [30, 20, 10]))
 
 
 def make_factors(dtype=torch.float64):
-    """Gradients of a two-branch loss, as factors."""
+    """Make factors of a two-branch loss's gradients."""
     generator = torch.Generator().manual_seed(0)
     return LastLayerGradients(
         [tuple(torch.randn(N, m, generator=generator, dtype=torch.float64).to(dtype) for m in (3, 5)) for _ in range(2)]
@@ -49,7 +49,7 @@ def make_factors(dtype=torch.float64):
 
 @pytest.fixture(params=SELECTORS)
 def selector(request):
-    """One of each name, drawing the same twice."""
+    """Make the selector of each name, with a fixed random state."""
     cls = SELECTORS[request.param]
     return cls(n_select=K, random_state=0) if "random_state" in cls().get_params() else cls(n_select=K)
 
@@ -82,7 +82,7 @@ def test_error_of_all_zero_gradients_is_zero(selector):
 
 
 def test_error_of_a_sum_that_is_zero_but_for_rounding_is_zero_or_infinite(selector):
-    """In units of the rounding it would be any number."""
+    """Measured in units of rounding it could be any number."""
     cancelling = np.concatenate([0.1 * G, -0.1 * G[::-1]]) + np.repeat([1e-17, 0], N)[:, None]
     for gradients in (cancelling, np.random.default_rng(1).permutation(cancelling)):
         error = selector.set_params(n_select=K).fit(gradients).approximation_error_

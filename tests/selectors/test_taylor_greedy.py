@@ -1,4 +1,4 @@
-"""Several problems at once against one after the other, row by row, with lists and loops."""
+"""taylor_greedy solves several problems at once as lists and loops solve them one after the other."""
 
 from math import ceil, log
 
@@ -18,7 +18,7 @@ SIZES = (20, 7, 1, 13)
 
 
 def factors(seed, n):
-    """Gradients as a classifier gives them."""
+    """Make gradients as a classifier does."""
     rng = np.random.default_rng(seed)
     g = torch.from_numpy(2 * rng.normal(size=(n, C))).softmax(1) - torch.eye(C)[rng.integers(0, C, size=n)]
     return LastLayerGradients([(g, torch.from_numpy(rng.normal(size=(n, D1))))])
@@ -54,7 +54,7 @@ def solve(problems, budgets, *, loss=LOSS, rounds=None, eps=None):
 
 
 def by_loops(gradients, k, seed, *, rounds=None, eps=None):
-    """One problem with lists, every row a candidate or drawn when its turn comes: the picks of each round."""
+    """Solve one problem with lists, drawing candidates when their turn comes; return each round's picks."""
     loss, left, rng, picks = LOSS, list(range(len(gradients))), np.random.RandomState(seed), []
     n_candidates = len(left) if eps is None else ceil(len(left) / k * log(1 / eps))
     rounds = k if rounds is None else min(rounds, k)
