@@ -1,4 +1,4 @@
-"""Which samples a model gets right, as they are and under attack."""
+"""Judge which samples a model gets right, as they are and under attack."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING

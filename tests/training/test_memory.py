@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from skorch.callbacks import Callback
 from torch.utils.data import TensorDataset
 
-from sklearn_acs import PGD, BulletTrain, RobustClassifier, robust_accuracy
+from sklearn_acs import PGD, BulletTrain, FastLPA, RobustClassifier, robust_accuracy
 from sklearn_acs.attacks.balls import BALLS
 from sklearn_acs.data.augment import AUGMENTS
 from sklearn_acs.data.batches import Batch
@@ -32,7 +32,8 @@ def make_batch(n=20, shape=(2, 8, 6), view=None, rows=None):
 
 def make_memory(batch, on_disk=False, **options):
     shape = (len(batch.rows), *batch.x.shape[1:])
-    return PerturbationMemory(PGD(init="previous", **options), shape, torch.device("cpu"), on_disk=on_disk)
+    max_age = options.pop("max_age", None)
+    return PerturbationMemory(PGD(**options).threat, shape, torch.device("cpu"), max_age=max_age, on_disk=on_disk)
 
 
 def inside(ball, seed=2):
@@ -297,14 +298,14 @@ def test_a_selection_attack_remembers_by_itself():
 
 def test_the_age_is_that_of_the_attack_inside_bullet_train():
     _, memory = fit(attack=BulletTrain(PGD(0.15, steps=1, init="previous", max_age=2)))
-    assert memory.within.max_age == 2
+    assert memory.max_age == 2
 
 
 def test_what_is_remembered_of_something_else_is_refused():
-    class Strange(PGD):
-        remembering = BulletTrain()
+    class Strange(FastLPA):
+        remembers = True
 
-    with pytest.raises(ValueError, match="only PGD's can be"):
+    with pytest.raises(ValueError, match="only those in the ball of a norm can be"):
         fit(attack=Strange(0.15))
 
 
@@ -334,4 +335,4 @@ def test_a_selection_attack_by_name_is_in_the_ball_trained_against(name):
 def test_a_disk_that_is_too_small_is_told_before_anything_is_written(monkeypatch):
     monkeypatch.setattr("sklearn_acs.training.memory.disk_usage", lambda folder: SimpleNamespace(free=10))
     with pytest.raises(OSError, match="GB left; let the variable TMPDIR"):
-        PerturbationMemory(PGD(init="previous"), (5, 3), torch.device("cpu"), on_disk=True)
+        PerturbationMemory(PGD().threat, (5, 3), torch.device("cpu"), on_disk=True)
