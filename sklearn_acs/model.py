@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_acs.attacks import ATTACKS, Attack
-from sklearn_acs.attacks.judging import predicted
 from sklearn_acs.data.batches import ArrayData, StreamedData
 from sklearn_acs.data.formats import (
     Clip,
@@ -25,6 +24,7 @@ from sklearn_acs.data.formats import (
 from sklearn_acs.data.labels import check_module_labels, encode_labels, read_labels
 from sklearn_acs.data.tensors import to_float
 from sklearn_acs.models import frozen
+from sklearn_acs.models.logits import predicted
 from sklearn_acs.params import make_part
 
 PREDICT_BATCH = 512

@@ -35,9 +35,9 @@ class Host(RoutedParamsMixin, BaseEstimator):
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_name_means_its_class_with_its_defaults(name):
+def test_name_means_what_the_table_makes_with_its_defaults(name):
     part = make_part("attack", name, ATTACKS)
-    assert type(part) is ATTACKS[name]
+    assert type(part) is type(ATTACKS[name]())
     assert part.get_params() == ATTACKS[name]().get_params()
 
 

@@ -100,13 +100,8 @@ def candidates(epochs: int) -> dict[str, Row]:
 
 def judge(clf: RobustClassifier, X: np.ndarray, y: np.ndarray, n_autoattack: int) -> dict[str, Any]:
     """Accuracies under PGD, in the worst case over PGD with two losses, and of some images under AutoAttack."""
-    result = evaluate(
-        clf,
-        X,
-        y,
-        {"pgd": PGD5010(EPS), "margin": MarginPGD(EPS, steps=50, rel_step_size=1 / 8, restarts=10)},
-        worst_case_only=True,
-    )
+    attacks = {"pgd": PGD5010(EPS), "margin": MarginPGD(**PGD5010(EPS).get_params())}
+    result = evaluate(clf, X, y, attacks, worst_case_only=True)
     some = slice(n_autoattack)
     return {
         "pgd": float(result.correct_[0].mean()),

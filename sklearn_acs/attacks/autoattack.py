@@ -1,4 +1,4 @@
-"""AutoAttack, as its authors publish it, behind the interface of attacks here."""
+"""AutoAttack runs as its authors publish it, behind the interface of attacks here."""
 
 import logging
 import re
@@ -24,7 +24,7 @@ _INSTEAD = {"apgd-t": "apgd-dlr", "fab-t": "fab"}
 
 
 class AutoAttack(NormBoundedAttack):
-    """AutoAttack: several attacks without settings, one after the other on the samples that are left.
+    """AutoAttack: it runs several attacks without settings, each on the samples that those before it have left.
 
     The standard version runs APGD on cross-entropy, APGD on the targeted DLR loss, targeted FAB and Square. All of
     it is done by the package ``pyautoattack`` of the authors.
@@ -144,7 +144,7 @@ class AutoAttack(NormBoundedAttack):
         return torch.where(z_adv == z, x, (low + width * z_adv.to(x.dtype)).clamp(*clip))
 
     def _settle(self, published: Any, n_classes: int, shape: tuple[int, ...], log: "_Log") -> None:
-        """Leave the attacks that are defined, and the target classes that there are."""
+        """Keep the attacks that are defined, and the target classes that there are."""
         if n_classes < 2:
             raise ValueError("AutoAttack needs a model of 2 classes or more; this one has 1 logit")
         names: list[str] = []
@@ -177,7 +177,7 @@ def _square_fits(shape: tuple[int, ...], norm: str) -> bool:
 
 
 class _Log(logging.Logger):
-    """Keeps warnings and hands nothing on.
+    """A logger that keeps warnings and hands nothing on.
 
     Not those on the number of classes: `_settle` has seen to that, and the package warns of 3 whatever runs.
     """

@@ -1,4 +1,4 @@
-"""The balls that perturbations live in: a random point, an ascent step and the way back, for each norm.
+"""Perturbations live in balls: each norm's has a random point, an ascent step and a way back into it.
 
 A ball is made for one batch, so what depends on the clean inputs alone is computed once and not in every step.
 Perturbations are tensors of the batch's shape; per-sample scalars are kept as (batch, 1, ...).
@@ -49,7 +49,7 @@ class Ball(ABC):
         return self.x + delta if self.clip is None else (self.x + delta).clamp_(*self.clip)
 
     def start(self, init: str, generator: torch.Generator) -> Tensor:
-        """First perturbation: "uniform" in the ball, "normal" (0.001 N(0, 1) a pixel), or "zero"."""
+        """Draw the first perturbation: "uniform" in the ball, "normal" (0.001 N(0, 1) a pixel), or "zero"."""
         if init == "zero":
             return torch.zeros_like(self.x)
         if init == "normal":
@@ -57,7 +57,7 @@ class Ball(ABC):
         return self.project(self.uniform(generator))
 
     def per_sample(self, values: Tensor) -> Tensor:
-        """Shape (batch,) -> (batch, 1, ...), to broadcast over a sample."""
+        """Shape (batch,) values as (batch, 1, ...), to broadcast over a sample."""
         return per_sample(values, self.x)
 
 
@@ -156,20 +156,20 @@ BALLS: dict[str, type[Ball]] = {"linf": LinfBall, "l2": L2Ball, "l1": L1Ball}
 
 
 def length(batch: Tensor) -> Tensor:
-    """Euclidean length of each sample, (batch,)."""
+    """Measure the Euclidean length of each sample, (batch,)."""
     return batch.flatten(1).norm(dim=1)
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:
-    """Shape (batch,) -> (batch, 1, ...), to broadcast over samples shaped as those of `like`."""
+    """Shape (batch,) values as (batch, 1, ...), to broadcast over samples shaped as those of `like`."""
     return values.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def gaussian(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal numbers shaped like `like`."""
+    """Draw standard normal numbers shaped like `like`."""
     return torch.randn(like.shape, dtype=like.dtype, device=like.device, generator=generator)
 
 
 def uniform(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
-    """Numbers from [0, 1) of the given shape, with the type and device of `like`."""
+    """Draw numbers from [0, 1) of the given shape, with the type and device of `like`."""
     return torch.rand(shape, dtype=like.dtype, device=like.device, generator=generator)

@@ -1,4 +1,4 @@
-"""The contract of an attack: what it does to a batch, and what others may ask of it."""
+"""An attack perturbs a batch, and says what bounds it, what it remembers and what it has learned."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Self
@@ -7,11 +7,11 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
-from sklearn_acs.attacks.judging import predicted
 from sklearn_acs.attacks.problem import AttackLoss, Goal, Problem, cross_entropy
 from sklearn_acs.attacks.threat import Threat
 from sklearn_acs.data.formats import Clip, InputFormat
 from sklearn_acs.models.freezing import frozen
+from sklearn_acs.models.logits import predicted
 
 
 class Attack(BaseEstimator, ABC):
@@ -240,7 +240,7 @@ class Attack(BaseEstimator, ABC):
         return Goal(lambda logits: self.default_loss(logits, y, clean_logits), lambda z: predicted(z) != y, len(y))
 
     def _solve(self, problem: Problem, start: Tensor | None) -> Tensor:
-        """All runs on a frozen model; a sample keeps its first success, or else the run of highest loss."""
+        """Make all runs on a frozen model; a sample keeps its first success, or else the run of highest loss."""
         x_adv = self._attack(problem, start)
         if self.restarts == 1:
             return x_adv

@@ -1,4 +1,4 @@
-"""Bullet-Train: spend an attack's steps where they matter, on samples near the decision boundary."""
+"""Bullet-Train spends an attack's steps where they matter, on samples near the decision boundary."""
 
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -8,17 +8,17 @@ from torch import Tensor
 
 from sklearn_acs._compat import Interval
 from sklearn_acs.attacks.base import Attack
-from sklearn_acs.attacks.judging import predicted
 from sklearn_acs.attacks.problem import Problem
 from sklearn_acs.attacks.threat import Threat
 from sklearn_acs.data.formats import InputFormat
+from sklearn_acs.models.logits import predicted
 from sklearn_acs.params import make_part
 
 _STRIDE = 3  # a robust sample's step in those of the attack, as published: 6/255 and 2/255
 
 
 class BulletTrain(Attack):
-    """Another attack, with fewer steps for samples that do not need them; for training.
+    """Bullet-Train: it runs another attack, with fewer steps for samples that do not need them; for training.
 
     The clean prediction sorts each batch into three groups. Outliers are misclassified as they are: they are not
     attacked. Of the others, those predicted most surely are robust and get `robust_steps` steps; the rest are near
@@ -156,7 +156,7 @@ class BulletTrain(Attack):
         return {**super().__getstate__(), "robust_share_": float(self.robust_share_)}
 
     def groups(self, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Which samples are at the boundary and which are robust, by their clean logits; the others are outliers.
+        """Sort samples by their clean logits: some are at the boundary, some robust, and the others outliers.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""ReColorAdv: every colour of an image is replaced by one close to it, the same wherever it occurs."""
+"""ReColorAdv replaces every colour of an image by one close to it, the same wherever it occurs."""
 
 from functools import cache
 
@@ -17,7 +17,7 @@ _TINY = 1e-4  # 13 L v' below this is a black that 8 bits cannot hold
 
 
 class ReColor(SmoothTransformAttack):
-    """Recolouring attack (ReColorAdv): one function of the colour is applied to all pixels of an image.
+    """Recolouring attack (ReColorAdv): it applies one function of the colour to all pixels of an image.
 
     The function is given at `NODES` of a grid over the CIE LUV colours and trilinear between them. Adam raises
     ``margin(x') - smoothness / bound * sum_p sum_q |delta(p) - delta(q)|`` over its changes delta, each component
@@ -122,7 +122,7 @@ def recolor(luv: Tensor, delta: Tensor) -> Tensor:
 
 
 def luv_of_rgb(rgb: Tensor) -> Tensor:
-    """Scaled CIE LUV colours of sRGB colours.
+    """Turn sRGB colours into scaled CIE LUV colours.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ def luv_of_rgb(rgb: Tensor) -> Tensor:
 
 
 def rgb_of_luv(luv: Tensor) -> Tensor:
-    """The sRGB colours of scaled CIE LUV colours, cut to [0, 1].
+    """Turn scaled CIE LUV colours into sRGB colours, cut to [0, 1].
 
     Parameters
     ----------

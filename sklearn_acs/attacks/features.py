@@ -1,4 +1,4 @@
-"""What perceptual distances compare: the activations of a network, weighed so that every layer counts alike."""
+"""Perceptual distances compare activations of a network, weighed so that every layer counts alike."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -54,7 +54,7 @@ def unit_features(maps: Tensor) -> Tensor:
 
 
 def find_layers(network: nn.Module) -> list[str]:
-    """Names of the layers whose outputs are compared where the user names none.
+    """Find the layers whose outputs are compared where the user names none.
 
     The first of these that the network has: its stages, which are blocks of layers named ``layer1``, ``layer2``, ...
     as in ResNets, or runs of pre-activation blocks of one width; its activation modules; its convolutions and linear

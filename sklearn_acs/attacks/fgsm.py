@@ -1,4 +1,4 @@
-"""FGSM: one step up the loss."""
+"""FGSM takes one step up the loss."""
 
 from numbers import Real
 from typing import ClassVar
@@ -12,7 +12,7 @@ from sklearn_acs.attacks.problem import Problem
 
 
 class FGSM(NormBoundedAttack):
-    """Fast gradient sign method: one step up the loss, from the sample itself or from a random start.
+    """Fast gradient sign method (FGSM): it takes one step up the loss, from the sample itself or from a random start.
 
     Parameters
     ----------

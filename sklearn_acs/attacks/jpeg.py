@@ -1,4 +1,4 @@
-"""JPEG: perturbations that are bounded in the frequencies that JPEG keeps, and by how finely it keeps them."""
+"""The JPEG attack moves the frequencies that JPEG keeps, bounded by how finely it keeps them."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -33,7 +33,7 @@ _CHROMA_HIGH = 99
 
 
 class JPEG(TransformAttack):
-    """JPEG attack: the coefficients that JPEG stores are moved, each by a share of its quantisation step.
+    """JPEG attack: it moves the coefficients that JPEG stores, each by a share of its quantisation step.
 
     ``x' = x + decode(bound * v / 2)`` with each v in [-1, 1], and coefficients counted in quantisation steps. Sign
     steps on v raise the loss. With ``bound=1`` the change is as large as that of JPEG's own rounding at quality 50.
@@ -126,7 +126,7 @@ class JPEG(TransformAttack):
 
 
 def decode(moves: Tensor, shape: Sequence[int]) -> Tensor:
-    """What JPEG's decoder makes of coefficients: the linear map from these to pixels.
+    """Map coefficients to pixels as JPEG's decoder does, which is linear.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ def decode(moves: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def coefficients(x: Tensor) -> Tensor:
-    """What JPEG's encoder would round: the coefficients of images in units of their quantisation steps.
+    """Map images to what JPEG's encoder would round: coefficients in units of their quantisation steps.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Lagrangian perceptual attacks: Fast-LPA for training, LPA for evaluation."""
+"""Lagrangian perceptual attacks pay for distance: Fast-LPA for training, LPA for evaluation."""
 
 import os
 from collections.abc import Sequence

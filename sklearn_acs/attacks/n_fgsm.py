@@ -1,4 +1,4 @@
-"""N-FGSM: one step from far-off noise, which keeps single-step training from collapsing."""
+"""N-FGSM takes one step from far-off noise, which keeps single-step training from collapsing."""
 
 from numbers import Real
 from typing import ClassVar
@@ -14,7 +14,7 @@ from sklearn_acs.attacks.problem import Problem
 
 
 class NFGSM(NormBoundedAttack):
-    """Noisy fast gradient sign method: one step up the loss from noise larger than the ball; for training.
+    """Noisy fast gradient sign method (N-FGSM): it steps up the loss from noise larger than the ball; for training.
 
     ``x' = x + eta + eps * sign(grad CE(f(x + eta), y))`` with eta uniform in ``(-noise * eps, noise * eps)``. The
     result is not brought back into the ball of radius `eps`, only into the box: that is what sets it apart from FGSM

@@ -1,4 +1,4 @@
-"""The base of attacks in the ball of a norm."""
+"""Norm-bounded attacks have a radius and a norm, and with them all that others ask of an attack."""
 
 from numbers import Real
 from typing import Any, ClassVar, Self

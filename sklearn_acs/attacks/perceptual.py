@@ -18,12 +18,12 @@ from sklearn_acs._compat import Interval, StrOptions
 from sklearn_acs.attacks.balls import gaussian
 from sklearn_acs.attacks.base import Attack
 from sklearn_acs.attacks.features import Features, Look, looking
-from sklearn_acs.attacks.judging import predicted
 from sklearn_acs.attacks.lpips_networks import LPIPS_NETWORKS, check_weights, lpips_network
 from sklearn_acs.attacks.perceptual_ball import PROJECTIONS, PerceptualBall
 from sklearn_acs.attacks.problem import Problem, margin_loss
 from sklearn_acs.data.formats import Clip, InputFormat
 from sklearn_acs.models.freezing import frozen
+from sklearn_acs.models.logits import predicted
 
 NOISE = 0.01
 """Standard deviation of the start, in units of `scale`."""

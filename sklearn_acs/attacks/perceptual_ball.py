@@ -1,4 +1,4 @@
-"""The inputs that look like a given one: a ball in a network's activations, and two ways back into it."""
+"""A ball in a network's activations holds the inputs that look like a given one; two projections lead back into it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -65,7 +65,7 @@ class PerceptualBall:
         return self.x + move / per_sample(size.clamp(min=1), move)
 
     def distance(self, phi_adv: Tensor) -> Tensor:
-        """How far each sample is, from its activations; the gradient at the centre is 0."""
+        """Tell how far each sample is, by its activations; the gradient at the centre is 0."""
         return torch.linalg.vector_norm(phi_adv - self.phi, dim=1)
 
     def newton(self, x_adv: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Projected gradient ascent on the loss, in linf, l2 and l1."""
+"""PGD takes small steps up the loss and stays in a ball, in linf, l2 or l1."""
 
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -13,7 +13,7 @@ from sklearn_acs.data.formats import InputFormat
 
 
 class PGD(NormBoundedAttack):
-    """Projected gradient descent (PGD): repeated small steps up the loss, kept inside a norm ball.
+    """Projected gradient descent (PGD): it takes many small steps up the loss, each followed by one into a norm's ball.
 
     Parameters
     ----------

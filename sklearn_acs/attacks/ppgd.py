@@ -1,4 +1,4 @@
-"""Perceptual projected gradient descent: the steepest ascent in a perceptual distance, and back into its ball."""
+"""PPGD takes the steepest steps in a perceptual distance, and after each goes back into its ball."""
 
 import os
 from collections.abc import Sequence

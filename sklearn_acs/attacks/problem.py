@@ -1,4 +1,4 @@
-"""What an attack has to solve: which losses it may raise, what counts as success, and for which samples."""
+"""An attack solves a problem: it raises a loss for some samples of a batch until it succeeds."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

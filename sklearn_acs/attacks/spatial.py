@@ -1,4 +1,4 @@
-"""StAdv: pixels are moved a little instead of changed."""
+"""StAdv moves pixels a little instead of changing them."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from sklearn_acs.data.formats import Clip
 
 
 class StAdv(SmoothTransformAttack):
-    """Spatially transformed adversarial examples (StAdv): each pixel is fetched from a little beside its place.
+    """Spatially transformed adversarial examples (StAdv): it fetches each pixel from a little beside its place.
 
     Adam raises ``margin(x') - smoothness / bound * sum_p sum_q |flow(p) - flow(q)|`` over flows of size at most
     `bound` in each direction, with x' the image resampled along the flow and q the four neighbours of pixel p.

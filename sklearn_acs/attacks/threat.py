@@ -1,4 +1,4 @@
-"""What an attack may do: the norm that bounds perturbations, and how far."""
+"""A threat says what an attack may do: which norm bounds perturbations, and how far."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -127,7 +127,7 @@ class SmoothTransformAttack(TransformAttack):
 
 
 def roughness(field: Tensor) -> Tensor:
-    """How much a field changes from each point of its grid to the neighbours.
+    """Sum up how much a field changes from each point of its grid to the neighbours.
 
     ``sum_p sum_q sqrt(|field(p) - field(q)|^2 + 1e-10)`` over points p and their neighbours q in the grid.
 

@@ -14,13 +14,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sklearn_acs.attacks import Attack
-from sklearn_acs.attacks.judging import predicted
 from sklearn_acs.data.formats import Clip, example_of
 from sklearn_acs.evaluation.masking import find_masking
 from sklearn_acs.evaluation.result import BROKEN, NORMS, WITHSTOOD, Evaluation
 from sklearn_acs.evaluation.state import State, fingerprint
 from sklearn_acs.evaluation.subject import Subject
 from sklearn_acs.evaluation.suites import make_attacks
+from sklearn_acs.models.logits import predicted
 
 Attacks = str | Attack | Sequence[str | Attack] | Mapping[str, str | Attack]
 """A suite, an attack, or several of them."""

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_acs.attacks import Attack
-from sklearn_acs.attacks.judging import predicted
 from sklearn_acs.data.batches import ArrayData, StreamedData
 from sklearn_acs.data.formats import Clip, Samples
 from sklearn_acs.model import FittedModel
 from sklearn_acs.models import frozen
+from sklearn_acs.models.logits import predicted
 
 CUT = "The logits cannot be differentiated by the input: attacks by gradients find nothing."
 

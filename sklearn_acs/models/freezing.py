@@ -1,4 +1,4 @@
-"""A model that is looked at and not changed."""
+"""Freeze a model: look at it and change nothing."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

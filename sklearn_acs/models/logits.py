@@ -1,4 +1,4 @@
-"""What a module puts out: logits of the right shape, and the layer that makes them."""
+"""What a module puts out: its predictions, logits of the right shape, and the layer that makes them."""
 
 from functools import partial
 
@@ -6,6 +6,28 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_acs.models.freezing import frozen
+
+
+def predicted(logits: Tensor) -> Tensor:
+    """Predict the class of the largest logit; -1, which is never right, where a logit is NaN.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (batch, C)
+        Logits. Their argmax would take NaN for the largest.
+
+    Returns
+    -------
+    Tensor of shape (batch,)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_acs.models.logits import predicted
+    >>> predicted(torch.tensor([[0.0, 2.0, 1.0], [5.0, torch.nan, 1.0]]))
+    tensor([ 1, -1])
+    """
+    return torch.where(logits.isnan().any(1), -1, logits.argmax(1))
 
 
 def check_logits(module: nn.Module, example: Tensor, n_classes: int) -> None:

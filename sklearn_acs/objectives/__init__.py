@@ -1,4 +1,4 @@
-"""What training minimises: a loss per sample on clean logits, adversarial logits, or both."""
+"""Objectives say what training minimises: a loss per sample on clean logits, adversarial logits, or both."""
 
 from sklearn_acs.objectives.adversarial import Adversarial
 from sklearn_acs.objectives.base import ADVERSARIAL, CLEAN, Objective

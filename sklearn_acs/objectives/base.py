@@ -1,4 +1,4 @@
-"""The contract of an objective: which forwards it needs, what the attack raises, what training lowers."""
+"""The contract of an objective: it says which forwards it needs, what the attack raises and what training lowers."""
 
 from abc import ABC, abstractmethod
 from numbers import Real
@@ -76,7 +76,7 @@ class Objective(BaseEstimator, ABC):
         self._validate_params()
 
     def default_attack(self) -> Attack:
-        """The attack it trains against where none is given; its radius is then fitted to the data."""
+        """Return the attack it trains against where none is given; its radius is then fitted to the data."""
         return PGD()
 
     def check_attack(self, attack: Attack) -> None:

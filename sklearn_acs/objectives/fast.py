@@ -1,4 +1,4 @@
-"""Single-step adversarial training: FGSM-RS, N-FGSM and GradAlign."""
+"""FastAT trains on single steps: FGSM-RS and N-FGSM, with GradAlign and a guard."""
 
 from numbers import Real
 from typing import ClassVar
@@ -97,7 +97,7 @@ class FastAT(Adversarial):
         self.guard = guard
 
     def default_attack(self) -> Attack:
-        """The single step from `start`."""
+        """Return the single step from `start`."""
         return NFGSM() if self.start == "noise" else FGSM(random_start=self.start == "random")
 
     def check_attack(self, attack: Attack) -> None:

@@ -1,4 +1,4 @@
-"""MART: adversarial training that cares most about samples which are misclassified, or nearly so."""
+"""MART cares most about samples that are misclassified under attack, or nearly so."""
 
 from numbers import Real
 from typing import ClassVar
@@ -14,7 +14,7 @@ _ROOM = 1e-4  # keeps the margin term finite where the prediction is certain and
 
 
 class MART(Objective):
-    """Misclassification-aware adversarial training.
+    """Misclassification-aware adversarial training (MART).
 
     ``BCE(f(x'), y) + beta * KL(f(x) || f(x')) * (1 - f_y(x))``, where f are probabilities and the boosted
     cross-entropy is ``BCE = -log f_y(x') - log(1 - max_{c != y} f_c(x'))``: the adversarial example has to be right

@@ -1,4 +1,4 @@
-"""Perceptual adversarial training: robust to whatever changes an image less than the eye, or the model, would see."""
+"""PAT trains against whatever changes an image less than the eye, or the model, would see."""
 
 from torch import Tensor
 
@@ -46,7 +46,7 @@ class PAT(Adversarial):
     """
 
     def default_attack(self) -> Attack:
-        """Fast-LPA, which looks at the model's own activations."""
+        """Return Fast-LPA, which looks at the model's own activations."""
         return FastLPA()
 
     def inner_loss(self, adv_logits: Tensor, y: Tensor, clean_logits: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""TRADES: clean cross-entropy plus a penalty on how far an attack can move the prediction."""
+"""TRADES adds to clean cross-entropy a penalty on how far an attack can move the prediction."""
 
 from numbers import Real
 from typing import ClassVar

@@ -81,7 +81,8 @@ def run(name):
 
 
 def test_every_attack_has_a_row():
-    assert {type(attack) for attack, _, _ in INSTANCES.values()} == set(ATTACKS.values())
+    assert {type(attack) for attack, _, _ in INSTANCES.values()} == {type(make()) for make in ATTACKS.values()}
+    assert set(ATTACKS) <= set(INSTANCES)
 
 
 # Results

@@ -190,6 +190,24 @@ def test_default_steps_reach_the_analytic_worst_margin_in_the_box():
     torch.testing.assert_close(x_adv, worst)
 
 
+@pytest.mark.parametrize(("eps", "norm"), [(0.25, "linf"), (ARRAY_EPS, "linf"), (0.5, "l2"), (2.0, "l1")])
+def test_a_relative_step_is_that_share_of_the_radius(eps, norm):
+    model, (x, y) = make_model(), make_batch()
+    once = PGD(eps, steps=1, rel_step_size=0.5, norm=norm, init="zero")
+    assert once.measure(model, x, once.perturb(model, x, y)) == pytest.approx(
+        np.full(16, 0.5 if np.ndim(eps) else 0.5 * eps), rel=1e-4
+    )
+
+
+def test_fewer_steps_are_longer_by_the_stride():
+    model, (x, y) = make_model(), make_batch()
+    for attack in (PGD(0.1), PGD(0.1, step_size=0.025), PGD(0.1, rel_step_size=0.25), PGD(ARRAY_EPS)):
+        short = attack.shortened(1, 3).set_params(init="zero")
+        moved = short.measure(model, x, short.perturb(model, x, y))
+        assert moved == pytest.approx(np.full(16, 0.75 if np.ndim(attack.eps) else 0.075), rel=1e-4)
+        assert attack.shortened(10, 3).get_params() == attack.get_params()
+
+
 def test_attack_raises_the_loss_it_is_given():
     model, x = linear(WEIGHT, BIAS), torch.rand(20, 5, generator=seeded())
 
@@ -330,20 +348,18 @@ def test_restarts_end_when_every_sample_is_broken():
     assert calls.forwards == [4] * 6
 
 
-def test_restarts_hand_on_the_clean_logits_of_the_samples_left():
-    model = linear([1.0], 0.0)
-    x = torch.tensor([-1.0, 100.0, 0.01, 200.0])[:, None]
-    clean_logits, seen = model(x).detach(), []
+def test_a_loss_that_knows_no_success_is_raised_for_every_sample_in_every_restart():
+    # The first sample is misclassified from the beginning, which is not what this loss asks for.
+    model, x, y = linear([1.0], 0.0), torch.tensor([-1.0, 100.0])[:, None], torch.ones(2, dtype=torch.long)
+    calls, weak = Calls(model), {"eps": 0.3, "steps": 1, "step_size": 1e-6}
 
-    def loss(logits, y, clean_logits):
-        seen.append(clean_logits[:, 1].tolist())
+    def lowest(logits, y, clean_logits):
         return -logits[:, 1]
 
-    PGD(eps=0.1, steps=2, restarts=2).perturb(
-        model, x, torch.ones(4, dtype=torch.long), loss=loss, clean_logits=clean_logits
-    )
-    np.testing.assert_allclose(seen[:3], [x.squeeze(1).tolist()] * 3)
-    np.testing.assert_allclose(seen[3:], [[100.0, 200.0]] * 3)
+    few, many = (PGD(**weak, restarts=restarts).perturb(model, x, y, loss=lowest) for restarts in (2, 8))
+    assert calls.backwards == [2] * 10
+    assert (many <= few).all()
+    assert many[0] < few[0]
 
 
 # The model afterwards
@@ -487,6 +503,8 @@ def test_fgsm_takes_the_step_size_given():
         (PGD(steps=0), "steps", "0"),
         (PGD(steps=2.5), "steps", "2.5"),
         (PGD(step_size=0), "step_size", "0"),
+        (PGD(rel_step_size=0), "rel_step_size", "0"),
+        (PGD(step_size=0.1, rel_step_size=0.25), "give one", "rel_step_size=0.25"),
         (PGD(norm="l3"), "norm", "l3"),
         (PGD(init="somewhere"), "init", "somewhere"),
         (PGD(restarts=0), "restarts", "0"),

@@ -7,22 +7,22 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from sklearn_acs import PGD, PGD5010, RobustClassifier
+from sklearn_acs.attacks import ATTACKS
+from sklearn_acs.params import make_part
 
 
-def test_a_name_means_the_published_settings():
-    params = {"eps": 8 / 255, "steps": 50, "step_size": None, "norm": "linf", "init": "auto", "restarts": 10}
-    assert PGD5010().get_params() == params
-    assert PGD5010().default_step(8 / 255) == pytest.approx(1 / 255)
-    assert PGD5010(norm="l2").default_step(80 / 255) == pytest.approx(8 / 255)
+@pytest.mark.parametrize(("norm", "eps", "step"), [("linf", 8 / 255, 1 / 255), ("l2", 80 / 255, 8 / 255)])
+def test_it_is_pgd_with_the_published_settings(norm, eps, step):
+    by_name = make_part("attack", "pgd-50-10", ATTACKS, {"eps": eps, "norm": norm})
+    for attack in (PGD5010(eps, norm=norm), by_name):
+        assert type(attack) is PGD
+        assert (attack.eps, attack.norm, attack.steps, attack.restarts) == (eps, norm, 50, 10)
+        assert attack.step_size is None and attack.rel_step_size * eps == pytest.approx(step)
 
 
-def test_what_is_remembered_is_for_training_alone():
-    with pytest.raises(ValueError, match=r"The 'init' parameter of PGD5010 must be .*'previous' instead"):
-        PGD5010(init="previous").validate()
-    with pytest.raises(ValueError, match="'init' parameter of PGD5010"):
-        RobustClassifier(attack=PGD5010(init="previous")).fit(np.random.rand(10, 2), np.arange(10) % 2)
-    for init in ("auto", "uniform", "normal", "zero"):
-        PGD5010(init=init).validate()
+def test_a_step_size_given_is_taken():
+    by_name = make_part("attack", "pgd-50-10", ATTACKS, {"step_size": 0.01, "max_age": 3})
+    assert (by_name.step_size, by_name.rel_step_size, by_name.max_age) == (0.01, None, 3)
 
 
 def make_model():
