@@ -396,7 +396,7 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         plan = Plan.of(self.get_params(deep=False), one_pass=one_pass, before=before)
         randomness = LocalRandomness(plan.seeds.model, plan.device)
         with torch.inference_mode(False), torch.enable_grad():
-            with randomness:  # a Dataset may draw from torch's global generators
+            with randomness.in_use():  # a Dataset may draw from torch's global generators
                 like = None if before is None else self._format
                 data = TrainingData.read(X, y, sample_weight, clip=self.clip, classes=classes, like=like)
             plan = plan.settled(data.format)

@@ -203,7 +203,7 @@ class Plan:
         if self.selector is not None:
             self.selector.keep_rows(data.rows, data.n_given)
 
-        with randomness:
+        with randomness.in_use():
             net, precision = self._net(data.format, early)
             average, layer = self._prepare(net.module_, batches, data.format, before)
         in_training, at_selections, on_held_out, memory = self._adversaries(batches, data.format)

@@ -2,33 +2,28 @@
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Self
 
 
-class Interrupts:
-    """Notes in its context whether the process was sent SIGINT, and hands the signal on to whoever had it before.
+@contextmanager
+def noting_interrupts(note: threading.Event) -> Iterator[None]:
+    """Set an event where the process is sent SIGINT, and hand the signal on to whoever had it before.
 
     In other threads than the main one, which alone gets signals, nothing is noted.
     """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
 
-    def __init__(self) -> None:
-        self.seen = False
-        self._before: Any = None
+    def handle(signum: int, frame: FrameType | None) -> None:
+        note.set()
+        before(signum, frame)
 
-    def __enter__(self) -> Self:
-        self._before = signal.getsignal(signal.SIGINT)
-        if threading.current_thread() is not threading.main_thread() or not callable(self._before):
-            self._before = None
-        else:
-            signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-            self._before = None
-
-    def _note(self, signum: int, frame: FrameType | None) -> None:
-        self.seen = True
-        self._before(signum, frame)
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

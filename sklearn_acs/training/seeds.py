@@ -1,7 +1,8 @@
 """Seeds for each use of randomness from one `random_state`, and a local stand-in for torch's global generators."""
 
-from contextlib import ExitStack
-from typing import Any, NamedTuple, Self
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,51 +36,44 @@ def spawn_seeds(random_state: int | np.random.RandomState | None, epochs_done: i
 
 
 class LocalRandomness:
-    """A generator of a training's own for what draws from torch's global ones, as dropout and initial weights do.
-
-    Inside the context torch's global generators go on from where the context before this one ended, and after it they
-    are as they were. A CUDA device is the current one inside, on whose streams events are timed and memory is pinned.
+    """A stand-in for torch's global generators, from which dropout and initial weights are drawn.
 
     Parameters
     ----------
     seed : int
-        Of the first context.
+        Where its generators begin.
     device : torch.device
         Where the training is.
     """
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self._cuda = [device] if device.type == "cuda" else []
-        self._stack: ExitStack | None = None
-        with self:
-            torch.default_generator.manual_seed(seed)
-            if self._cuda:
-                torch.cuda.manual_seed(seed)
+        self._states = [
+            torch.Generator(each).manual_seed(seed).get_state() for each in (torch.device("cpu"), *self._cuda)
+        ]
+        self._in_use = False
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            stack.enter_context(torch.random.fork_rng(devices=self._cuda))
-            if self._cuda:
-                stack.enter_context(torch.cuda.device(self._cuda[0]))
-            self._stack = stack.pop_all()
-        if hasattr(self, "_states"):
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Let the global generators go on from where its own ended last, and leave them as they were.
+
+        A CUDA device is the current one inside, on whose streams events are timed and memory is pinned.
+        """
+        with torch.random.fork_rng(devices=self._cuda), torch.cuda.device(self._cuda[0] if self._cuda else -1):
             self._set(self._states)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        assert self._stack is not None
-        self._states, stack, self._stack = self._get(), self._stack, None
-        stack.close()
+            self._in_use = True
+            try:
+                yield
+            finally:
+                self._states, self._in_use = self._get(), False
 
     def state_dict(self) -> dict[str, Any]:
         """States of the generators."""
-        return {"states": self._states if self._stack is None else self._get()}
+        return {"states": self._get() if self._in_use else self._states}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from these states."""
         self._states = state["states"]
-        if self._stack is not None:
-            self._set(self._states)
 
     def _get(self) -> list[Tensor]:
         return [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in self._cuda)]

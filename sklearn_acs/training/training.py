@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass, field, replace
 from math import isfinite
+from threading import Event
 from time import perf_counter
 from typing import Any
 
@@ -18,9 +19,9 @@ from sklearn_acs.data.formats import Clip
 from sklearn_acs.objectives import Objective
 from sklearn_acs.selectors import Coreset
 from sklearn_acs.training.averaging import WeightAverage
-from sklearn_acs.training.cost import Cost, CostMeter
+from sklearn_acs.training.cost import CostMeter
 from sklearn_acs.training.in_batch import InBatchSelection
-from sklearn_acs.training.interrupts import Interrupts
+from sklearn_acs.training.interrupts import noting_interrupts
 from sklearn_acs.training.memory import PerturbationMemory
 from sklearn_acs.training.net import AdversarialNet
 from sklearn_acs.training.optimizers import kind_of, load_optimizer
@@ -71,7 +72,7 @@ class Training:
     epoch: int = 0  # epochs that are over
     stop_reason: str | None = None  # why it ended before its last epoch
     best: Best | None = None  # what early stopping has kept
-    _interrupts: Interrupts = field(default_factory=Interrupts)
+    interrupted: bool = False  # whether a user's Ctrl-C ended it
     _before_epoch: list[Weights] = field(default_factory=list)
     _callbacks: dict[str, Any] = field(default_factory=dict)  # states to go on from, once the callbacks have begun
 
@@ -106,16 +107,6 @@ class Training:
         """Which samples of a batch are trained on."""
         return self.net.step_.in_batch
 
-    @property
-    def cost(self) -> Cost:
-        """What it has taken so far."""
-        return self.meter.cost
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether a user's Ctrl-C ended it."""
-        return self._interrupts.seen
-
     def stop(self, reason: str) -> None:
         """End the training: when the callbacks have seen this epoch, or, amid an epoch, after this batch.
 
@@ -139,8 +130,14 @@ class Training:
         """
         interrupt: KeyboardInterrupt | None = None
         about = {"X": self.batches.data, "y": None}
-        watching = self.meter.watching(self.module, self.final_module)
-        with torch.inference_mode(False), torch.enable_grad(), self.randomness, self._interrupts, watching:
+        pressed = Event()
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            self.randomness.in_use(),
+            noting_interrupts(pressed),
+            self.meter.watching(self.module, self.final_module),
+        ):
             try:
                 self.net.notify("on_train_begin", **about)
                 self._go_on_with_callbacks()
@@ -148,8 +145,8 @@ class Training:
                     while self.stop_reason is None and self.epoch < self.schedule.n_epochs:
                         self._run_epoch()
                 except KeyboardInterrupt as error:
-                    if self.interrupted:
-                        interrupt = error
+                    if pressed.is_set():
+                        interrupt, self.interrupted = error, True
                     else:
                         self.stop("a callback raised KeyboardInterrupt")
                 self._drop_unfinished()
@@ -208,7 +205,7 @@ class Training:
                 return
 
         for part, seconds in clock.read().items():
-            self.cost.step_seconds[part] += seconds
+            self.meter.cost.step_seconds[part] += seconds
         values, history = torch.stack(losses).tolist(), self.net.history
         for i, value in enumerate(values):
             history[-1]["batches"][i]["train_loss"] = value
