@@ -7,9 +7,8 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
-from sklearn_acs.attacks.freezing import frozen
 from sklearn_acs.attacks.judging import predicted
-from sklearn_acs.attacks.problem import AttackLoss, Goal, Problem, cross_entropy
+from sklearn_acs.attacks.problem import AttackLoss, Goal, Problem, cross_entropy, frozen
 from sklearn_acs.attacks.threat import Threat
 from sklearn_acs.data.formats import Clip, InputFormat
 
@@ -229,15 +228,10 @@ class Attack(BaseEstimator, ABC):
 
     def _goal(self, y: Tensor, y_target: Tensor | None, loss: AttackLoss | None, clean_logits: Tensor | None) -> Goal:
         if loss is not None:
-            success = getattr(loss, "success", None)
-            reached = None if success is None else lambda logits: success(logits, y, clean_logits)
-            return Goal(lambda logits: loss(logits, y, clean_logits), reached, len(y))
+            return Goal(loss, getattr(loss, "success", None), y, clean_logits)
         if y_target is not None:
-            targeted = self.targeted_loss
-            return Goal(
-                lambda logits: targeted(logits, y_target, clean_logits), lambda z: predicted(z) == y_target, len(y)
-            )
-        return Goal(lambda logits: self.default_loss(logits, y, clean_logits), lambda z: predicted(z) != y, len(y))
+            return Goal(self.targeted_loss, lambda logits, y, _: predicted(logits) == y, y_target, clean_logits)
+        return Goal(self.default_loss, lambda logits, y, _: predicted(logits) != y, y, clean_logits)
 
     def _solve(self, problem: Problem, start: Tensor | None) -> Tensor:
         """Make all runs on a frozen model; a sample keeps its first success, or else the run of highest loss."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from sklearn_acs.attacks.freezing import frozen
+from sklearn_acs.attacks.problem import frozen
 from sklearn_acs.data.formats import Clip
 
 if TYPE_CHECKING:  # attacks ask `predicted` themselves

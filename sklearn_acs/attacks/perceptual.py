@@ -18,11 +18,10 @@ from sklearn_acs._compat import Interval, StrOptions
 from sklearn_acs.attacks.balls import gaussian
 from sklearn_acs.attacks.base import Attack
 from sklearn_acs.attacks.features import Features, Look, looking
-from sklearn_acs.attacks.freezing import frozen
 from sklearn_acs.attacks.judging import predicted
 from sklearn_acs.attacks.lpips_networks import LPIPS_NETWORKS, check_weights, lpips_network
 from sklearn_acs.attacks.perceptual_ball import PROJECTIONS, PerceptualBall
-from sklearn_acs.attacks.problem import Problem, margin_loss
+from sklearn_acs.attacks.problem import Problem, frozen, margin_loss
 from sklearn_acs.data.formats import Clip, InputFormat
 
 NOISE = 0.01

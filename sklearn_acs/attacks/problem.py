@@ -1,6 +1,7 @@
 """An attack solves a problem: it raises a loss for some samples of a batch until it succeeds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Self
@@ -16,6 +17,28 @@ AttackLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 It may have an attribute `success`, a function of the same three that returns a bool per sample.
 """
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Put `model` in eval mode without parameter gradients, and leave it exactly as it was found.
+
+    Evaluation mode keeps BatchNorm's running statistics untouched and makes a sample's attack independent of the
+    other samples in its batch. Switching `requires_grad` off means that autograd differentiates with respect to
+    the input alone and keeps no activation for weight gradients.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        model.eval()
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def cross_entropy(logits: Tensor, y: Tensor, clean_logits: Tensor | None = None) -> Tensor:
@@ -47,13 +70,14 @@ def margin_loss(logits: Tensor, y: Tensor, cap: float = inf) -> Tensor:
 class Goal:
     """What an attack raises for each sample, and what counts as success.
 
-    Both look at the logits of the whole batch, so that a loss may hold something of its own for each sample of it.
-    Where `rows` alone are under attack, the others' logits are given as 0.
+    Both look at the logits, labels or targets, and clean logits of the whole batch, so that a loss may hold something
+    of its own for each sample of it. Where `rows` alone are under attack, the others' logits are given as 0.
     """
 
-    loss: Callable[[Tensor], Tensor]  # from logits (batch, C) to (batch,)
-    success: Callable[[Tensor], Tensor] | None  # the same, of bools; None is not known
-    batch_size: int
+    loss: AttackLoss
+    success: AttackLoss | None  # returns bools; None is not known
+    y: Tensor  # (batch,)
+    clean_logits: Tensor | None  # (batch, C)
     rows: Tensor | None = None  # None is all
 
     def value(self, logits: Tensor) -> Tensor:
@@ -70,11 +94,11 @@ class Goal:
         """The goal for some of the samples under attack."""
         return replace(self, rows=rows if self.rows is None else self.rows[rows])
 
-    def _of_rows(self, function: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
+    def _of_rows(self, function: AttackLoss, logits: Tensor) -> Tensor:
         if self.rows is None:
-            return function(logits)
-        whole = logits.new_zeros(self.batch_size, *logits.shape[1:])
-        return function(whole.index_copy(0, self.rows, logits))[self.rows]
+            return function(logits, self.y, self.clean_logits)
+        whole = logits.new_zeros(len(self.y), *logits.shape[1:]).index_copy(0, self.rows, logits)
+        return function(whole, self.y, self.clean_logits)[self.rows]
 
 
 @dataclass(frozen=True)
