@@ -24,6 +24,7 @@ class Attack(BaseEstimator, ABC):
     _parameter_constraints: ClassVar[dict] = {}
     has_targeted_form: ClassVar[bool] = True
     restarts: int = 1
+    max_age: int | None = None  # epochs after which a remembered perturbation that was not renewed is forgotten
     sizes_: Tensor  # where sizes cannot be told from examples
 
     @property
@@ -35,11 +36,6 @@ class Attack(BaseEstimator, ABC):
     def remembers(self) -> bool:
         """Whether training starts it from the perturbation that the same sample had last; that needs a `threat`."""
         return False
-
-    @property
-    def max_age(self) -> int | None:
-        """Epochs after which a remembered perturbation that was not renewed is forgotten; None is never."""
-        return None
 
     @property
     def starts_at_sample(self) -> bool:
