@@ -25,6 +25,7 @@ class Attack(BaseEstimator, ABC):
     _parameter_constraints: ClassVar[dict] = {}
     has_targeted_form: ClassVar[bool] = True
     restarts: int = 1
+    max_age: int | None = None  # epochs after which a remembered perturbation that was not renewed is forgotten
     sizes_: Tensor  # where sizes cannot be told from examples
 
     @property
@@ -36,11 +37,6 @@ class Attack(BaseEstimator, ABC):
     def remembers(self) -> bool:
         """Whether training starts it from the perturbation that the same sample had last; that needs a `threat`."""
         return False
-
-    @property
-    def max_age(self) -> int | None:
-        """Epochs after which a remembered perturbation that was not renewed is forgotten; None is never."""
-        return None
 
     @property
     def starts_at_sample(self) -> bool:
@@ -229,15 +225,10 @@ class Attack(BaseEstimator, ABC):
 
     def _goal(self, y: Tensor, y_target: Tensor | None, loss: AttackLoss | None, clean_logits: Tensor | None) -> Goal:
         if loss is not None:
-            success = getattr(loss, "success", None)
-            reached = None if success is None else lambda logits: success(logits, y, clean_logits)
-            return Goal(lambda logits: loss(logits, y, clean_logits), reached, len(y))
+            return Goal(loss, getattr(loss, "success", None), y, clean_logits)
         if y_target is not None:
-            targeted = self.targeted_loss
-            return Goal(
-                lambda logits: targeted(logits, y_target, clean_logits), lambda z: predicted(z) == y_target, len(y)
-            )
-        return Goal(lambda logits: self.default_loss(logits, y, clean_logits), lambda z: predicted(z) != y, len(y))
+            return Goal(self.targeted_loss, lambda logits, y, _: predicted(logits) == y, y_target, clean_logits)
+        return Goal(self.default_loss, lambda logits, y, _: predicted(logits) != y, y, clean_logits)
 
     def _solve(self, problem: Problem, start: Tensor | None) -> Tensor:
         """Make all runs on a frozen model; a sample keeps its first success, or else the run of highest loss."""

@@ -112,7 +112,7 @@ class BulletTrain(Attack):
         return self._whole().remembers
 
     @property
-    def max_age(self) -> int | None:
+    def max_age(self) -> int | None:  # type: ignore[override]
         """How old what the attack inside remembers may get."""
         return self._whole().max_age
 

@@ -81,8 +81,6 @@ class PGD(NormBoundedAttack):
         "restarts": [Interval(Integral, 1, None, closed="left")],
     }
 
-    max_age: int | None = None
-
     def __init__(
         self,
         eps: float | ArrayLike = 8 / 255,
