@@ -159,14 +159,7 @@ class Plan:
                 f"augment={self.augment!r} is not known; use one of {sorted(AUGMENTS)}"
             )
         if isinstance(self.augment, Augmentation):
-            if form.is_table:
-                raise ValueError(f"augment={self.params['augment']!r} is for images, and X is a table")
-            shows_black = self.augment.crop or self.augment.cutout
-            if shows_black and format.clip is not None and not format.clip[0] <= 0 <= format.clip[1]:
-                raise ValueError(
-                    f"augment={self.params['augment']!r} shows 0 beyond an image's border, which is outside "
-                    f"clip={format.clip}; shift the images so that black is 0"
-                )
+            self.augment.check(form.is_table, format.clip)
         return replace(self, attack=attack, selection_attack=selecting)
 
     def training(

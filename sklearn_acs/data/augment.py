@@ -62,6 +62,21 @@ class Augmentation:
     flip: bool = False
     cutout: bool = False
 
+    def check(self, is_table: bool, clip: tuple[float, float] | None) -> None:
+        """Raise ValueError for tables, and for a box that black, which is shown beyond a border, is outside of."""
+        if is_table:
+            raise ValueError(f"augment={self.name!r} is for images, and X is a table")
+        if (self.crop or self.cutout) and clip is not None and not clip[0] <= 0 <= clip[1]:
+            raise ValueError(
+                f"augment={self.name!r} shows 0 beyond an image's border, which is outside clip={clip}; shift the "
+                "images so that black is 0"
+            )
+
+    @property
+    def name(self) -> str:
+        """Its name among `AUGMENTS`."""
+        return "-".join(name for name in ("crop", "flip", "cutout") if getattr(self, name))
+
     def draw(self, x: Tensor, generator: torch.Generator) -> View:
         """Draw a view of each image."""
         (batch, _, height, width), device = x.shape, x.device

@@ -64,17 +64,18 @@ def test_a_class_that_only_a_test_fold_has_counts_as_wrong():
     known, only_first = y < 2, make().fit(X[y < 2], y[y < 2])
     with pytest.warns(UserWarning, match=r"\[2\]"):
         score = only_first.robust_score(X, y)
-    assert score == only_first.robust_score(X[known], y[known]) * known.mean() > 0
+    assert score == pytest.approx(only_first.robust_score(X[known], y[known]) * known.mean(), abs=0.01)
+    assert score > 0.4
 
 
 @pytest.mark.filterwarnings("ignore:y contains")
 def test_a_search_over_such_folds_has_a_robust_score():
-    folds = PredefinedSplit(np.where(y == 2, 0, 1))  # the first test fold is class 2 alone
+    folds = PredefinedSplit(np.where(y == 2, 0, np.arange(len(y)) % 2))  # all of class 2 is in the first test fold
     scoring = {"clean": "accuracy", "robust": robust_scorer(ATTACK)}
     found = cross_validate(make(), X, y, cv=folds, scoring=scoring)
     assert np.isfinite(found["test_robust"]).all()
     assert (found["test_robust"] <= found["test_clean"]).all()
-    assert found["test_robust"][0] == found["test_clean"][0] == 0
+    assert found["test_clean"][0] < (y[::2] != 2).sum() / ((y == 2).sum() + (y[::2] != 2).sum()) + 1e-9
     search = GridSearchCV(make(), {"coreset_frac": [0.4, 0.8]}, cv=folds, scoring=scoring, refit="robust").fit(X, y)
     assert np.isfinite(search.cv_results_["mean_test_robust"]).all()
 

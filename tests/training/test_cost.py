@@ -11,7 +11,7 @@ from torch import nn
 from sklearn_acs import RobustClassifier
 from sklearn_acs.attacks import PGD
 from sklearn_acs.training import cost as cost_module
-from sklearn_acs.training.cost import PARTS, PHASES, Cost, CostMeter, PhaseCost, StepClock
+from sklearn_acs.training.cost import PHASES, STEP_PARTS, Cost, CostMeter, PhaseCost, StepClock
 
 
 @pytest.fixture
@@ -159,14 +159,14 @@ def test_the_parts_of_steps_are_timed_one_after_the_other(clock):
     clock[0] += 3
     steps.mark("attack")
     assert steps.read() == {"data": 0, "attack": 3, "update": 0, "callbacks": 0}
-    assert StepClock(torch.device("cpu")).read() == dict.fromkeys(PARTS, 0)
+    assert StepClock(torch.device("cpu")).read() == dict.fromkeys(STEP_PARTS, 0)
 
 
 def test_a_fit_tells_where_the_seconds_of_its_epochs_went():
     X, y = load_digits(n_class=3, return_X_y=True)
     clf = RobustClassifier(attack="pgd", attack__steps=5, max_epochs=6, callbacks=[Slow()], random_state=0).fit(X, y)
     parts, cost = clf.cost_.step_seconds, clf.cost_
-    assert set(parts) == set(PARTS)
+    assert set(parts) == set(STEP_PARTS)
     assert all(seconds > 0 for seconds in parts.values())
     assert parts["attack"] > parts["update"]
     assert parts["callbacks"] > 0.02 * len(clf.history_)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_acs.training.seeds import Seeds, local_randomness, spawn_seeds
+from sklearn_acs.training.seeds import LocalRandomness, Seeds, spawn_seeds
 
 CPU = torch.device("cpu")
 
@@ -58,7 +58,7 @@ def test_seeds_fit_every_generator():
 def test_local_randomness_repeats_what_modules_draw():
     drawn = []
     for _ in range(2):
-        with local_randomness(5, CPU):
+        with LocalRandomness(5, CPU).in_use():
             drawn.append(torch.nn.Linear(3, 3).weight.tolist())
     assert drawn[0] == drawn[1]
 
@@ -66,21 +66,21 @@ def test_local_randomness_repeats_what_modules_draw():
 def test_local_randomness_differs_between_seeds():
     drawn = []
     for seed in (5, 6):
-        with local_randomness(seed, CPU):
+        with LocalRandomness(seed, CPU).in_use():
             drawn.append(torch.rand(3).tolist())
     assert drawn[0] != drawn[1]
 
 
 def test_local_randomness_leaves_the_global_generators_as_they_were(global_randomness):
     before = global_randomness()
-    with local_randomness(5, CPU):
+    with LocalRandomness(5, CPU).in_use():
         torch.rand(3)
     assert global_randomness() == before
 
 
 def test_local_randomness_leaves_the_global_generators_as_they_were_after_an_error(global_randomness):
     before = global_randomness()
-    with pytest.raises(KeyError), local_randomness(5, CPU):
+    with pytest.raises(KeyError), LocalRandomness(5, CPU).in_use():
         torch.rand(3)
         raise KeyError
     assert global_randomness() == before
@@ -90,6 +90,34 @@ def test_local_randomness_does_not_depend_on_what_was_drawn_before():
     drawn = []
     for _ in range(2):
         torch.rand(1)
-        with local_randomness(5, CPU):
+        with LocalRandomness(5, CPU).in_use():
             drawn.append(torch.rand(3).tolist())
     assert drawn[0] == drawn[1]
+
+
+def test_local_randomness_goes_on_where_it_ended():
+    randomness, whole = LocalRandomness(5, CPU), LocalRandomness(5, CPU)
+    with whole.in_use():
+        expected = torch.rand(6)
+    parts = []
+    for _ in range(2):
+        with randomness.in_use():
+            parts.append(torch.rand(3))
+        torch.rand(1)
+    assert torch.equal(torch.cat(parts), expected)
+
+
+@pytest.mark.parametrize("while_in_use", [False, True])
+def test_local_randomness_goes_on_from_a_state(while_in_use):
+    one, other = LocalRandomness(5, CPU), LocalRandomness(6, CPU)
+    with one.in_use():
+        torch.rand(3)
+        state = one.state_dict() if while_in_use else None
+        expected = torch.rand(3) if while_in_use else None
+    state = state or one.state_dict()
+    if expected is None:
+        with one.in_use():
+            expected = torch.rand(3)
+    other.load_state_dict(state)
+    with other.in_use():
+        assert torch.equal(torch.rand(3), expected)
