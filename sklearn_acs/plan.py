@@ -108,14 +108,14 @@ class Plan:
         frac = 1.0 if selector is None else params["coreset_frac"]
         schedule = CoresetSchedule(params["max_epochs"], frac, params["select_every"], params["warmup_frac"])
         lr_schedule, augment, callbacks = params["lr_schedule"], params["augment"], params["callbacks"] or []
+        if one_pass:
+            schedule, lr_schedule = CoresetSchedule(max_epochs=1, coreset_frac=1.0), "constant"
         planned = any(isinstance(each[1] if isinstance(each, tuple) else each, LRScheduler) for each in callbacks)
         if planned and lr_schedule != "constant":
             raise ValueError(
                 f"callbacks has an LRScheduler, and lr_schedule={lr_schedule!r} sets the learning rate too; use "
                 "lr_schedule='constant', which leaves it alone"
             )
-        if one_pass:
-            schedule, lr_schedule = CoresetSchedule(max_epochs=1, coreset_frac=1.0), "constant"
         n_planned = 0 if before is None else before.n_planned + schedule.n_epochs
         return cls(
             params=params,

@@ -127,7 +127,9 @@ def test_another_shape_than_that_of_fit_is_refused(method, wrong):
 def test_a_label_that_fit_never_saw_is_refused():
     clf = RobustClassifier(selector=None, max_epochs=1, attack__steps=1).fit(X, y)
     with pytest.raises(ValueError, match="label 7"):
-        clf.robust_score(X, np.where(y == 2, 7, y))
+        clf.partial_fit(X, np.where(y == 2, 7, y))
+    with pytest.raises(ValueError, match="label 7"):
+        clf.perturb(X, np.where(y == 2, 7, y))
 
 
 class NoLinear(nn.Module):
@@ -173,7 +175,12 @@ def test_a_module_without_a_final_linear_layer_trains_where_no_gradient_is_looke
 
 def test_a_diverging_loss_stops_the_fit_and_keeps_the_last_finite_weights():
     clf = RobustClassifier(selector=None, lr=1e6, max_epochs=20, random_state=0, lr_schedule="constant")
-    with pytest.raises(FloatingPointError, match=r"diverged in epoch \d+: the loss is (nan|inf) at lr=1e\+06"):
+    diverges = pytest.raises(FloatingPointError, match=r"diverged in epoch \d+: the loss is (nan|inf) at lr=1e\+06")
+    with diverges:
+        clf.fit(X, y)
+    assert not hasattr(clf, "net_")  # no epoch was over
+    clf.set_params(lr_schedule=lambda progress: 1e-8 if progress < 0.1 else 1.0)
+    with diverges:
         clf.fit(X, y)
     assert np.isfinite(np.concatenate([p.detach().numpy().ravel() for p in clf.net_.module_.parameters()])).all()
     assert clf.predict(X).shape == y.shape

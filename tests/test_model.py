@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from sklearn.exceptions import NotFittedError
 from torch import nn
 
-from sklearn_acs import PGD, evaluate, robust_accuracy
+from sklearn_acs import PGD, RobustClassifier, evaluate, robust_accuracy
 from sklearn_acs.attacks.base import Attack
 from sklearn_acs.data.labels import UNKNOWN
-from sklearn_acs.model import robust_correct
+from sklearn_acs.model import FittedModel, robust_correct
 from sklearn_acs.models.logits import predicted
 
 
@@ -84,3 +85,46 @@ def test_nan_logits_are_never_right_here_as_in_evaluate(beyond, right):
     x = torch.tensor([[0.1], [0.2], [0.9], [0.95]])
     assert robust_accuracy(Nan(beyond), x, y, PGD(eps=0.01)) == right
     assert evaluate(Nan(beyond), x, y, {"pgd": PGD(eps=0.01)})["accuracy"][:2] == [right] * 2
+
+
+# What a fitted model is made of
+
+
+def test_a_fitted_model_of_a_module_knows_what_the_samples_and_the_logits_tell():
+    fitted = FittedModel.of(model(), X, (0.0, 1.0), seed=3)
+    assert fitted.format.classes.tolist() == [0, 1]
+    assert fitted.format.inputs.is_table
+    assert (fitted.format.clip, fitted.seed, fitted.device) == ((0.0, 1.0), 3, torch.device("cpu"))
+    assert torch.equal(fitted.logits(X), model()(X).detach())
+    assert fitted.judge(X, Y, PGD(eps=0.2)).tolist() == [True, False, False, True]
+
+
+def test_a_fitted_model_perturbs_towards_other_classes_within_the_box():
+    x_adv = FittedModel.of(model(), X).perturb(X, Y, PGD(eps=0.2))
+    torch.testing.assert_close(x_adv, torch.tensor([[0.3], [0.65], [0.35], [0.7]]))
+
+
+def test_only_models_are_judged():
+    with pytest.raises(TypeError, match=r"fitted RobustClassifier or an nn\.Module; got int"):
+        FittedModel.of(3, X)
+
+
+def test_a_classifier_gives_its_own_and_an_unfitted_one_says_so():
+    clf = RobustClassifier(clip=(0, 1), max_epochs=2)
+    with pytest.raises(NotFittedError):
+        evaluate(clf, X, Y)
+    clf.fit(X.repeat(8, 1), Y.repeat(8))
+    assert FittedModel.of(clf, X).module is clf.net_.module_ is clf.model_.module
+
+
+def test_evaluate_and_robust_accuracy_in_inference_mode():
+    attacks = {"weak": PGD(eps=0.04), "strong": PGD(eps=0.2)}
+    expected = evaluate(model(), X, Y, attacks, check_masking=True)
+    module = model()
+    with torch.inference_mode():
+        x = X * 1
+        found = evaluate(module, x, Y, attacks, check_masking=True)
+        assert robust_accuracy(module, x, Y, PGD(eps=0.2)) == 0.5
+    assert found["accuracy"] == expected["accuracy"] == [1.0, 1.0, 0.5, 0.5]
+    assert found["size"] == expected["size"]
+    assert found.masking == expected.masking

@@ -106,9 +106,7 @@ def covered(at: Tensor, centre: Tensor, size: int) -> Tensor:
     return (at >= first) & (at < first + size // 2)
 
 
-AUGMENTS: dict[str, Augmentation] = {
-    "-".join(name for name, on in zip(("crop", "flip", "cutout"), chosen, strict=True) if on): Augmentation(*chosen)
-    for chosen in product((True, False), repeat=3)
-    if any(chosen)
+AUGMENTS = {
+    made.name: made for chosen in product((True, False), repeat=3) if any(chosen) for made in [Augmentation(*chosen)]
 }
 """By name: "crop", "flip", "cutout", and several of them in this order, as in "crop-flip"."""

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from sklearn.base import BaseEstimator
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from sklearn_acs._compat import Interval
@@ -99,26 +99,31 @@ class WeightAverage:
         self.n_steps = state["n_steps"]
 
     @torch.no_grad()
-    def follow(self) -> None:
-        """Move the average towards the weights of a step.
+    def follow(self, finite: set[str]) -> None:
+        """Move the average towards the weights of a step, in few kernels.
 
-        Buffers are looked up anew each time, since `forward` may put other tensors in their place. What is not finite,
-        as a mask of -inf, is copied: its average would be NaN.
+        Buffers are looked up anew each time, since `forward` may put other tensors in their place.
+
+        Parameters
+        ----------
+        finite : set of str
+            Names of buffers that hold numbers alone. The others, as masks of -inf, have no average and are copied.
         """
-        lerp = get_ema_multi_avg_fn(self.averaging.decay_at(self.n_steps))
-        lerp(list(self.module.parameters()), list(self.trained.parameters()), self.n_steps)
-        averages, averaged, copied = dict(self.module.named_buffers()), [], []
+        averaged: list[tuple[Tensor, Tensor]] = list(
+            zip(self.module.parameters(), self.trained.parameters(), strict=True)
+        )
+        copied: list[tuple[Tensor, Tensor]] = []
+        averages = dict(self.module.named_buffers())
         for name, value in self.trained.named_buffers():
             average = averages[name]
             if (average.shape, average.dtype) != (value.shape, value.dtype):
                 replace_buffer(self.module, name, value)
-            elif value.is_floating_point() or value.is_complex():
-                averaged.append((average, value, average.isfinite() & value.isfinite()))
+            elif name in finite and value.dtype.is_floating_point:
+                averaged.append((average, value))
             else:
                 copied.append((average, value))
-        if averaged:
-            lerp([average for average, _, _ in averaged], [value for _, value, _ in averaged], self.n_steps)
-            copied += [(average, torch.where(finite, average, value)) for average, value, finite in averaged]
+        lerp = get_ema_multi_avg_fn(self.averaging.decay_at(self.n_steps))
+        lerp([average.detach() for average, _ in averaged], [value for _, value in averaged], self.n_steps)
         if copied:
             torch._foreach_copy_([average for average, _ in copied], [value for _, value in copied])
         self.n_steps += 1

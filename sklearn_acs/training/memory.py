@@ -67,7 +67,7 @@ class PerturbationMemory:
         self._largest = torch.zeros(shape[0], device=self._levels.device)
         # The epoch of each sample's last perturbation.
         self._renewed = torch.full_like(self._largest, -1, dtype=torch.long)
-        self.threat, self.max_age, self.epoch = threat, max_age, 0
+        self.threat, self.max_age, self.on_disk, self.epoch = threat, max_age, on_disk, 0
 
     def state_dict(self) -> dict[str, Any]:
         """Every perturbation, its size and its age."""

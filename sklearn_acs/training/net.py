@@ -43,6 +43,12 @@ class AdversarialNet(NeuralNet):
     def __init__(self, module: Any, criterion: Any, **kwargs: Any) -> None:
         super().__init__(module, criterion, **{"train_split": None, "predict_nonlinearity": softmax, **kwargs})
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take up what was pickled, and be the net of its training again."""
+        super().__setstate__(state)
+        if "training_" in vars(self):
+            self.training_.net = self
+
     def get_default_callbacks(self) -> list:
         """None: the training writes the history and shows its progress."""
         return []

@@ -82,6 +82,10 @@ class Training:
         self.coresets: dict[int, Coreset] = {}
         self._finite_before: set[str] = set()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled, as a part of the net."""
+        return {name: value for name, value in vars(self).items() if name != "net"}
+
     @property
     def final_module(self) -> nn.Module:
         """What predicts when training is over: the average of the weights where there is one."""
@@ -233,13 +237,13 @@ class Training:
         clock.mark("callbacks")
         done = net.train_step(batch)
         if self.average is not None:
-            self.average.follow()
+            self.average.follow(self._finite_before)
         clock.mark("update")
         net.history.record_batch("train_batch_size", len(batch.y))
         trained = done["trained"]
-        net.notify("on_batch_end", batch=(trained.x, trained.y), training=True, **done)
         if self.rate is not None:
             self.rate.advance()
+        net.notify("on_batch_end", batch=(trained.x, trained.y), training=True, **done)
         self.progress.advance(len(batch.y))
         return done["loss"]
 

@@ -195,7 +195,7 @@ def test_weights_that_are_not_finite_leave_the_best_state():
 
 
 def test_a_collapse_that_the_guard_finds_leaves_the_best_state(monkeypatch):
-    monkeypatch.setattr(CollapseGuard, "_accuracies", lambda self, net: (0.9 * (len(net.history) < 5), 0.9))
+    monkeypatch.setattr(CollapseGuard, "_accuracies", lambda self, training: (0.9 * (training.epoch < 5), 0.9))
     trace = Trace()
     clf = make([trace, Ruin(5)], objective="fast", attack=FGSM(eps=0.1), averaging="ema", lr=0.01)
     with pytest.warns(ConvergenceWarning, match="collapsed in epoch 5"):
@@ -268,7 +268,7 @@ def test_pickles_and_clones():
     copy = pickle.loads(pickle.dumps(clf))
     assert states_of(copy) == states_of(clf)
     assert copy.best_epoch_ == clf.best_epoch_
-    assert dict(clf.net_.callbacks_)["best_state"].best_ == []  # let go
+    assert clf.net_.training_.best.weights == []  # let go
     assert not hasattr(clone(clf), "best_epoch_")
     assert states_of(clone(clf).fit(X, y)) == states_of(clf)
 

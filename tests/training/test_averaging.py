@@ -13,6 +13,7 @@ from torch import nn
 
 from sklearn_acs import EMA, PGD, CollapseGuard, RobustClassifier, evaluate, robust_accuracy
 from sklearn_acs.training.averaging import WeightAverage
+from sklearn_acs.training.weights import finite_buffers
 
 X = (load_digits(n_class=3).images / 16).astype(np.float32)[:96]
 y = load_digits(n_class=3).target[:96]
@@ -217,7 +218,7 @@ class Ruin(Callback):
 
 
 def test_the_guard_takes_the_average_back_too(monkeypatch):
-    monkeypatch.setattr(CollapseGuard, "_accuracies", lambda self, net: (0.9 * (len(net.history) < 4), 0.9))
+    monkeypatch.setattr(CollapseGuard, "_accuracies", lambda self, training: (0.9 * (training.epoch < 4), 0.9))
     until = make(max_epochs=3).fit(X, y)
     with pytest.warns(ConvergenceWarning, match="collapsed in epoch 4"):
         clf = make(callbacks=[Ruin(4), CollapseGuard()], max_epochs=6).fit(X, y)
@@ -280,8 +281,8 @@ def test_a_step_is_a_few_calls_whatever_the_number_of_tensors():
     modules = [nn.Sequential(*(nn.BatchNorm1d(4) for _ in range(n))) for n in (2, 20)]
     counts = []
     for module in modules:
-        follow = WeightAverage(module, EMA()).follow()
+        average, finite = WeightAverage(module, EMA()), finite_buffers(module)
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-            follow()
+            average.follow(finite)
         counts.append(sum(event.count for event in profile.key_averages() if "_foreach" in event.key))
     assert counts == [2, 2]

@@ -30,9 +30,9 @@ def make_batch(n=20, shape=(2, 8, 6), view=None, rows=None):
     return Batch(x if view is None else view.see(x), torch.zeros(n, dtype=torch.long), torch.ones(n), rows, view)
 
 
-def make_memory(batch, on_disk=False, **options):
+def make_memory(batch, **options):
     shape = (len(batch.rows), *batch.x.shape[1:])
-    return PerturbationMemory(PGD(init="previous", **options), shape, torch.device("cpu"), on_disk=on_disk)
+    return PerturbationMemory(PGD().threat, shape, torch.device("cpu"), **options)
 
 
 def inside(ball, seed=2):
@@ -334,4 +334,4 @@ def test_a_selection_attack_by_name_is_in_the_ball_trained_against(name):
 def test_a_disk_that_is_too_small_is_told_before_anything_is_written(monkeypatch):
     monkeypatch.setattr("sklearn_acs.training.memory.disk_usage", lambda folder: SimpleNamespace(free=10))
     with pytest.raises(OSError, match="GB left; let the variable TMPDIR"):
-        PerturbationMemory(PGD(init="previous"), (5, 3), torch.device("cpu"), on_disk=True)
+        PerturbationMemory(PGD().threat, (5, 3), torch.device("cpu"), on_disk=True)

@@ -169,7 +169,7 @@ def test_training_goes_on(digits, precision):
     for _ in range(3):
         clf.partial_fit(X, y)
     assert len(clf.history_) == 3
-    assert bool(clf.net_.scaling_) == (precision == "fp16")
+    assert bool(clf.net_.step_.scaler.state_dict()) == (precision == "fp16")
     assert clf.set_params(warm_start=True, max_epochs=2, lr=0.002).fit(X, y).score(X, y) > 0.8
 
 

@@ -114,13 +114,13 @@ def test_buffers_that_are_not_saved_survive_a_warm_start():
 def test_an_average_copies_masks_and_follows_buffers_that_are_replaced():
     masked = Masked()
     average = WeightAverage(masked, EMA())
-    average.follow()
+    average.follow(finite_buffers(masked))
     assert torch.equal(average.module.mask, masked.mask)
     module = Rebinding()
     average = WeightAverage(module, EMA(decay=0.5))
     for _ in range(3):
         module(torch.rand(2, 6))
-        average.follow()
+        average.follow(finite_buffers(module))
     assert average.module.seen.shape == (3,)
     assert 0 < average.module.count < 3
     fresh = Rebinding()(torch.rand(2, 6))
