@@ -1,6 +1,7 @@
 """Averages of the weights over the steps of training, which predict better than the last weights do."""
 
 from copy import deepcopy
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ from sklearn_acs.training.weights import load_weights, replace_buffer, weights_o
 __all__ = ["AVERAGES", "EMA", "WeightAverage"]
 
 
+@dataclass(eq=False, repr=False)
 class EMA(BaseEstimator):
     """Exponential moving average of the weights: ``average = d * average + (1 - d) * weights`` after each step.
 
@@ -59,8 +61,7 @@ class EMA(BaseEstimator):
 
     _parameter_constraints: ClassVar[dict] = {"decay": [Interval(Real, 0, 1, closed="left")]}
 
-    def __init__(self, decay: float = 0.995) -> None:
-        self.decay = decay
+    decay: float = 0.995
 
     def validate(self) -> None:
         """Raise ValueError when a parameter is out of range; called once before any work."""
@@ -70,6 +71,8 @@ class EMA(BaseEstimator):
         """Share of the average that step `step` keeps, counted from 0."""
         return min(self.decay, (1 + step) / (10 + step))
 
+
+Pairs = tuple[list[Tensor], list[Tensor]]
 
 AVERAGES: dict[str, type[EMA]] = {"ema": EMA}
 
@@ -118,12 +121,12 @@ class WeightAverage:
             average = averages[name]
             if (average.shape, average.dtype) != (value.shape, value.dtype):
                 replace_buffer(self.module, name, value)
-            elif name in finite and value.dtype.is_floating_point:
-                averaged.append((average, value))
-            else:
-                copied.append((average, value))
+                continue
+            averages_of, values_of = averaged if name in finite and value.is_floating_point() else copied
+            averages_of.append(average)
+            values_of.append(value)
         lerp = get_ema_multi_avg_fn(self.averaging.decay_at(self.n_steps))
-        lerp([average.detach() for average, _ in averaged], [value for _, value in averaged], self.n_steps)
-        if copied:
-            torch._foreach_copy_([average for average, _ in copied], [value for _, value in copied])
+        lerp(*averaged, self.n_steps)
+        if copied[0]:
+            torch._foreach_copy_(*copied)
         self.n_steps += 1

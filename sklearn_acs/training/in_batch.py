@@ -1,5 +1,6 @@
 """Training on the hardest samples of each batch alone."""
 
+from dataclasses import KW_ONLY, dataclass
 from math import ceil
 from numbers import Real
 from typing import Any, ClassVar
@@ -19,6 +20,7 @@ from sklearn_acs.training.adversary import Adversary
 __all__ = ["InBatchSelection"]
 
 
+@dataclass(eq=False, repr=False)
 class InBatchSelection(BaseEstimator, Callback):
     """Train on the share of each batch whose loss is largest.
 
@@ -71,10 +73,10 @@ class InBatchSelection(BaseEstimator, Callback):
         "min_share": [Interval(Real, 0, 1, closed="right")],
     }
 
-    def __init__(self, share: float | str = 0.5, *, when: str = "before", min_share: float = 0.1) -> None:
-        self.share = share
-        self.when = when
-        self.min_share = min_share
+    share: float | str = 0.5
+    _: KW_ONLY
+    when: str = "before"
+    min_share: float = 0.1
 
     def validate(self) -> None:
         """Raise ValueError when a parameter is out of range; called once before any work."""
