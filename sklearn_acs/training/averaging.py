@@ -112,21 +112,17 @@ class WeightAverage:
         finite : set of str
             Names of buffers that hold numbers alone. The others, as masks of -inf, have no average and are copied.
         """
-        averaged: list[tuple[Tensor, Tensor]] = list(
-            zip(self.module.parameters(), self.trained.parameters(), strict=True)
-        )
-        copied: list[tuple[Tensor, Tensor]] = []
+        averaged: Pairs = [*self.module.parameters()], [*self.trained.parameters()]
+        copied: Pairs = [], []
         averages = dict(self.module.named_buffers())
         for name, value in self.trained.named_buffers():
-            average = averages[name]
-            if (average.shape, average.dtype) != (value.shape, value.dtype):
+            if (averages[name].shape, averages[name].dtype) != (value.shape, value.dtype):
                 replace_buffer(self.module, name, value)
                 continue
-            averages_of, values_of = averaged if name in finite and value.is_floating_point() else copied
-            averages_of.append(average)
-            values_of.append(value)
-        lerp = get_ema_multi_avg_fn(self.averaging.decay_at(self.n_steps))
-        lerp(*averaged, self.n_steps)
+            pairs = averaged if name in finite and value.is_floating_point() else copied
+            pairs[0].append(averages[name])
+            pairs[1].append(value)
+        get_ema_multi_avg_fn(self.averaging.decay_at(self.n_steps))(*averaged, self.n_steps)
         if copied[0]:
             torch._foreach_copy_(*copied)
         self.n_steps += 1
