@@ -51,7 +51,7 @@ class Training:
     the same bits. When `run` has ended, the data is let go, and what is left is what another training goes on from.
     """
 
-    net: AdversarialNet  # skorch's engine: optimiser, history, callbacks, and the step that a batch goes through
+    net: AdversarialNet  # skorch's engine: optimiser, history, callbacks, the step of a batch
     batches: Batches  # of the samples, or of the coreset in use
     schedule: CoresetSchedule  # which epoch trains on what
     seeds: Seeds
@@ -73,14 +73,14 @@ class Training:
     stop_reason: str | None = None  # why it ended before its last epoch
     best: Best | None = None  # what early stopping has kept
     interrupted: bool = False  # whether a user's Ctrl-C ended it
+    coresets: dict[int, Coreset] = field(default_factory=dict)  # when it is over: in rows of X, by epoch from 0
     _before_epoch: list[Weights] = field(default_factory=list)
+    _finite_before: set[str] = field(default_factory=set)  # buffers that held numbers alone before the epoch
     _callbacks: dict[str, Any] = field(default_factory=dict)  # states to go on from, once the callbacks have begun
 
     def __post_init__(self) -> None:
         self.net.training_ = self
         self.module: nn.Module = self.net.module_
-        self.coresets: dict[int, Coreset] = {}
-        self._finite_before: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled, as a part of the net."""
@@ -133,8 +133,7 @@ class Training:
             EarlyStopping does, only stops the training.)
         """
         interrupt: KeyboardInterrupt | None = None
-        about = {"X": self.batches.data, "y": None}
-        pressed = Event()
+        about, pressed = {"X": self.batches.data, "y": None}, Event()
         with (
             torch.inference_mode(False),
             torch.enable_grad(),
@@ -158,11 +157,12 @@ class Training:
             finally:
                 self._finish()
         if interrupt is not None:
-            if self.epoch:
-                warnings.warn(
-                    f"interrupted in epoch {self.epoch + 1} of {self.schedule.n_epochs}", UserWarning, stacklevel=2
-                )
-            raise interrupt
+            n_epochs = self.schedule.n_epochs
+            try:
+                if self.epoch:
+                    warnings.warn(f"interrupted in epoch {min(self.epoch + 1, n_epochs)} of {n_epochs}", stacklevel=3)
+            finally:  # also where warnings are errors
+                raise interrupt
 
     def _run_epoch(self) -> None:
         """Select if it is time, train for an epoch, and tell the callbacks."""
@@ -232,18 +232,17 @@ class Training:
         Tensor
             The weighted mean loss, on the device.
         """
-        net, clock, pair = self.net, self.net.step_.clock, (batch.x, batch.y)  # what skorch takes for a batch
-        net.notify("on_batch_begin", batch=pair, training=True)
+        net, clock = self.net, self.net.step_.clock
+        net.notify("on_batch_begin", batch=(batch.x, batch.y), training=True)  # what skorch takes for a batch
         clock.mark("callbacks")
         done = net.train_step(batch)
         if self.average is not None:
             self.average.follow(self._finite_before)
         clock.mark("update")
         net.history.record_batch("train_batch_size", len(batch.y))
-        trained = done["trained"]
         if self.rate is not None:
             self.rate.advance()
-        net.notify("on_batch_end", batch=(trained.x, trained.y), training=True, **done)
+        net.notify("on_batch_end", batch=(done["trained"].x, done["trained"].y), training=True, **done)
         self.progress.advance(len(batch.y))
         return done["loss"]
 
@@ -278,7 +277,6 @@ class Training:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a training needs to go on: tensors are those in use, to be saved or copied."""
-        callbacks = {name: each.state_dict() for name, each in self.net.callbacks_ if hasattr(each, "state_dict")}
         return {
             "epoch": self.epoch,
             "weights": weights_of(self.module),
@@ -286,7 +284,7 @@ class Training:
             "history": copy(self.net.history_),
             "best": self.best,
             "attack_generator": self.net.step_.adversary.generator.get_state(),
-            "callbacks": callbacks,
+            "callbacks": {name: each.state_dict() for name, each in self.net.callbacks_ if hasattr(each, "state_dict")},
             **{name: member.state_dict() for name, member in self._members()},
         }
 
