@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Generator
 from contextlib import closing
+from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -20,22 +21,23 @@ from sklearn_acs.selectors._coreset import ClassSelection, Coreset
 from sklearn_acs.table import Table
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Base class of the coreset selectors.
 
-    A subclass has the parameters `n_select`, `per_class` and `n_jobs`, perhaps `random_state`, and implements
-    ``_solve(gradients, k, rng, rows) -> Coreset``. If it needs more than gradients, `fit_inputs` names it.
+    A subclass is a dataclass too, whose fields are its parameters, perhaps with a `random_state` among them. It
+    implements ``_solve(gradients, k, rng, rows) -> Coreset``. If it needs more than gradients, `fit_inputs` names it.
     """
 
-    _parameter_constraints: dict = {
+    n_select: int | float = 0.1
+    per_class: bool = False
+    n_jobs: int | None = None
+
+    _parameter_constraints: ClassVar[dict] = {
         "n_select": [Interval(Integral, 1, None, closed="left"), Interval(RealNotInt, 0, 1, closed="right")],
         "per_class": ["boolean"],
         "n_jobs": [Integral, None],
     }
-
-    n_select: int | float
-    per_class: bool
-    n_jobs: int | None
 
     @property
     def fit_inputs(self) -> tuple[str, ...]:

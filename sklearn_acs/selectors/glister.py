@@ -1,10 +1,11 @@
 """GLISTER chooses a coreset whose gradient step lowers the loss of held-out samples most."""
 
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from functools import partial
 from math import ceil, log
 from numbers import Integral, Real
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -22,6 +23,7 @@ TAYLOR = "all of the budget is used"
 FIXED = "all of the budget is used, with the validation gradient fixed: how it moves is not known"
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Glister(BaseSelector):
     """Chooses a coreset by generalisation: a step along its gradients lowers the loss of validation samples.
 
@@ -33,6 +35,11 @@ class Glister(BaseSelector):
     ----------
     n_select : int or float, default=0.1
         Size of the coreset: a count, or a fraction of the samples in (0, 1].
+    per_class : bool, default=False
+        Whether to choose in every class of y on its own, in proportion to its size, each for the sake of all
+        validation samples.
+    n_jobs : int or None, default=None
+        Threads that classes are spread over. None is as many as torch uses, -1 one for each core.
     method : {"stochastic", "naive", "r-greedy"}, default="stochastic"
         What a pick looks at. "naive": all rows that are left. "stochastic": a random
         ``n / k * log(1 / subsample_eps)`` of them. "r-greedy": all of them, but only `rounds` times; each round
@@ -50,11 +57,6 @@ class Glister(BaseSelector):
     random_state : int, RandomState instance or None, default=None
         Draws the candidates of "stochastic". None takes fresh entropy from the operating system and leaves NumPy's
         global generator alone.
-    per_class : bool, default=False
-        Whether to choose in every class of y on its own, in proportion to its size, each for the sake of all
-        validation samples.
-    n_jobs : int or None, default=None
-        Threads that classes are spread over. None is as many as torch uses, -1 one for each core.
 
     Attributes
     ----------
@@ -124,9 +126,16 @@ class Glister(BaseSelector):
     tensor([0, 2, 4])
     """
 
+    method: str = "stochastic"
+    eta: float = 1.0
+    step: str = "mean"
+    rounds: int = 15
+    subsample_eps: float = 0.01
+    random_state: int | np.random.RandomState | None = None
+
     fit_inputs = ("gradients", "validation")
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: ClassVar[dict] = {
         **BaseSelector._parameter_constraints,
         "method": [StrOptions(set(METHODS))],
         "eta": [Interval(Real, 0, None, closed="left")],
@@ -135,29 +144,6 @@ class Glister(BaseSelector):
         "subsample_eps": [Interval(Real, 0, 1, closed="neither")],
         "random_state": ["random_state"],
     }
-
-    def __init__(
-        self,
-        *,
-        n_select: int | float = 0.1,
-        method: str = "stochastic",
-        eta: float = 1.0,
-        step: str = "mean",
-        rounds: int = 15,
-        subsample_eps: float = 0.01,
-        random_state: int | np.random.RandomState | None = None,
-        per_class: bool = False,
-        n_jobs: int | None = None,
-    ) -> None:
-        self.n_select = n_select
-        self.method = method
-        self.eta = eta
-        self.step = step
-        self.rounds = rounds
-        self.subsample_eps = subsample_eps
-        self.random_state = random_state
-        self.per_class = per_class
-        self.n_jobs = n_jobs
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, G: Any, y: Any = None, validation: Any = None) -> Self:

@@ -1,7 +1,9 @@
 """GRAD-MATCH chooses a coreset whose weighted gradients add up to the sum of all gradients."""
 
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from sklearn_acs.selectors.base import BaseSelector
 _SAFE_RIDGE = 1e-3  # the least ridge for which float32 gradients are precise enough
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class GradMatch(BaseSelector):
     """Chooses a coreset by non-negative orthogonal matching pursuit on the gradients.
 
@@ -28,6 +31,10 @@ class GradMatch(BaseSelector):
     ----------
     n_select : int or float, default=0.1
         Size of the coreset: a count, or a fraction of the samples in (0, 1].
+    per_class : bool, default=False
+        Whether to choose in every class of y on its own, in proportion to its size.
+    n_jobs : int or None, default=None
+        Threads that classes are spread over. None is as many as torch uses, -1 one for each core.
     ridge : float, default=0.1
         Strength of the penalty: ``lambda = ridge * mean_i ||G_i||^2``, so that the scale of the gradients does not
         matter. It keeps the weights even, and with 0 no more rows can be matched than the gradients have rank.
@@ -40,10 +47,6 @@ class GradMatch(BaseSelector):
         Rows matched between two refits of all weights. More are faster and match less closely: of 5,000 gradients of
         a class with k = 2,500, 5 a step took 0.44 times as long for an error 1.03 times as large, 20 a step 0.22 times
         for 1.08 (``docs/results/selectors.md``).
-    per_class : bool, default=False
-        Whether to choose in every class of y on its own, in proportion to its size.
-    n_jobs : int or None, default=None
-        Threads that classes are spread over. None is as many as torch uses, -1 one for each core.
 
     Attributes
     ----------
@@ -113,32 +116,18 @@ class GradMatch(BaseSelector):
     >>> G_S, w_S = selector.select(G, return_weights=True)
     """
 
-    _parameter_constraints: dict = {
+    ridge: float = 0.1
+    ridge_center: str = "uniform"
+    tolerance: float = 1e-6
+    atoms_per_step: int = 1
+
+    _parameter_constraints: ClassVar[dict] = {
         **BaseSelector._parameter_constraints,
         "ridge": [Interval(Real, 0, None, closed="left")],
         "ridge_center": [StrOptions({"uniform", "zero"})],
         "tolerance": [Interval(Real, 0, None, closed="left")],
         "atoms_per_step": [Interval(Integral, 1, None, closed="left")],
     }
-
-    def __init__(
-        self,
-        *,
-        n_select: int | float = 0.1,
-        ridge: float = 0.1,
-        ridge_center: str = "uniform",
-        tolerance: float = 1e-6,
-        atoms_per_step: int = 1,
-        per_class: bool = False,
-        n_jobs: int | None = None,
-    ) -> None:
-        self.n_select = n_select
-        self.ridge = ridge
-        self.ridge_center = ridge_center
-        self.tolerance = tolerance
-        self.atoms_per_step = atoms_per_step
-        self.per_class = per_class
-        self.n_jobs = n_jobs
 
     def _solve(self, gradients: LastLayerGradients, k: int, rng: np.random.RandomState, rows: np.ndarray) -> Coreset:
         gradients = self._precise(gradients)

@@ -1,7 +1,8 @@
 """ScoreSelector chooses the samples with the largest gradients, the highest losses, the smallest margins."""
 
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from sklearn_acs.selectors._cross_entropy import undo_cross_entropy
 from sklearn_acs.selectors.base import BaseSelector
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ScoreSelector(BaseSelector):
     """Chooses the samples with the highest or the lowest scores.
 
@@ -26,16 +28,16 @@ class ScoreSelector(BaseSelector):
     ----------
     n_select : int or float, default=0.1
         Size of the coreset: a count, or a fraction of the samples in (0, 1].
+    per_class : bool, default=False
+        Whether to choose in every class of y on its own, in proportion to its size.
+    n_jobs : int or None, default=None
+        Threads that classes are spread over. None is as many as torch uses, -1 one for each core.
     scores : {"gradient_norm", "loss", "margin"} or array-like of shape (n_samples,), default="gradient_norm"
         What samples are ranked by: the length of their gradient; their loss; the probability of their label minus
         that of the best other class, from -1 (surely wrong) to 1; or numbers of one's own, one for each sample, such
         as ``StabilityTracker.scores_``.
     order : {"highest", "lowest"}, default="highest"
         Which end of the ranking is kept. The hardest samples have the highest losses and the lowest margins.
-    per_class : bool, default=False
-        Whether to choose in every class of y on its own, in proportion to its size.
-    n_jobs : int or None, default=None
-        Threads that classes are spread over. None is as many as torch uses, -1 one for each core.
 
     Attributes
     ----------
@@ -101,26 +103,14 @@ class ScoreSelector(BaseSelector):
     array([1, 3])
     """
 
-    _parameter_constraints: dict = {
+    scores: str | ArrayLike = "gradient_norm"
+    order: str = "highest"
+
+    _parameter_constraints: ClassVar[dict] = {
         **BaseSelector._parameter_constraints,
         "scores": [StrOptions({"gradient_norm", "loss", "margin"}), "array-like"],
         "order": [StrOptions({"highest", "lowest"})],
     }
-
-    def __init__(
-        self,
-        *,
-        n_select: int | float = 0.1,
-        scores: str | ArrayLike = "gradient_norm",
-        order: str = "highest",
-        per_class: bool = False,
-        n_jobs: int | None = None,
-    ) -> None:
-        self.n_select = n_select
-        self.scores = scores
-        self.order = order
-        self.per_class = per_class
-        self.n_jobs = n_jobs
 
     @property
     def fit_inputs(self) -> tuple[str, ...]:
