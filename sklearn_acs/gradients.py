@@ -205,8 +205,7 @@ def as_tensor(array: Any) -> Tensor:
     if isinstance(array, Tensor):
         return array.detach()
     array = np.asarray(array)
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if any(stride < 0 for stride in array.strides):
         array = array.copy()  # torch takes neither foreign byte order nor negative strides
     with warnings.catch_warnings():
@@ -282,10 +281,9 @@ def batch_factors(
         In the order of `inputs`.
     """
     with entering(layer) as features, torch.no_grad():
-        logits = {branch: model(x).float() for branch, x in inputs.items()}
-    leaves = {branch: z.requires_grad_() for branch, z in logits.items()}
+        logits = {branch: model(x).float().requires_grad_() for branch, x in inputs.items()}
     with torch.enable_grad():
-        total = loss(leaves, y).sum()
-    gradients = torch.autograd.grad(total, list(leaves.values()), materialize_grads=True)
+        total = loss(logits, y).sum()
+    gradients = torch.autograd.grad(total, list(logits.values()), materialize_grads=True)
     ones = torch.ones(len(y), 0 if layer.bias is None else 1, device=y.device)
     return [(g, torch.cat([h.float(), ones], dim=1)) for g, h in zip(gradients, features, strict=True)]

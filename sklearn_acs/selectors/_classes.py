@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from joblib import Parallel, cpu_count, delayed
+from joblib import Parallel, delayed, effective_n_jobs
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
@@ -62,11 +62,7 @@ def solve_on_cpu(tasks: Sequence[Task], solve: Callable[..., Coreset], n_jobs: i
 
 def n_threads(tasks: Sequence[Task], n_jobs: int | None) -> int:
     """Count the threads that classes are spread over: None is as many as torch uses."""
-    if n_jobs == 0:
-        raise ValueError(
-            "n_jobs must be None, a number of threads, or negative to count from the number of cores; got 0."
-        )
-    asked = torch.get_num_threads() if n_jobs is None else n_jobs if n_jobs > 0 else max(1, cpu_count() + 1 + n_jobs)
+    asked = torch.get_num_threads() if n_jobs is None else effective_n_jobs(n_jobs)
     return min(asked, len(tasks)) if tasks[0].gradients.device.type == "cpu" else 1
 
 
@@ -156,12 +152,7 @@ class _OneThread:
 
 
 _BLAS = _OneThread()
-
-
-@functools.cache
-def _threadpools() -> ThreadpoolController:
-    """Look up the thread pools of the libraries loaded, once."""
-    return ThreadpoolController()
+_threadpools = functools.cache(ThreadpoolController)  # looks up the thread pools of the libraries loaded, once
 
 
 def fits(n_bytes: int, gradients: LastLayerGradients) -> bool:

@@ -112,20 +112,22 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             labels, members = self._split_by_class(y, n)
         budgets = _share_out(k, [len(rows) for rows in members])
 
-        rng = _own_random_state(getattr(self, "random_state", None))
+        seed = getattr(self, "random_state", None)
+        # For None check_random_state gives NumPy's global generator, which is the user's.
+        rng = np.random.RandomState() if seed is None else check_random_state(seed)
         tasks = [
             Task(gradients, rows, int(budget), np.random.RandomState(rng.randint(np.iinfo(np.int32).max)))
             for rows, budget in zip(members, budgets, strict=True)
         ]
-        sums, coresets, classes = None, [], []
+        sums: list[Any] = [0, 0, 0]  # of `chosen`, `total` and `rounding`
+        coresets, classes = [], []
         with closing(self._solve_tasks(tasks, solve)) as solved:
             for label, task, (found, *of_class) in zip(labels, tasks, solved, strict=True):
-                sums = of_class if sums is None else [one + other for one, other in zip(sums, of_class, strict=True)]
+                sums = [one + other for one, other in zip(sums, of_class, strict=True)]
                 sizes = len(task.rows), len(found.indices), found.n_matched
                 weight, error = float(found.weights.sum()), relative_error(*of_class)
                 classes.append(ClassSelection(label, *sizes, weight, error, found.stop_reason))
                 coresets.append(found)
-        assert sums is not None
         self.coreset_ = _join(coresets, classes, relative_error(*sums))
 
         support = np.zeros(n, dtype=bool)
@@ -191,7 +193,8 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         check_is_fitted(self)
         check_consistent_length(self.support_, *arrays)
-        selected = [_take(array, self.coreset_.indices) for array in arrays]
+        rows = self.coreset_.indices
+        selected = [a.take(rows) if isinstance(a, LastLayerGradients) else safe_indexing(a, rows) for a in arrays]
         if return_weights:
             selected.append(self.weights_)
         return selected[0] if len(selected) == 1 else tuple(selected)
@@ -292,22 +295,9 @@ def relative_error(approximation: Tensor, target: Tensor, rounding: Tensor | flo
     return float(error)  # the only number read from the device
 
 
-def _own_random_state(random_state: Any) -> np.random.RandomState:
-    """Make a RandomState as check_random_state does, but with fresh entropy for None."""
-    return np.random.RandomState() if random_state is None else check_random_state(random_state)
-
-
 def _returned_as(like: LastLayerGradients | None, values: np.ndarray) -> Any:
     """Convert an array to a tensor on the device of `like`, floats in its precision; keep it for None."""
     if like is None:
         return values
     result = torch.from_numpy(values)
     return result.to(like.device, like.dtype if result.is_floating_point() else result.dtype)
-
-
-def _take(array: Any, indices: np.ndarray) -> Any:
-    if isinstance(array, LastLayerGradients):
-        return array.take(indices)
-    if isinstance(array, Tensor):
-        return array[torch.from_numpy(indices).to(array.device)]
-    return safe_indexing(array, indices)

@@ -136,15 +136,9 @@ class CRAIG(BaseSelector):
         return solve_on_cpu(tasks, partial(solve, memory=share), n_jobs)
 
     def _solve(
-        self,
-        gradients: LastLayerGradients,
-        k: int,
-        rng: np.random.RandomState,
-        rows: np.ndarray,
-        *,
-        memory: int | None = None,
+        self, gradients: LastLayerGradients, k: int, rng: np.random.RandomState, rows: np.ndarray, memory: int = 0
     ) -> Coreset:
-        n, memory = len(gradients), memory or self.memory_budget
+        n = len(gradients)
         distances = _Distances(gradients.to("cpu"), self.metric, memory)
         kept = 4 * n * n <= memory
         look_up = distances.matrix().numpy().__getitem__ if kept else distances.rows

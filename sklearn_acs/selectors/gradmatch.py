@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -131,14 +131,7 @@ class GradMatch(BaseSelector):
 
     def _solve(self, gradients: LastLayerGradients, k: int, rng: np.random.RandomState, rows: np.ndarray) -> Coreset:
         gradients = self._precise(gradients)
-        found = orthogonal_matching_pursuit(
-            gradients,
-            k,
-            ridge=self.ridge,
-            center=self._center(gradients, k),
-            tolerance=self.tolerance,
-            atoms_per_step=self.atoms_per_step,
-        )
+        found = orthogonal_matching_pursuit(gradients, k, center=self._center(gradients, k), **self._options())
         return _filled(found, gradients, k)
 
     def _solve_tasks(self, tasks: list[Task], solve: Callable) -> Generator[Solved]:
@@ -150,15 +143,12 @@ class GradMatch(BaseSelector):
         self, problems: list[LastLayerGradients], budgets: list[int], rngs: list[np.random.RandomState]
     ) -> list[Coreset]:
         problems = [self._precise(gradients) for gradients in problems]
-        found = batched_matching_pursuit(
-            problems,
-            budgets,
-            ridge=self.ridge,
-            centers=[self._center(gradients, k) for gradients, k in zip(problems, budgets, strict=True)],
-            tolerance=self.tolerance,
-            atoms_per_step=self.atoms_per_step,
-        )
+        centers = [self._center(gradients, k) for gradients, k in zip(problems, budgets, strict=True)]
+        found = batched_matching_pursuit(problems, budgets, centers=centers, **self._options())
         return [_filled(*one) for one in zip(found, problems, budgets, strict=True)]
+
+    def _options(self) -> dict[str, Any]:
+        return {"ridge": self.ridge, "tolerance": self.tolerance, "atoms_per_step": self.atoms_per_step}
 
     def _precise(self, gradients: LastLayerGradients) -> LastLayerGradients:
         return gradients if self.ridge >= _SAFE_RIDGE else gradients.to(torch.float64)

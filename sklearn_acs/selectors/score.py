@@ -1,7 +1,6 @@
 """ScoreSelector chooses the samples with the largest gradients, the highest losses, the smallest margins."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -143,7 +142,14 @@ class ScoreSelector(BaseSelector):
             Scores are not finite or not one for each sample, or do not follow from G.
         """
         gradients = self._validate_gradients(G, reset=True)
-        return self._fit(G, gradients, y, partial(self._solve, scores=self._sample_scores(gradients, scores)))
+        values = self._sample_scores(gradients, scores)
+        ranks = -values if self.order == "highest" else values
+
+        def solve(gradients: LastLayerGradients, k: int, rng: np.random.RandomState, rows: np.ndarray) -> Coreset:
+            picks = np.argsort(ranks[rows], kind="stable")[:k]
+            return Coreset(picks, np.full(k, len(rows) / k), k, f"the {self.order} scores use all of the budget")
+
+        return self._fit(G, gradients, y, solve)
 
     def keep_rows(self, rows: np.ndarray, n_samples: int) -> None:
         """Cut an array `scores` to the samples `rows`, and leave a name of scores as it is.
@@ -168,18 +174,6 @@ class ScoreSelector(BaseSelector):
         if scores is None and not isinstance(self.scores, str):
             scores = self.scores
         return scores_of(gradients, str(self.scores)) if scores is None else check_scores(scores, len(gradients))
-
-    def _solve(
-        self,
-        gradients: LastLayerGradients,
-        k: int,
-        rng: np.random.RandomState,
-        rows: np.ndarray,
-        scores: np.ndarray | None = None,
-    ) -> Coreset:
-        assert scores is not None
-        picks = np.argsort(-scores[rows] if self.order == "highest" else scores[rows], kind="stable")[:k]
-        return Coreset(picks, np.full(k, len(rows) / k), k, f"the {self.order} scores use all of the budget")
 
 
 def check_scores(scores: Any, n_samples: int) -> np.ndarray:
