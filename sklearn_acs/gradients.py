@@ -58,13 +58,11 @@ class LastLayerGradients:
     """
 
     def __init__(self, branches: Sequence[tuple[Tensor, Tensor]]) -> None:
-        if not branches:
-            raise ValueError("branches must hold at least one (g, h1) pair, got none.")
         shapes = [(tuple(g.shape), tuple(h.shape)) for g, h in branches]
-        (g_shape, h_shape), n_dims = shapes[0], {len(s) for pair in shapes for s in pair}
-        if n_dims != {2} or g_shape[0] != h_shape[0] or len(set(shapes)) > 1:
+        n_dims, lengths = {len(s) for pair in shapes for s in pair}, {s[:1] for pair in shapes for s in pair}
+        if n_dims != {2} or len(lengths) > 1 or len(set(shapes)) > 1:
             raise ValueError(
-                "branches must be pairs of matrices (n, C) and (n, D + 1), alike in every branch, "
+                "branches must be one or more pairs of matrices (n, C) and (n, D + 1), alike in every branch, "
                 f"got the shapes {shapes}."
             )
         self.branches = [(as_tensor(g), as_tensor(h)) for g, h in branches]

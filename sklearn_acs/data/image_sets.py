@@ -236,5 +236,4 @@ def imagenet_subset(
 def _resize_and_crop() -> Callable[[Any], Tensor]:
     from torchvision.transforms import v2
 
-    to_float = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
-    return v2.Compose([v2.Resize(256), v2.CenterCrop(224), *to_float])
+    return v2.Compose([v2.Resize(256), v2.CenterCrop(224), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])

@@ -225,12 +225,11 @@ class _Pursuit:
                 self._admit([row], step)
             return
         self.first = self.first[m:]
+        self.barred[rows] = True
         if vectors is None:
             self._look_back()
-            self.barred[rows] = True
             self.refused += rows
             return
-        self.barred[rows] = True
         self.admissions[rows] += 1
         residuals = self.residuals[rows] if self.ahead is None else self.ahead.admit(columns)
         self.weights = np.append(self.weights, np.zeros(m))

@@ -72,7 +72,7 @@ class _Pursuits:
         victims, reason, polished = no.long(), no.long(), no.long() + POLISHES
         for step in count(1):
             rows, found = self._choose()
-            full = support.size >= self.budgets
+            full = support.sizes() >= self.budgets
             close = self._residual_square() <= goal
             waiting = running & ~blocked
             ending = waiting & (full | close | ~found[:, 0])
@@ -92,14 +92,12 @@ class _Pursuits:
                 is_blocked, is_adding = True, False
             if is_adding:
                 support.make_room(self.atoms)
-            way = (
-                support.project(self._slope()[:, None])[1][:, 0] * blocked[:, None]
-                if is_blocked
-                else torch.zeros_like(support.weights)
-            )
+            way = torch.zeros_like(support.weights)
+            if is_blocked:
+                way = support.project(self._slope()[:, None])[1][:, 0] * blocked[:, None]
             if is_adding:
                 polished = torch.where(adding, 0, polished)
-                left = (self.budgets - support.size)[:, None] > torch.arange(self.atoms, device=self.gram.device)
+                left = (self.budgets - support.sizes())[:, None] > torch.arange(self.atoms, device=self.gram.device)
                 way = nn.functional.pad(way, (0, self.atoms)) + self._add(rows, found & left & adding[:, None])
             dropping, victims = self._walk(way)
             blocked = dropping
@@ -169,14 +167,13 @@ class _Support:
     """Keeps the members of B problems, their weights, and the basis W that refits them: see `_basis.Basis`.
 
     There are t places. `rows` (B, t) says which row is at each, `active` (B, t) whether it is a member or a gap, and
-    `weights` (B, t) its weight, which is zero in gaps. `size` (B,) counts the members.
+    `weights` (B, t) its weight, which is zero in gaps.
     """
 
     def __init__(self, gram: GramRows, capacity: int) -> None:
         nothing = torch.zeros(gram.shape[0], 0, device=gram.device)
         self.gram = gram
         self.rows, self.active, self.weights = nothing.long(), nothing.bool(), nothing.double()
-        self.size = self.active.sum(1)
         self._basis = nothing.new_zeros(gram.shape[0], capacity, capacity, dtype=torch.float64)
 
     @property
@@ -184,6 +181,10 @@ class _Support:
         """The matrices W, (B, t, t)."""
         t = self.rows.shape[1]
         return self._basis[:, :t, :t]
+
+    def sizes(self) -> Tensor:
+        """Count the members of each problem, (B,)."""
+        return self.active.sum(1)
 
     def project(self, right: Tensor) -> tuple[Tensor, Tensor]:
         """Compute ``right W^T`` and ``right W^T W = right (K + lambda I)^-1`` for right-hand sides (B, m, t)."""
@@ -217,7 +218,6 @@ class _Support:
         self._basis[:, t : t + m, : t + m] = new
         self.rows, self.active = places, torch.cat([self.active, came], 1)
         self.weights = nn.functional.pad(self.weights, (0, m))
-        self.size = self.size + came.sum(1)
         return came, ((new[:, :, t:] @ slope[:, :, None]).transpose(1, 2) @ new)[:, 0]
 
     def delete(self, places: Tensor, leaving: Tensor) -> None:
@@ -234,7 +234,6 @@ class _Support:
         basis[every, places] *= ~leaving[:, None]
         basis[every, :, places] *= ~leaving[:, None]
         self.active, self.weights = self.active & keep, self.weights * keep
-        self.size = self.size - leaving.long()
 
     def make_room(self, m: int) -> None:
         """Close the gaps if there are not m places left."""
@@ -244,7 +243,7 @@ class _Support:
         every = torch.arange(len(order), device=order.device)[:, None, None]
         self.gram.reorder(order)
         self.basis[:] = self.basis[every, order[:, :, None], order[:, None]]
-        left = order[:, : int(self.size.max())]
+        left = order[:, : int(self.sizes().max())]
         self.rows, self.active, self.weights = (x.gather(1, left) for x in (self.rows, self.active, self.weights))
 
     def members(self) -> list[tuple[np.ndarray, np.ndarray]]:

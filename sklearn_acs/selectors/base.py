@@ -98,10 +98,10 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self : object
             The fitted selector.
         """
-        return self._fit(G, self._validate_gradients(G, reset=True), y, self._solve)
+        return self._fit(G, self._validate_gradients(G, reset=True), y, self._solve_tasks)
 
-    def _fit(self, G: Any, gradients: LastLayerGradients, y: Any, solve: Callable) -> Self:
-        """Choose in the whole set or in each class by `solve`, and set the fitted attributes.
+    def _fit(self, G: Any, gradients: LastLayerGradients, y: Any, solve_tasks: Callable) -> Self:
+        """Choose in the whole set or in each class by `solve_tasks`, and set the fitted attributes.
 
         `gradients` are the validated G, whose own type says whether results are arrays or tensors.
         """
@@ -121,7 +121,7 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         ]
         sums: list[Any] = [0, 0, 0]  # of `chosen`, `total` and `rounding`
         coresets, classes = [], []
-        with closing(self._solve_tasks(tasks, solve)) as solved:
+        with closing(solve_tasks(tasks)) as solved:
             for label, task, (found, *of_class) in zip(labels, tasks, solved, strict=True):
                 sums = [one + other for one, other in zip(sums, of_class, strict=True)]
                 sizes = len(task.rows), len(found.indices), found.n_matched
@@ -130,8 +130,7 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 coresets.append(found)
         self.coreset_ = _join(coresets, classes, relative_error(*sums))
 
-        support = np.zeros(n, dtype=bool)
-        support[self.coreset_.indices] = True
+        support = np.isin(np.arange(n), self.coreset_.indices)
         like = gradients if isinstance(G, Tensor | LastLayerGradients) else None
         self.indices_ = _returned_as(like, self.coreset_.indices)
         self.weights_ = _returned_as(like, self.coreset_.weights)
@@ -142,9 +141,9 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.gradients_ = gradients.take(self.coreset_.indices)
         return self
 
-    def _solve_tasks(self, tasks: list[Task], solve: Callable) -> Generator[Solved]:
+    def _solve_tasks(self, tasks: list[Task]) -> Generator[Solved]:
         """Solve all classes; selectors that solve several at once on a GPU override this."""
-        return solve_on_cpu(tasks, solve, self.n_jobs)
+        return solve_on_cpu(tasks, self._solve, self.n_jobs)
 
     def selection_report(self) -> Table:
         """Tabulate what was chosen, with its weight and error, and why the algorithm stopped.
@@ -214,19 +213,11 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         if not isinstance(G, Tensor | LastLayerGradients):
             return as_gradients(validate_data(self, G, reset=reset, dtype=[np.float64, np.float32, np.float16]))
         gradients = as_gradients(G)
-        n, width = gradients.shape
-        if n == 0:
+        if len(gradients) == 0:
             raise ValueError(f"{type(self).__name__} needs at least one gradient, got shape {gradients.shape}.")
         if not gradients.isfinite():
             raise ValueError("G must be finite, got gradients that contain NaN or infinity.")
-        if reset:
-            self.n_features_in_ = width
-        elif width != self.n_features_in_:
-            raise ValueError(
-                f"G has {width} features, but {type(self).__name__} is expecting {self.n_features_in_} "
-                "features as input."
-            )
-        return gradients
+        return validate_data(self, gradients, reset=reset, skip_check_array=True)
 
     def _split_by_class(self, y: Any, n: int) -> tuple[list, list[np.ndarray]]:
         """List the labels in sorted order, and the rows of each."""

@@ -1,6 +1,6 @@
 """CRAIG chooses a coreset whose gradients are close to all gradients."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
 from functools import partial
 from math import ceil, log
@@ -126,14 +126,13 @@ class CRAIG(BaseSelector):
         "random_state": ["random_state"],
     }
 
-    def _solve_tasks(self, tasks: list[Task], solve: Callable) -> Generator[Solved]:
+    def _solve_tasks(self, tasks: list[Task]) -> Generator[Solved]:
         largest = max(len(task.rows) for task in tasks)
         if self.optimizer == "lazy" and on_gpu(tasks[0].gradients) and fits(20 * largest**2, tasks[0].gradients):
             return solve_in_batches(tasks, self._solve_batch, lambda n, k, width: 20 * n * n + 8 * n * width)
         # Rather fewer threads, whose matrices fit side by side, than rows that are computed again and again.
         n_jobs = min(n_threads(tasks, self.n_jobs or 1), max(1, self.memory_budget // (4 * largest**2)))
-        share = self.memory_budget // n_threads(tasks, n_jobs)
-        return solve_on_cpu(tasks, partial(solve, memory=share), n_jobs)
+        return solve_on_cpu(tasks, partial(self._solve, memory=self.memory_budget // n_jobs), n_jobs)
 
     def _solve(
         self, gradients: LastLayerGradients, k: int, rng: np.random.RandomState, rows: np.ndarray, memory: int = 0

@@ -1,6 +1,6 @@
 """GLISTER chooses a coreset whose gradient step lowers the loss of held-out samples most."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
 from functools import partial
 from math import ceil, log
@@ -16,8 +16,6 @@ from sklearn_acs.selectors._coreset import Coreset
 from sklearn_acs.selectors._cross_entropy import CrossEntropy, FixedGradient
 from sklearn_acs.selectors._taylor_greedy import taylor_greedy
 from sklearn_acs.selectors.base import BaseSelector, resolve_n_select
-
-METHODS = ("stochastic", "naive", "r-greedy")
 
 TAYLOR = "all of the budget is used"
 FIXED = "all of the budget is used, with the validation gradient fixed: how it moves is not known"
@@ -137,7 +135,7 @@ class Glister(BaseSelector):
 
     _parameter_constraints: ClassVar[dict] = {
         **BaseSelector._parameter_constraints,
-        "method": [StrOptions(set(METHODS))],
+        "method": [StrOptions({"stochastic", "naive", "r-greedy"})],
         "eta": [Interval(Real, 0, None, closed="left")],
         "step": [StrOptions({"mean", "sum"})],
         "rounds": [Interval(Integral, 1, None, closed="left")],
@@ -170,40 +168,35 @@ class Glister(BaseSelector):
         k = resolve_n_select(self.n_select, len(gradients))
         loss = _read_validation(validation, gradients)
         rate = self.eta / k if self.step == "mean" else self.eta
-        return self._fit(G, gradients, y, partial(self._solve_batch, loss=loss, rate=rate))
+        return self._fit(G, gradients, y, partial(self._descend, loss=loss, rate=rate))
 
-    def _solve_tasks(self, tasks: list[Task], solve: Callable) -> Generator[Solved]:
-        assert isinstance(solve, partial)  # made by `fit`
+    def _descend(self, tasks: list[Task], loss: CrossEntropy | FixedGradient, rate: float) -> Generator[Solved]:
+        """Solve all classes, each pick being a step of length `rate` along its gradient."""
+        moves = isinstance(loss, CrossEntropy)
+
+        def solve(
+            problems: list[LastLayerGradients], budgets: list[int], rngs: list[np.random.RandomState]
+        ) -> list[Coreset]:
+            weights = [len(problem) / k for problem, k in zip(problems, budgets, strict=True)]
+            some = [ceil(weight * log(1 / self.subsample_eps)) for weight in weights]
+            found = taylor_greedy(
+                problems,
+                budgets,
+                loss.to(problems[0].device, problems[0].dtype),
+                rate=rate,
+                rounds=1 if not moves else self.rounds if self.method == "r-greedy" else None,
+                n_candidates=some if moves and self.method == "stochastic" else None,
+                rngs=rngs,
+            )
+            return [
+                Coreset(picks, np.full(k, weight), k, TAYLOR if moves else FIXED)
+                for picks, k, weight in zip(found, budgets, weights, strict=True)
+            ]
+
         if on_gpu(tasks[0].gradients):
-            numbers = sum(tensor.numel() for tensor in solve.keywords["loss"])  # each class has its own copy
+            numbers = sum(tensor.numel() for tensor in loss)  # each class has its own copy
             return solve_in_batches(tasks, solve, lambda n, k, width: 8 * (3 * n * width + 4 * numbers))
         return solve_on_cpu(tasks, lambda problem, k, rng, rows: solve([problem], [k], [rng])[0], self.n_jobs)
-
-    def _solve_batch(
-        self,
-        problems: list[LastLayerGradients],
-        budgets: list[int],
-        rngs: list[np.random.RandomState],
-        *,
-        loss: CrossEntropy | FixedGradient,
-        rate: float,
-    ) -> list[Coreset]:
-        moves = isinstance(loss, CrossEntropy)
-        weights = [len(problem) / k for problem, k in zip(problems, budgets, strict=True)]
-        some = [ceil(weight * log(1 / self.subsample_eps)) for weight in weights]
-        found = taylor_greedy(
-            problems,
-            budgets,
-            loss.to(problems[0].device, problems[0].dtype),
-            rate=rate,
-            rounds=1 if not moves else self.rounds if self.method == "r-greedy" else None,
-            n_candidates=some if moves and self.method == "stochastic" else None,
-            rngs=rngs,
-        )
-        return [
-            Coreset(picks, np.full(k, weight), k, TAYLOR if moves else FIXED)
-            for picks, k, weight in zip(found, budgets, weights, strict=True)
-        ]
 
 
 def _read_validation(validation: Any, gradients: LastLayerGradients) -> CrossEntropy | FixedGradient:

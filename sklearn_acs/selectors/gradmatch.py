@@ -1,6 +1,6 @@
 """GRAD-MATCH chooses a coreset whose weighted gradients add up to the sum of all gradients."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -134,9 +134,9 @@ class GradMatch(BaseSelector):
         found = orthogonal_matching_pursuit(gradients, k, center=self._center(gradients, k), **self._options())
         return _filled(found, gradients, k)
 
-    def _solve_tasks(self, tasks: list[Task], solve: Callable) -> Generator[Solved]:
+    def _solve_tasks(self, tasks: list[Task]) -> Generator[Solved]:
         if not on_gpu(tasks[0].gradients):
-            return super()._solve_tasks(tasks, solve)
+            return super()._solve_tasks(tasks)
         return solve_in_batches(tasks, self._solve_batch, lambda n, k, width: 8 * (k * k + n * n + 2 * n * width))
 
     def _solve_batch(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sklearn_acs._compat import StrOptions, fit_context
 from sklearn_acs.gradients import LastLayerGradients
-from sklearn_acs.selectors._classes import where_float64_is
+from sklearn_acs.selectors._classes import solve_on_cpu, where_float64_is
 from sklearn_acs.selectors._coreset import Coreset
 from sklearn_acs.selectors._cross_entropy import undo_cross_entropy
 from sklearn_acs.selectors.base import BaseSelector
@@ -149,7 +149,7 @@ class ScoreSelector(BaseSelector):
             picks = np.argsort(ranks[rows], kind="stable")[:k]
             return Coreset(picks, np.full(k, len(rows) / k), k, f"the {self.order} scores use all of the budget")
 
-        return self._fit(G, gradients, y, solve)
+        return self._fit(G, gradients, y, lambda tasks: solve_on_cpu(tasks, solve, self.n_jobs))
 
     def keep_rows(self, rows: np.ndarray, n_samples: int) -> None:
         """Cut an array `scores` to the samples `rows`, and leave a name of scores as it is.

@@ -230,7 +230,7 @@ def test_transform_mixes_factors_and_matrices(selector):
 
 
 def test_transform_refuses_tensors_of_another_width(selector):
-    with pytest.raises(ValueError, match=r"G has 7 features, but .* is expecting 8"):
+    with pytest.raises(ValueError, match=r"X has 7 features, but .* is expecting 8"):
         selector.fit(G).transform(torch.ones(3, 7))
 
 
