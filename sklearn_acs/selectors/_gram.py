@@ -93,7 +93,7 @@ class GramRows:
             place[held[[a, b]]] = a, b
 
     def reorder(self, order: Tensor) -> None:
-        """Reorder the rows at the first places by `order` (B, capacity)."""
+        """Reorder the rows at the first t places by `order` (B, t)."""
         n_places = order.shape[1]
         self._rows[:, :n_places] = self._rows[self._every, order]
         if self.is_whole:

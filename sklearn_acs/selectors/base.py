@@ -107,9 +107,7 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         n = len(gradients)
         k = resolve_n_select(self.n_select, n)
-        labels, members = [None], [np.arange(n)]
-        if self.per_class:
-            labels, members = self._split_by_class(y, n)
+        labels, members = self._split_by_class(y, n) if self.per_class else ([None], [np.arange(n)])
         budgets = _share_out(k, [len(rows) for rows in members])
 
         seed = getattr(self, "random_state", None)
