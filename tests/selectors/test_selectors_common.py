@@ -240,6 +240,12 @@ def test_feature_names_number_the_members(selector):
     assert list(names) == [f"{prefix}{i}" for i in range(K)]
 
 
+def test_a_fit_to_a_tensor_forgets_the_column_names_of_the_fit_before(selector):
+    selector.fit(pandas.DataFrame(G, columns=list("abcdefgh")))
+    assert list(selector.feature_names_in_) == list("abcdefgh")
+    assert not hasattr(selector.fit(torch.tensor(G)), "feature_names_in_")
+
+
 def test_select_takes_the_rows_of_anything(selector):
     indices = selector.fit(G).indices_
     frame = pandas.DataFrame(G, index=np.arange(N) + 100)
