@@ -58,13 +58,11 @@ class LastLayerGradients:
     """
 
     def __init__(self, branches: Sequence[tuple[Tensor, Tensor]]) -> None:
-        if not branches:
-            raise ValueError("branches must hold at least one (g, h1) pair, got none.")
         shapes = [(tuple(g.shape), tuple(h.shape)) for g, h in branches]
-        (g_shape, h_shape), n_dims = shapes[0], {len(s) for pair in shapes for s in pair}
-        if n_dims != {2} or g_shape[0] != h_shape[0] or len(set(shapes)) > 1:
+        n_dims, lengths = {len(s) for pair in shapes for s in pair}, {s[:1] for pair in shapes for s in pair}
+        if n_dims != {2} or len(lengths) > 1 or len(set(shapes)) > 1:
             raise ValueError(
-                "branches must be pairs of matrices (n, C) and (n, D + 1), alike in every branch, "
+                "branches must be one or more pairs of matrices (n, C) and (n, D + 1), alike in every branch, "
                 f"got the shapes {shapes}."
             )
         self.branches = [(as_tensor(g), as_tensor(h)) for g, h in branches]
@@ -205,8 +203,7 @@ def as_tensor(array: Any) -> Tensor:
     if isinstance(array, Tensor):
         return array.detach()
     array = np.asarray(array)
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if any(stride < 0 for stride in array.strides):
         array = array.copy()  # torch takes neither foreign byte order nor negative strides
     with warnings.catch_warnings():
@@ -282,10 +279,9 @@ def batch_factors(
         In the order of `inputs`.
     """
     with entering(layer) as features, torch.no_grad():
-        logits = {branch: model(x).float() for branch, x in inputs.items()}
-    leaves = {branch: z.requires_grad_() for branch, z in logits.items()}
+        logits = {branch: model(x).float().requires_grad_() for branch, x in inputs.items()}
     with torch.enable_grad():
-        total = loss(leaves, y).sum()
-    gradients = torch.autograd.grad(total, list(leaves.values()), materialize_grads=True)
+        total = loss(logits, y).sum()
+    gradients = torch.autograd.grad(total, list(logits.values()), materialize_grads=True)
     ones = torch.ones(len(y), 0 if layer.bias is None else 1, device=y.device)
     return [(g, torch.cat([h.float(), ones], dim=1)) for g, h in zip(gradients, features, strict=True)]

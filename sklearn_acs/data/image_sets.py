@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
+
+from sklearn_acs.data.labels import dataset_labels
 
 __all__ = [
     "ImageNetSubset",
@@ -51,10 +53,7 @@ def load_cifar10(root: str | Path, *, train: bool = True, download: bool = False
     >>> from sklearn_acs.data import load_cifar10
     >>> X, y = load_cifar10("data", download=True)  # doctest: +SKIP
     """
-    from torchvision.datasets import CIFAR10
-
-    cifar = CIFAR10(str(root), train=train, download=download)
-    return _arrays(cifar.data, cifar.targets)
+    return _load("CIFAR10", root, train=train, download=download)
 
 
 def load_cifar100(root: str | Path, *, train: bool = True, download: bool = False) -> Arrays:
@@ -81,10 +80,7 @@ def load_cifar100(root: str | Path, *, train: bool = True, download: bool = Fals
     RuntimeError
         If the files are not there or are damaged.
     """
-    from torchvision.datasets import CIFAR100
-
-    cifar = CIFAR100(str(root), train=train, download=download)
-    return _arrays(cifar.data, cifar.targets)
+    return _load("CIFAR100", root, train=train, download=download)
 
 
 def load_svhn(root: str | Path, *, train: bool = True, download: bool = False) -> Arrays:
@@ -111,10 +107,8 @@ def load_svhn(root: str | Path, *, train: bool = True, download: bool = False) -
     RuntimeError
         If the file is not there or is damaged.
     """
-    from torchvision.datasets import SVHN
-
-    svhn = SVHN(str(root), split="train" if train else "test", download=download)
-    return _arrays(svhn.data.transpose(0, 2, 3, 1), svhn.labels)  # torchvision has its channels first
+    X, y = _load("SVHN", root, split="train" if train else "test", download=download)
+    return np.ascontiguousarray(X.transpose(0, 2, 3, 1)), y  # torchvision has its channels first
 
 
 def load_fashion_mnist(root: str | Path, *, train: bool = True, download: bool = False) -> Arrays:
@@ -141,14 +135,15 @@ def load_fashion_mnist(root: str | Path, *, train: bool = True, download: bool =
     RuntimeError
         If the files are not there.
     """
-    from torchvision.datasets import FashionMNIST
-
-    fashion = FashionMNIST(str(root), train=train, download=download)
-    return _arrays(fashion.data, fashion.targets)
+    return _load("FashionMNIST", root, train=train, download=download)
 
 
-def _arrays(images: ArrayLike, labels: ArrayLike) -> Arrays:
-    return np.ascontiguousarray(images, dtype=np.uint8), np.asarray(labels, dtype=np.int64)
+def _load(name: str, root: str | Path, **options: Any) -> Arrays:
+    """Load the images and labels of torchvision's data set of that name."""
+    from torchvision import datasets
+
+    found = getattr(datasets, name)(str(root), **options)
+    return np.ascontiguousarray(found.data, dtype=np.uint8), dataset_labels(found).astype(np.int64)
 
 
 class ImageNetSubset(Dataset[tuple[Tensor, int]]):
@@ -241,5 +236,4 @@ def imagenet_subset(
 def _resize_and_crop() -> Callable[[Any], Tensor]:
     from torchvision.transforms import v2
 
-    to_float = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
-    return v2.Compose([v2.Resize(256), v2.CenterCrop(224), *to_float])
+    return v2.Compose([v2.Resize(256), v2.CenterCrop(224), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])

@@ -51,9 +51,7 @@ class Basis:
         projected, solved = self.project(inner[:, :t].astype(float))
         own = inner[:, t:] - projected @ projected.T
         np.fill_diagonal(own, diagonal - (projected**2).sum(1))
-        vectors = np.zeros((m, t + m))
-        vectors[:, :t] = -solved
-        vectors.flat[t :: t + m + 1] = 1
+        vectors = np.hstack([-solved, np.eye(m)])
         for i in range(m):
             if own[i, i] <= ROUNDING * diagonal[i]:
                 return None

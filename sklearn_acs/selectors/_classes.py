@@ -5,11 +5,11 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from joblib import Parallel, cpu_count, delayed
+from joblib import Parallel, delayed, effective_n_jobs
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
@@ -52,21 +52,14 @@ def solve_on_cpu(tasks: Sequence[Task], solve: Callable[..., Coreset], n_jobs: i
         if threads == 1:
             yield from (_solve(task, solve) for task in tasks)
             return
-        torchs = torch.get_num_threads()
-        try:
-            jobs = (delayed(_single_threaded)(_solve, task, solve) for task in tasks)
+        with _torch_threads(torch.get_num_threads()):  # later threads begin with this number too
+            jobs = (delayed(_torch_threads(1)(_solve))(task, solve) for task in tasks)
             yield from Parallel(n_jobs=threads, prefer="threads", batch_size=1, return_as="generator")(jobs)
-        finally:
-            torch.set_num_threads(torchs)  # later threads begin with this number too
 
 
 def n_threads(tasks: Sequence[Task], n_jobs: int | None) -> int:
     """Count the threads that classes are spread over: None is as many as torch uses."""
-    if n_jobs == 0:
-        raise ValueError(
-            "n_jobs must be None, a number of threads, or negative to count from the number of cores; got 0."
-        )
-    asked = torch.get_num_threads() if n_jobs is None else n_jobs if n_jobs > 0 else max(1, cpu_count() + 1 + n_jobs)
+    asked = torch.get_num_threads() if n_jobs is None else effective_n_jobs(n_jobs)
     return min(asked, len(tasks)) if tasks[0].gradients.device.type == "cpu" else 1
 
 
@@ -124,14 +117,15 @@ def _with_sums(found: Coreset, problem: LastLayerGradients, task: Task) -> Solve
     return Solved(replace(found, indices=task.rows[found.indices]), chosen, problem.exact_sum(), rounding)
 
 
-def _single_threaded(function: Callable, *args: Any) -> Any:
-    """Call `function` while torch computes in a single thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # of the calling thread
+@contextmanager
+def _torch_threads(n: int) -> Iterator[None]:
+    """Let torch compute with n threads in the calling thread, and then with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
     try:
-        return function(*args)
+        yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 class _OneThread:
@@ -156,12 +150,7 @@ class _OneThread:
 
 
 _BLAS = _OneThread()
-
-
-@functools.cache
-def _threadpools() -> ThreadpoolController:
-    """Look up the thread pools of the libraries loaded, once."""
-    return ThreadpoolController()
+_threadpools = functools.cache(ThreadpoolController)  # looks up the thread pools of the libraries loaded, once
 
 
 def fits(n_bytes: int, gradients: LastLayerGradients) -> bool:

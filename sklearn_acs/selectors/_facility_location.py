@@ -51,10 +51,12 @@ def facility_location(rows: Rows, n: int, k: int, *, at_once: int = 1) -> tuple[
     size = max(1, _BLOCK_BYTES // (8 * n))
     blocks = [slice(start, start + size) for start in range(0, n, size)]
     totals = np.concatenate([found @ np.ones(n, dtype=found.dtype) for found in map(rows, blocks)])
-    cover = _Cover(int((totals <= totals.min() * (1 + _TIE)).argmax()), rows, n)
+    cover = _Cover(n)
+    medoid = int((totals <= totals.min() * (1 + _TIE)).argmax())
+    cover.add(medoid, rows(medoid))
     # A heap of each point's last computed gain, which is at least its gain now.
     gains = [cover.gain(row) for block in blocks for row in rows(block)]
-    heap = [(-gain, j) for j, gain in enumerate(gains) if j != cover.picks[0]]
+    heap = [(-gain, j) for j, gain in enumerate(gains) if j != medoid]
     heapify(heap)
     while len(cover.picks) < k:
         best, enough, several = -1.0, -1.0, 1
@@ -87,40 +89,37 @@ def stochastic_facility_location(
     rows: Rows, n: int, k: int, n_candidates: int, rng: np.random.RandomState
 ) -> tuple[np.ndarray, np.ndarray]:
     """Choose k of n points as `facility_location` does, each as the best of `n_candidates` points that `rng` draws."""
-    left, cover, size = np.arange(n), None, max(1, _BLOCK_BYTES // (8 * n))
+    left, cover, size = np.arange(n), _Cover(n), max(1, _BLOCK_BYTES // (8 * n))
     for _ in range(k):
         drawn = np.sort(rng.choice(len(left), min(n_candidates, len(left)), replace=False))
         blocks = np.split(left[drawn], range(size, len(drawn), size))
-        scores = np.array([-row.sum() if cover is None else cover.gain(row) for b in blocks for row in rows(b)])
-        best = int((scores >= scores.max() - _TIE * abs(scores.max())).argmax())
-        pick = int(left[drawn[best]])
-        if cover is None:
-            cover = _Cover(pick, rows, n)
-        else:
-            cover.add(pick, rows(pick))
-        left = np.delete(left, drawn[best])
-    assert cover is not None
+        gains = np.array([cover.gain(row) for block in blocks for row in rows(block)])
+        best = drawn[(gains >= gains.max() - _TIE * abs(gains.max())).argmax()]
+        cover.add(int(left[best]), rows(int(left[best])))
+        left = np.delete(left, best)
     return cover.result()
 
 
 class _Cover:
     """Tracks the picks and, for each point, its nearest pick and the distance to it."""
 
-    def __init__(self, first: int, rows: Rows, n: int) -> None:
-        self.picks = [first]
-        self.nearest = rows(first).copy()
+    def __init__(self, n: int) -> None:
+        self.picks: list[int] = []
         self.owner = np.zeros(n, dtype=np.int64)
-        self._close = self.nearest * (1 - _TIE)
-        self._gap, self._zeros, self._ones = (np.full_like(self.nearest, value) for value in (0, 0, 1))
 
     def gain(self, row: np.ndarray) -> float:
-        """Sum up by how much a pick at these distances would shorten the distances to the nearest pick."""
+        """Sum up by how much a pick at these distances would shorten those to the nearest pick, infinite ones alike."""
+        if not self.picks:
+            return -float(row.sum())
         np.subtract(self.nearest, row, out=self._gap)
         np.maximum(self._gap, self._zeros, out=self._gap)  # four times as fast as with a plain 0
         return float(self._gap @ self._ones)
 
     def add(self, pick: int, row: np.ndarray) -> None:
         """Add a pick, given its distances to all points."""
+        if not self.picks:
+            self.nearest, self._close = np.full_like(row, np.inf), np.full_like(row, np.inf)
+            self._gap, self._zeros, self._ones = (np.full_like(row, value) for value in (0, 0, 1))
         closer = (row < self._close).nonzero()[0]
         self.owner[closer] = len(self.picks)
         self.owner[pick] = len(self.picks)

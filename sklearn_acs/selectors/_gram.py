@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from sklearn_acs.gradients import LastLayerGradients, add_up
 
@@ -44,18 +45,17 @@ class GramRows:
         self._every = torch.arange(len(problems), device=self.device)[:, None]
 
         own = self.branches[0][0].dtype
-        self.dtype = torch.float64 if 8 * n * n <= _DOUBLE_BYTES else own
-        self.is_whole = n < 16 * n_chosen and self.dtype.itemsize * n * n <= _WHOLE_BYTES
-        if not self.is_whole:
-            self.dtype = own
-        places = max(n, capacity) if self.is_whole else capacity
-        self.n_places = places
-        self._rows = torch.empty(len(problems), places, n, dtype=self.dtype, device=self.device)
+        dtype = torch.float64 if 8 * n * n <= _DOUBLE_BYTES else own
+        self.is_whole = n < 16 * n_chosen and dtype.itemsize * n * n <= _WHOLE_BYTES
+        self.dtype = dtype if self.is_whole else own
+        self.n_places = max(n, capacity) if self.is_whole else capacity
+        self._rows = torch.empty(len(problems), self.n_places, n, dtype=self.dtype, device=self.device)
         if self.is_whole:
             self._compute_all()
             self._rows[:, n:] = 0  # places without a row, for gaps
-            self._held = torch.arange(places, device=self.device).repeat(len(problems), 1)  # the row at each place
-            self._place = self._held.clone()  # the place of each row
+            # The row at each place, and the place of each row.
+            self._held = torch.arange(self.n_places, device=self.device).repeat(len(problems), 1)
+            self._place = self._held.clone()
 
     def chosen(self, t: int) -> Tensor:
         """Return the rows at the first t places, (B, t, n)."""
@@ -65,9 +65,8 @@ class GramRows:
         """Bring the `rows` (B, m) that are `asked` for to the places from `start` on; return these (B, m, n)."""
         stop = start + rows.shape[1]
         if self.is_whole:
-            for i, place in enumerate(range(start, stop)):
-                there = self._held[:, place, None].clone()
-                self._exchange(torch.where(asked[:, i, None], rows[:, i, None], there), there, place)
+            for row, wanted, place in zip(rows.split(1, dim=1), asked.split(1, dim=1), range(start, stop), strict=True):
+                self._exchange(torch.where(wanted, row, self._held[:, place, None]), place)
         else:
             picked = take_rows(self.branches, rows)
             self._rows[:, start:stop] = add_up(
@@ -86,26 +85,20 @@ class GramRows:
 
     def swap(self, a: int, b: int) -> None:
         """Exchange the rows at two places of a single problem on the CPU."""
-        if a == b:
-            return
-        for values in (self._rows, self._held) if self.is_whole else (self._rows,):
-            array = values[0].numpy()
-            kept = array[a].copy()
-            array[a] = array[b]
-            array[b] = kept
+        rows = self._rows[0].numpy()
+        rows[[a, b]] = rows[[b, a]]
         if self.is_whole:
             held, place = self._held[0].numpy(), self._place[0].numpy()
-            place[held[a]], place[held[b]] = a, b
+            held[[a, b]] = held[[b, a]]
+            place[held[[a, b]]] = a, b
 
     def reorder(self, order: Tensor) -> None:
-        """Reorder the rows at the first places by `order` (B, capacity)."""
+        """Reorder the rows at the first t places by `order` (B, t)."""
         n_places = order.shape[1]
         self._rows[:, :n_places] = self._rows[self._every, order]
         if self.is_whole:
             self._held[:, :n_places] = self._held[self._every, order]
-            self._place.scatter_(
-                1, self._held, torch.arange(self._held.shape[1], device=self.device).expand_as(self._held)
-            )
+            self._place = self._held.argsort(dim=1)
 
     def squares(self) -> Tensor:
         """Compute the squared norms of all gradients in float64, (B, n)."""
@@ -144,9 +137,9 @@ class GramRows:
             self._rows[:, start:stop, start:] = block
             self._rows[:, start:n, start:stop] = block.transpose(1, 2)
 
-    def _exchange(self, rows: Tensor, others: Tensor, place: int) -> None:
-        """Exchange `rows` (B, 1) with the `others` that are at `place`."""
-        from_place = self._place.gather(1, rows)
+    def _exchange(self, rows: Tensor, place: int) -> None:
+        """Exchange `rows` (B, 1) with those that are at `place`."""
+        others, from_place = self._held[:, place, None].clone(), self._place.gather(1, rows)
         forward = self._rows[self._every, from_place]
         self._rows[self._every, from_place] = self._rows[:, place, None].clone()
         self._rows[:, place, None] = forward
@@ -158,9 +151,8 @@ class GramRows:
 
 def stack_branches(problems: Sequence[LastLayerGradients]) -> Branches:
     """Stack the factors of every branch to batches (B, n, C) and (B, n, D + 1), padding shorter problems with zeros."""
-    n = max(len(problem) for problem in problems)
     branches = zip(*(problem.branches for problem in problems), strict=True)
-    return [(_stack([g for g, _ in branch], n), _stack([h for _, h in branch], n)) for branch in branches]
+    return [(_stack([g for g, _ in branch]), _stack([h for _, h in branch])) for branch in branches]
 
 
 def take_rows(branches: Branches, rows: Tensor) -> Branches:
@@ -169,14 +161,9 @@ def take_rows(branches: Branches, rows: Tensor) -> Branches:
     return [(g[every, rows], h[every, rows]) for g, h in branches]
 
 
-def _stack(factors: list[Tensor], n: int) -> Tensor:
-    """Stack matrices of up to n rows to one batch; a single one is not copied."""
-    if len(factors) == 1:
-        return factors[0][None]
-    batch = factors[0].new_zeros(len(factors), n, factors[0].shape[1])
-    for rows, factor in zip(batch, factors, strict=True):
-        rows[: len(factor)] = factor
-    return batch
+def _stack(factors: list[Tensor]) -> Tensor:
+    """Stack matrices to one batch; a single one is not copied."""
+    return factors[0][None] if len(factors) == 1 else pad_sequence(factors, batch_first=True)
 
 
 def _product(a: Tensor, b: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -14,6 +14,7 @@ BUDGET = "all of the budget is matched"
 TOLERANCE = "the residual fell below the tolerance"
 UNCORRELATED = "no gradient is left that correlates with the residual"
 DEPENDENT = "the rank of the gradients is exhausted"
+REASONS = (BUDGET, TOLERANCE, UNCORRELATED, DEPENDENT)
 
 TIES = {torch.float32: 1e-6, torch.float64: 1e-10}  # relative differences up to which correlations are equal
 MAX_ADMISSIONS = 3  # the most admissions of one row, which may be dropped in between
@@ -107,14 +108,13 @@ def fill_up(gradients: LastLayerGradients, k: int, matched: np.ndarray) -> tuple
     while True:
         pursuit = _Pursuit(gradients, k, ridge, len(gradients) / k, _FILL_ATOMS, first=matched.tolist())
         indices, weights, _ = pursuit.run()
-        if len(indices) == k:
-            break
-        if ridge > _STRONGEST_RIDGE:  # norms differ so much that rounding hides some rows from the others
-            others = np.setdiff1d(np.arange(len(gradients)), indices)[: k - len(indices)]
-            indices = np.append(indices, others)
-            weights = np.append(weights, np.full(len(others), len(gradients) / k))
+        if len(indices) == k or ridge > _STRONGEST_RIDGE:
             break
         ridge *= 10  # Rows whose weight would be negative stay out; a stronger pull makes every weight positive.
+    # Rows are left to add where norms differ so much that rounding hides some from the others.
+    others = np.setdiff1d(np.arange(len(gradients)), indices)[: k - len(indices)]
+    indices = np.append(indices, others)
+    weights = np.append(weights, np.full(len(others), len(gradients) / k))
     order = np.argsort(~np.isin(indices, matched), kind="stable")
     return indices[order], weights[order]
 
@@ -225,12 +225,11 @@ class _Pursuit:
                 self._admit([row], step)
             return
         self.first = self.first[m:]
+        self.barred[rows] = True
         if vectors is None:
             self._look_back()
-            self.barred[rows] = True
             self.refused += rows
             return
-        self.barred[rows] = True
         self.admissions[rows] += 1
         residuals = self.residuals[rows] if self.ahead is None else self.ahead.admit(columns)
         self.weights = np.append(self.weights, np.zeros(m))

@@ -10,19 +10,7 @@ from torch import Tensor, nn
 from sklearn_acs.gradients import LastLayerGradients
 from sklearn_acs.selectors._basis import ROUNDING
 from sklearn_acs.selectors._gram import GramRows
-from sklearn_acs.selectors._omp import (
-    BUDGET,
-    DEPENDENT,
-    MAX_ADMISSIONS,
-    POLISHES,
-    REFRESH_EVERY,
-    TIES,
-    TOLERANCE,
-    UNCORRELATED,
-    Matching,
-)
-
-_REASONS = (BUDGET, TOLERANCE, UNCORRELATED, DEPENDENT)
+from sklearn_acs.selectors._omp import MAX_ADMISSIONS, POLISHES, REASONS, REFRESH_EVERY, TIES, Matching
 
 
 def batched_matching_pursuit(
@@ -84,11 +72,11 @@ class _Pursuits:
         victims, reason, polished = no.long(), no.long(), no.long() + POLISHES
         for step in count(1):
             rows, found = self._choose()
-            full = support.size >= self.budgets
+            full = support.sizes() >= self.budgets
             close = self._residual_square() <= goal
             waiting = running & ~blocked
             ending = waiting & (full | close | ~found[:, 0])
-            why = torch.where(full, 0, torch.where(close, 1, torch.where(self.refused.any(1), 3, 2)))
+            why = torch.where(full, 0, torch.where(close, 1, torch.where(self.refused.any(1), 3, 2)))  # of REASONS
             reason = torch.where(ending, why, reason)
             running = running & ~(ending & (polished >= POLISHES))
             adding = waiting & ~ending
@@ -104,19 +92,17 @@ class _Pursuits:
                 is_blocked, is_adding = True, False
             if is_adding:
                 support.make_room(self.atoms)
-            way = (
-                support.project(self._slope()[:, None])[1][:, 0] * blocked[:, None]
-                if is_blocked
-                else torch.zeros_like(support.weights)
-            )
+            way = torch.zeros_like(support.weights)
+            if is_blocked:
+                way = support.project(self._slope()[:, None])[1][:, 0] * blocked[:, None]
             if is_adding:
                 polished = torch.where(adding, 0, polished)
-                left = (self.budgets - support.size)[:, None] > torch.arange(self.atoms, device=self.gram.device)
+                left = (self.budgets - support.sizes())[:, None] > torch.arange(self.atoms, device=self.gram.device)
                 way = nn.functional.pad(way, (0, self.atoms)) + self._add(rows, found & left & adding[:, None])
             dropping, victims = self._walk(way)
             blocked = dropping
         members = zip(support.members(), reason.tolist(), strict=True)
-        return [Matching(rows, weights, _REASONS[why]) for (rows, weights), why in members]
+        return [Matching(rows, weights, REASONS[why]) for (rows, weights), why in members]
 
     def _choose(self) -> tuple[Tensor, Tensor]:
         """Find the best rows to admit next (B, m), the lowest index on ties, and tell which of them exist."""
@@ -163,7 +149,7 @@ class _Pursuits:
         share, victims = torch.where(falling, until_zero, 2.0).min(1)
         moved = way * share.clamp(max=1)[:, None]
         support.weights = weights + moved
-        self.residuals -= (moved[:, None].to(self.gram.dtype) @ self.gram.chosen(support.used))[:, 0]
+        self.residuals -= (moved[:, None].to(self.gram.dtype) @ self.gram.chosen(support.rows.shape[1]))[:, 0]
         return share < 2, victims
 
     def _drop(self, victims: Tensor, dropping: Tensor) -> None:
@@ -178,40 +164,27 @@ class _Pursuits:
 
 
 class _Support:
-    """Keeps the members of B problems, their weights, and the basis W that refits them: see `_basis.Basis`."""
+    """Keeps the members of B problems, their weights, and the basis W that refits them: see `_basis.Basis`.
+
+    There are t places. `rows` (B, t) says which row is at each, `active` (B, t) whether it is a member or a gap, and
+    `weights` (B, t) its weight, which is zero in gaps.
+    """
 
     def __init__(self, gram: GramRows, capacity: int) -> None:
-        n_problems = gram.shape[0]
-        self.gram, self.used = gram, 0
-        self.size = torch.zeros(n_problems, dtype=torch.long, device=gram.device)
-        self._rows = torch.zeros(n_problems, capacity, dtype=torch.long, device=gram.device)
-        self._active = torch.zeros(n_problems, capacity, dtype=torch.bool, device=gram.device)
-        self._weights = torch.zeros(n_problems, capacity, dtype=torch.float64, device=gram.device)
-        self._basis = torch.zeros(n_problems, capacity, capacity, dtype=torch.float64, device=gram.device)
-
-    @property
-    def rows(self) -> Tensor:
-        """Index of the row at each place, (B, t)."""
-        return self._rows[:, : self.used]
-
-    @property
-    def active(self) -> Tensor:
-        """True at places that hold a member, (B, t)."""
-        return self._active[:, : self.used]
-
-    @property
-    def weights(self) -> Tensor:
-        """Weight of the member at each place, zero in gaps, (B, t)."""
-        return self._weights[:, : self.used]
-
-    @weights.setter
-    def weights(self, values: Tensor) -> None:
-        self._weights[:, : self.used] = values
+        nothing = torch.zeros(gram.shape[0], 0, device=gram.device)
+        self.gram = gram
+        self.rows, self.active, self.weights = nothing.long(), nothing.bool(), nothing.double()
+        self._basis = nothing.new_zeros(gram.shape[0], capacity, capacity, dtype=torch.float64)
 
     @property
     def basis(self) -> Tensor:
         """The matrices W, (B, t, t)."""
-        return self._basis[:, : self.used, : self.used]
+        t = self.rows.shape[1]
+        return self._basis[:, :t, :t]
+
+    def sizes(self) -> Tensor:
+        """Count the members of each problem, (B,)."""
+        return self.active.sum(1)
 
     def project(self, right: Tensor) -> tuple[Tensor, Tensor]:
         """Compute ``right W^T`` and ``right W^T W = right (K + lambda I)^-1`` for right-hand sides (B, m, t)."""
@@ -224,9 +197,9 @@ class _Support:
         `diagonal` is the rows' entry of ``K + lambda I``, and `slope` that of a weight of zero. Returns which rows were
         admitted (B, m), and the way from the fitted weights to those refitted with these rows, (B, t + m).
         """
-        t, m = self.used, rows.shape[1]
-        self._rows[:, t : t + m] = rows
-        inner = self.gram.bring(rows, adding, t).gather(2, self._rows[:, None, : t + m].expand(-1, m, -1)).double()
+        t, m = self.rows.shape[1], rows.shape[1]
+        places = torch.cat([self.rows, rows], 1)
+        inner = self.gram.bring(rows, adding, t).gather(2, places[:, None].expand(-1, m, -1)).double()
         projected, solved = self.project(inner[:, :, :t])
         own = inner[:, :, t:] - projected @ projected.transpose(1, 2)
         own.diagonal(dim1=1, dim2=2).copy_(diagonal - (projected * projected).sum(2))
@@ -242,41 +215,36 @@ class _Support:
                 own = own - row[:, :, None] * row[:, None]
                 new[:, i + 1 :] -= row[:, i + 1 :, None] * new[:, i, None]
         came = torch.stack(admitted, 1)
-        self.used = t + m
         self._basis[:, t : t + m, : t + m] = new
-        self._active[:, t : t + m] = came
-        self._weights[:, t : t + m] = 0
-        self.size = self.size + came.sum(1)
+        self.rows, self.active = places, torch.cat([self.active, came], 1)
+        self.weights = nn.functional.pad(self.weights, (0, m))
         return came, ((new[:, :, t:] @ slope[:, :, None]).transpose(1, 2) @ new)[:, 0]
 
     def delete(self, places: Tensor, leaving: Tensor) -> None:
         """Remove the members at `places` (B,) from the problems that `leaving` marks."""
         basis, place = self.basis, places[:, None]
-        lost = basis.gather(2, place[:, :, None].expand(-1, self.used, 1))[:, :, 0] * leaving[:, None]
+        lost = basis.gather(2, place[:, :, None].expand(-1, basis.shape[1], 1))[:, :, 0] * leaving[:, None]
         length = lost.norm(dim=1, keepdim=True)
         at_place = lost.gather(1, place)
         mirror = lost.scatter_add(1, place, torch.where(at_place < 0, -length, length))
         twice = 2 / (mirror * mirror).sum(1, keepdim=True).clamp(min=torch.finfo(lost.dtype).tiny)
         basis.baddbmm_((-twice * mirror)[:, :, None], mirror[:, None] @ basis)
-        keep = (torch.arange(self.used, device=lost.device) != place) | ~leaving[:, None]
+        keep = (torch.arange(basis.shape[1], device=lost.device) != place) | ~leaving[:, None]
         every = torch.arange(len(places), device=lost.device)
         basis[every, places] *= ~leaving[:, None]
         basis[every, :, places] *= ~leaving[:, None]
-        self._active[:, : self.used] &= keep
-        self._weights[:, : self.used] *= keep
-        self.size = self.size - leaving.long()
+        self.active, self.weights = self.active & keep, self.weights * keep
 
     def make_room(self, m: int) -> None:
         """Close the gaps if there are not m places left."""
-        if self.used + m <= self._rows.shape[1]:
+        if self.rows.shape[1] + m <= self._basis.shape[1]:
             return
-        order = (~self._active).byte().argsort(dim=1, stable=True)  # (B, capacity)
-        every = torch.arange(len(order), device=order.device)[:, None]
-        self.used = int(self.size.max())
-        self._rows, self._active = self._rows[every, order], self._active[every, order]
-        self._weights = self._weights[every, order]
+        order = (~self.active).byte().argsort(dim=1, stable=True)  # (B, t)
+        every = torch.arange(len(order), device=order.device)[:, None, None]
         self.gram.reorder(order)
-        self._basis = self._basis[every[:, :, None], order[:, :, None], order[:, None]]
+        self.basis[:] = self.basis[every, order[:, :, None], order[:, None]]
+        left = order[:, : int(self.sizes().max())]
+        self.rows, self.active, self.weights = (x.gather(1, left) for x in (self.rows, self.active, self.weights))
 
     def members(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return the rows and weights of each problem, in the order chosen."""

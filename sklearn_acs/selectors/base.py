@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Generator
 from contextlib import closing
+from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -20,22 +21,23 @@ from sklearn_acs.selectors._coreset import ClassSelection, Coreset
 from sklearn_acs.table import Table
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Base class of the coreset selectors.
 
-    A subclass has the parameters `n_select`, `per_class` and `n_jobs`, perhaps `random_state`, and implements
-    ``_solve(gradients, k, rng, rows) -> Coreset``. If it needs more than gradients, `fit_inputs` names it.
+    A subclass is a dataclass too, whose fields are its parameters, perhaps with a `random_state` among them. It
+    implements ``_solve(gradients, k, rng, rows) -> Coreset``. If it needs more than gradients, `fit_inputs` names it.
     """
 
-    _parameter_constraints: dict = {
+    n_select: int | float = 0.1
+    per_class: bool = False
+    n_jobs: int | None = None
+
+    _parameter_constraints: ClassVar[dict] = {
         "n_select": [Interval(Integral, 1, None, closed="left"), Interval(RealNotInt, 0, 1, closed="right")],
         "per_class": ["boolean"],
         "n_jobs": [Integral, None],
     }
-
-    n_select: int | float
-    per_class: bool
-    n_jobs: int | None
 
     @property
     def fit_inputs(self) -> tuple[str, ...]:
@@ -96,38 +98,37 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self : object
             The fitted selector.
         """
-        return self._fit(G, self._validate_gradients(G, reset=True), y, self._solve)
+        return self._fit(G, self._validate_gradients(G, reset=True), y, self._solve_tasks)
 
-    def _fit(self, G: Any, gradients: LastLayerGradients, y: Any, solve: Callable) -> Self:
-        """Choose in the whole set or in each class by `solve`, and set the fitted attributes.
+    def _fit(self, G: Any, gradients: LastLayerGradients, y: Any, solve_tasks: Callable) -> Self:
+        """Choose in the whole set or in each class by `solve_tasks`, and set the fitted attributes.
 
         `gradients` are the validated G, whose own type says whether results are arrays or tensors.
         """
         n = len(gradients)
         k = resolve_n_select(self.n_select, n)
-        labels, members = [None], [np.arange(n)]
-        if self.per_class:
-            labels, members = self._split_by_class(y, n)
+        labels, members = self._split_by_class(y, n) if self.per_class else ([None], [np.arange(n)])
         budgets = _share_out(k, [len(rows) for rows in members])
 
-        rng = _own_random_state(getattr(self, "random_state", None))
+        seed = getattr(self, "random_state", None)
+        # For None check_random_state gives NumPy's global generator, which is the user's.
+        rng = np.random.RandomState() if seed is None else check_random_state(seed)
         tasks = [
             Task(gradients, rows, int(budget), np.random.RandomState(rng.randint(np.iinfo(np.int32).max)))
             for rows, budget in zip(members, budgets, strict=True)
         ]
-        sums, coresets, classes = None, [], []
-        with closing(self._solve_tasks(tasks, solve)) as solved:
+        sums: list[Any] = [0, 0, 0]  # of `chosen`, `total` and `rounding`
+        coresets, classes = [], []
+        with closing(solve_tasks(tasks)) as solved:
             for label, task, (found, *of_class) in zip(labels, tasks, solved, strict=True):
-                sums = of_class if sums is None else [one + other for one, other in zip(sums, of_class, strict=True)]
+                sums = [one + other for one, other in zip(sums, of_class, strict=True)]
                 sizes = len(task.rows), len(found.indices), found.n_matched
                 weight, error = float(found.weights.sum()), relative_error(*of_class)
                 classes.append(ClassSelection(label, *sizes, weight, error, found.stop_reason))
                 coresets.append(found)
-        assert sums is not None
         self.coreset_ = _join(coresets, classes, relative_error(*sums))
 
-        support = np.zeros(n, dtype=bool)
-        support[self.coreset_.indices] = True
+        support = np.isin(np.arange(n), self.coreset_.indices)
         like = gradients if isinstance(G, Tensor | LastLayerGradients) else None
         self.indices_ = _returned_as(like, self.coreset_.indices)
         self.weights_ = _returned_as(like, self.coreset_.weights)
@@ -138,9 +139,9 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.gradients_ = gradients.take(self.coreset_.indices)
         return self
 
-    def _solve_tasks(self, tasks: list[Task], solve: Callable) -> Generator[Solved]:
+    def _solve_tasks(self, tasks: list[Task]) -> Generator[Solved]:
         """Solve all classes; selectors that solve several at once on a GPU override this."""
-        return solve_on_cpu(tasks, solve, self.n_jobs)
+        return solve_on_cpu(tasks, self._solve, self.n_jobs)
 
     def selection_report(self) -> Table:
         """Tabulate what was chosen, with its weight and error, and why the algorithm stopped.
@@ -189,7 +190,8 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         check_is_fitted(self)
         check_consistent_length(self.support_, *arrays)
-        selected = [_take(array, self.coreset_.indices) for array in arrays]
+        rows = self.coreset_.indices
+        selected = [a.take(rows) if isinstance(a, LastLayerGradients) else safe_indexing(a, rows) for a in arrays]
         if return_weights:
             selected.append(self.weights_)
         return selected[0] if len(selected) == 1 else tuple(selected)
@@ -209,19 +211,11 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         if not isinstance(G, Tensor | LastLayerGradients):
             return as_gradients(validate_data(self, G, reset=reset, dtype=[np.float64, np.float32, np.float16]))
         gradients = as_gradients(G)
-        n, width = gradients.shape
-        if n == 0:
+        if len(gradients) == 0:
             raise ValueError(f"{type(self).__name__} needs at least one gradient, got shape {gradients.shape}.")
         if not gradients.isfinite():
             raise ValueError("G must be finite, got gradients that contain NaN or infinity.")
-        if reset:
-            self.n_features_in_ = width
-        elif width != self.n_features_in_:
-            raise ValueError(
-                f"G has {width} features, but {type(self).__name__} is expecting {self.n_features_in_} "
-                "features as input."
-            )
-        return gradients
+        return validate_data(self, gradients, reset=reset, skip_check_array=True)
 
     def _split_by_class(self, y: Any, n: int) -> tuple[list, list[np.ndarray]]:
         """List the labels in sorted order, and the rows of each."""
@@ -290,22 +284,9 @@ def relative_error(approximation: Tensor, target: Tensor, rounding: Tensor | flo
     return float(error)  # the only number read from the device
 
 
-def _own_random_state(random_state: Any) -> np.random.RandomState:
-    """Make a RandomState as check_random_state does, but with fresh entropy for None."""
-    return np.random.RandomState() if random_state is None else check_random_state(random_state)
-
-
 def _returned_as(like: LastLayerGradients | None, values: np.ndarray) -> Any:
     """Convert an array to a tensor on the device of `like`, floats in its precision; keep it for None."""
     if like is None:
         return values
     result = torch.from_numpy(values)
     return result.to(like.device, like.dtype if result.is_floating_point() else result.dtype)
-
-
-def _take(array: Any, indices: np.ndarray) -> Any:
-    if isinstance(array, LastLayerGradients):
-        return array.take(indices)
-    if isinstance(array, Tensor):
-        return array[torch.from_numpy(indices).to(array.device)]
-    return safe_indexing(array, indices)

@@ -1,10 +1,11 @@
 """CRAIG chooses a coreset whose gradients are close to all gradients."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
+from dataclasses import dataclass
 from functools import partial
 from math import ceil, log
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ _BLOCK = 256  # rows of the matrix of distances that one product computes
 _AT_ONCE = 64  # the most rows that are looked up together while choosing
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class CRAIG(BaseSelector):
     """Chooses a coreset by facility location: every gradient has a chosen one close by.
 
@@ -35,6 +37,11 @@ class CRAIG(BaseSelector):
     ----------
     n_select : int or float, default=0.1
         Size of the coreset: a count, or a fraction of the samples in (0, 1].
+    per_class : bool, default=False
+        Whether to choose in every class of y on its own, in proportion to its size, as the paper does.
+    n_jobs : int or None, default=None
+        Threads that classes are spread over, -1 for one for each core. None is 1: the greedy algorithm's small steps
+        hardly run side by side, and torch computes the distances with its own threads anyway.
     metric : {"euclidean", "sqeuclidean"}, default="euclidean"
         The distance. The paper bounds the error by the Euclidean one; CORDS and ACS square it.
     optimizer : {"lazy", "stochastic"}, default="lazy"
@@ -48,11 +55,6 @@ class CRAIG(BaseSelector):
         distances fit they are kept; else rows are computed when they are needed, in blocks of this size at most.
     random_state : int, RandomState instance or None, default=None
         Draws the rows of "stochastic".
-    per_class : bool, default=False
-        Whether to choose in every class of y on its own, in proportion to its size, as the paper does.
-    n_jobs : int or None, default=None
-        Threads that classes are spread over, -1 for one for each core. None is 1: the greedy algorithm's small steps
-        hardly run side by side, and torch computes the distances with its own threads anyway.
 
     Attributes
     ----------
@@ -109,7 +111,13 @@ class CRAIG(BaseSelector):
     (array([1, 3]), array([3., 1.]))
     """
 
-    _parameter_constraints: dict = {
+    metric: str = "euclidean"
+    optimizer: str = "lazy"
+    subsample_eps: float = 0.01
+    memory_budget: int = 2**30
+    random_state: int | np.random.RandomState | None = None
+
+    _parameter_constraints: ClassVar[dict] = {
         **BaseSelector._parameter_constraints,
         "metric": [StrOptions({"euclidean", "sqeuclidean"})],
         "optimizer": [StrOptions({"lazy", "stochastic"})],
@@ -118,46 +126,18 @@ class CRAIG(BaseSelector):
         "random_state": ["random_state"],
     }
 
-    def __init__(
-        self,
-        *,
-        n_select: int | float = 0.1,
-        metric: str = "euclidean",
-        optimizer: str = "lazy",
-        subsample_eps: float = 0.01,
-        memory_budget: int = 2**30,
-        random_state: int | np.random.RandomState | None = None,
-        per_class: bool = False,
-        n_jobs: int | None = None,
-    ) -> None:
-        self.n_select = n_select
-        self.metric = metric
-        self.optimizer = optimizer
-        self.subsample_eps = subsample_eps
-        self.memory_budget = memory_budget
-        self.random_state = random_state
-        self.per_class = per_class
-        self.n_jobs = n_jobs
-
-    def _solve_tasks(self, tasks: list[Task], solve: Callable) -> Generator[Solved]:
+    def _solve_tasks(self, tasks: list[Task]) -> Generator[Solved]:
         largest = max(len(task.rows) for task in tasks)
         if self.optimizer == "lazy" and on_gpu(tasks[0].gradients) and fits(20 * largest**2, tasks[0].gradients):
             return solve_in_batches(tasks, self._solve_batch, lambda n, k, width: 20 * n * n + 8 * n * width)
         # Rather fewer threads, whose matrices fit side by side, than rows that are computed again and again.
         n_jobs = min(n_threads(tasks, self.n_jobs or 1), max(1, self.memory_budget // (4 * largest**2)))
-        share = self.memory_budget // n_threads(tasks, n_jobs)
-        return solve_on_cpu(tasks, partial(solve, memory=share), n_jobs)
+        return solve_on_cpu(tasks, partial(self._solve, memory=self.memory_budget // n_jobs), n_jobs)
 
     def _solve(
-        self,
-        gradients: LastLayerGradients,
-        k: int,
-        rng: np.random.RandomState,
-        rows: np.ndarray,
-        *,
-        memory: int | None = None,
+        self, gradients: LastLayerGradients, k: int, rng: np.random.RandomState, rows: np.ndarray, memory: int = 0
     ) -> Coreset:
-        n, memory = len(gradients), memory or self.memory_budget
+        n = len(gradients)
         distances = _Distances(gradients.to("cpu"), self.metric, memory)
         kept = 4 * n * n <= memory
         look_up = distances.matrix().numpy().__getitem__ if kept else distances.rows

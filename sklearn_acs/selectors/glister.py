@@ -1,10 +1,11 @@
 """GLISTER chooses a coreset whose gradient step lowers the loss of held-out samples most."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
+from dataclasses import dataclass
 from functools import partial
 from math import ceil, log
 from numbers import Integral, Real
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -16,12 +17,11 @@ from sklearn_acs.selectors._cross_entropy import CrossEntropy, FixedGradient
 from sklearn_acs.selectors._taylor_greedy import taylor_greedy
 from sklearn_acs.selectors.base import BaseSelector, resolve_n_select
 
-METHODS = ("stochastic", "naive", "r-greedy")
-
 TAYLOR = "all of the budget is used"
 FIXED = "all of the budget is used, with the validation gradient fixed: how it moves is not known"
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Glister(BaseSelector):
     """Chooses a coreset by generalisation: a step along its gradients lowers the loss of validation samples.
 
@@ -33,6 +33,11 @@ class Glister(BaseSelector):
     ----------
     n_select : int or float, default=0.1
         Size of the coreset: a count, or a fraction of the samples in (0, 1].
+    per_class : bool, default=False
+        Whether to choose in every class of y on its own, in proportion to its size, each for the sake of all
+        validation samples.
+    n_jobs : int or None, default=None
+        Threads that classes are spread over. None is as many as torch uses, -1 one for each core.
     method : {"stochastic", "naive", "r-greedy"}, default="stochastic"
         What a pick looks at. "naive": all rows that are left. "stochastic": a random
         ``n / k * log(1 / subsample_eps)`` of them. "r-greedy": all of them, but only `rounds` times; each round
@@ -50,11 +55,6 @@ class Glister(BaseSelector):
     random_state : int, RandomState instance or None, default=None
         Draws the candidates of "stochastic". None takes fresh entropy from the operating system and leaves NumPy's
         global generator alone.
-    per_class : bool, default=False
-        Whether to choose in every class of y on its own, in proportion to its size, each for the sake of all
-        validation samples.
-    n_jobs : int or None, default=None
-        Threads that classes are spread over. None is as many as torch uses, -1 one for each core.
 
     Attributes
     ----------
@@ -124,40 +124,24 @@ class Glister(BaseSelector):
     tensor([0, 2, 4])
     """
 
+    method: str = "stochastic"
+    eta: float = 1.0
+    step: str = "mean"
+    rounds: int = 15
+    subsample_eps: float = 0.01
+    random_state: int | np.random.RandomState | None = None
+
     fit_inputs = ("gradients", "validation")
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: ClassVar[dict] = {
         **BaseSelector._parameter_constraints,
-        "method": [StrOptions(set(METHODS))],
+        "method": [StrOptions({"stochastic", "naive", "r-greedy"})],
         "eta": [Interval(Real, 0, None, closed="left")],
         "step": [StrOptions({"mean", "sum"})],
         "rounds": [Interval(Integral, 1, None, closed="left")],
         "subsample_eps": [Interval(Real, 0, 1, closed="neither")],
         "random_state": ["random_state"],
     }
-
-    def __init__(
-        self,
-        *,
-        n_select: int | float = 0.1,
-        method: str = "stochastic",
-        eta: float = 1.0,
-        step: str = "mean",
-        rounds: int = 15,
-        subsample_eps: float = 0.01,
-        random_state: int | np.random.RandomState | None = None,
-        per_class: bool = False,
-        n_jobs: int | None = None,
-    ) -> None:
-        self.n_select = n_select
-        self.method = method
-        self.eta = eta
-        self.step = step
-        self.rounds = rounds
-        self.subsample_eps = subsample_eps
-        self.random_state = random_state
-        self.per_class = per_class
-        self.n_jobs = n_jobs
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, G: Any, y: Any = None, validation: Any = None) -> Self:
@@ -184,40 +168,35 @@ class Glister(BaseSelector):
         k = resolve_n_select(self.n_select, len(gradients))
         loss = _read_validation(validation, gradients)
         rate = self.eta / k if self.step == "mean" else self.eta
-        return self._fit(G, gradients, y, partial(self._solve_batch, loss=loss, rate=rate))
+        return self._fit(G, gradients, y, partial(self._descend, loss=loss, rate=rate))
 
-    def _solve_tasks(self, tasks: list[Task], solve: Callable) -> Generator[Solved]:
-        assert isinstance(solve, partial)  # made by `fit`
+    def _descend(self, tasks: list[Task], loss: CrossEntropy | FixedGradient, rate: float) -> Generator[Solved]:
+        """Solve all classes, each pick being a step of length `rate` along its gradient."""
+        moves = isinstance(loss, CrossEntropy)
+
+        def solve(
+            problems: list[LastLayerGradients], budgets: list[int], rngs: list[np.random.RandomState]
+        ) -> list[Coreset]:
+            weights = [len(problem) / k for problem, k in zip(problems, budgets, strict=True)]
+            some = [ceil(weight * log(1 / self.subsample_eps)) for weight in weights]
+            found = taylor_greedy(
+                problems,
+                budgets,
+                loss.to(problems[0].device, problems[0].dtype),
+                rate=rate,
+                rounds=1 if not moves else self.rounds if self.method == "r-greedy" else None,
+                n_candidates=some if moves and self.method == "stochastic" else None,
+                rngs=rngs,
+            )
+            return [
+                Coreset(picks, np.full(k, weight), k, TAYLOR if moves else FIXED)
+                for picks, k, weight in zip(found, budgets, weights, strict=True)
+            ]
+
         if on_gpu(tasks[0].gradients):
-            numbers = sum(tensor.numel() for tensor in solve.keywords["loss"])  # each class has its own copy
+            numbers = sum(tensor.numel() for tensor in loss)  # each class has its own copy
             return solve_in_batches(tasks, solve, lambda n, k, width: 8 * (3 * n * width + 4 * numbers))
         return solve_on_cpu(tasks, lambda problem, k, rng, rows: solve([problem], [k], [rng])[0], self.n_jobs)
-
-    def _solve_batch(
-        self,
-        problems: list[LastLayerGradients],
-        budgets: list[int],
-        rngs: list[np.random.RandomState],
-        *,
-        loss: CrossEntropy | FixedGradient,
-        rate: float,
-    ) -> list[Coreset]:
-        moves = isinstance(loss, CrossEntropy)
-        weights = [len(problem) / k for problem, k in zip(problems, budgets, strict=True)]
-        some = [ceil(weight * log(1 / self.subsample_eps)) for weight in weights]
-        found = taylor_greedy(
-            problems,
-            budgets,
-            loss.to(problems[0].device, problems[0].dtype),
-            rate=rate,
-            rounds=1 if not moves else self.rounds if self.method == "r-greedy" else None,
-            n_candidates=some if moves and self.method == "stochastic" else None,
-            rngs=rngs,
-        )
-        return [
-            Coreset(picks, np.full(k, weight), k, TAYLOR if moves else FIXED)
-            for picks, k, weight in zip(found, budgets, weights, strict=True)
-        ]
 
 
 def _read_validation(validation: Any, gradients: LastLayerGradients) -> CrossEntropy | FixedGradient:

@@ -1,7 +1,9 @@
 """GRAD-MATCH chooses a coreset whose weighted gradients add up to the sum of all gradients."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
+from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from sklearn_acs.selectors.base import BaseSelector
 _SAFE_RIDGE = 1e-3  # the least ridge for which float32 gradients are precise enough
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class GradMatch(BaseSelector):
     """Chooses a coreset by non-negative orthogonal matching pursuit on the gradients.
 
@@ -28,6 +31,10 @@ class GradMatch(BaseSelector):
     ----------
     n_select : int or float, default=0.1
         Size of the coreset: a count, or a fraction of the samples in (0, 1].
+    per_class : bool, default=False
+        Whether to choose in every class of y on its own, in proportion to its size.
+    n_jobs : int or None, default=None
+        Threads that classes are spread over. None is as many as torch uses, -1 one for each core.
     ridge : float, default=0.1
         Strength of the penalty: ``lambda = ridge * mean_i ||G_i||^2``, so that the scale of the gradients does not
         matter. It keeps the weights even, and with 0 no more rows can be matched than the gradients have rank.
@@ -40,10 +47,6 @@ class GradMatch(BaseSelector):
         Rows matched between two refits of all weights. More are faster and match less closely: of 5,000 gradients of
         a class with k = 2,500, 5 a step took 0.44 times as long for an error 1.03 times as large, 20 a step 0.22 times
         for 1.08 (``docs/results/selectors.md``).
-    per_class : bool, default=False
-        Whether to choose in every class of y on its own, in proportion to its size.
-    n_jobs : int or None, default=None
-        Threads that classes are spread over. None is as many as torch uses, -1 one for each core.
 
     Attributes
     ----------
@@ -113,7 +116,12 @@ class GradMatch(BaseSelector):
     >>> G_S, w_S = selector.select(G, return_weights=True)
     """
 
-    _parameter_constraints: dict = {
+    ridge: float = 0.1
+    ridge_center: str = "uniform"
+    tolerance: float = 1e-6
+    atoms_per_step: int = 1
+
+    _parameter_constraints: ClassVar[dict] = {
         **BaseSelector._parameter_constraints,
         "ridge": [Interval(Real, 0, None, closed="left")],
         "ridge_center": [StrOptions({"uniform", "zero"})],
@@ -121,55 +129,26 @@ class GradMatch(BaseSelector):
         "atoms_per_step": [Interval(Integral, 1, None, closed="left")],
     }
 
-    def __init__(
-        self,
-        *,
-        n_select: int | float = 0.1,
-        ridge: float = 0.1,
-        ridge_center: str = "uniform",
-        tolerance: float = 1e-6,
-        atoms_per_step: int = 1,
-        per_class: bool = False,
-        n_jobs: int | None = None,
-    ) -> None:
-        self.n_select = n_select
-        self.ridge = ridge
-        self.ridge_center = ridge_center
-        self.tolerance = tolerance
-        self.atoms_per_step = atoms_per_step
-        self.per_class = per_class
-        self.n_jobs = n_jobs
-
     def _solve(self, gradients: LastLayerGradients, k: int, rng: np.random.RandomState, rows: np.ndarray) -> Coreset:
         gradients = self._precise(gradients)
-        found = orthogonal_matching_pursuit(
-            gradients,
-            k,
-            ridge=self.ridge,
-            center=self._center(gradients, k),
-            tolerance=self.tolerance,
-            atoms_per_step=self.atoms_per_step,
-        )
+        found = orthogonal_matching_pursuit(gradients, k, center=self._center(gradients, k), **self._options())
         return _filled(found, gradients, k)
 
-    def _solve_tasks(self, tasks: list[Task], solve: Callable) -> Generator[Solved]:
+    def _solve_tasks(self, tasks: list[Task]) -> Generator[Solved]:
         if not on_gpu(tasks[0].gradients):
-            return super()._solve_tasks(tasks, solve)
+            return super()._solve_tasks(tasks)
         return solve_in_batches(tasks, self._solve_batch, lambda n, k, width: 8 * (k * k + n * n + 2 * n * width))
 
     def _solve_batch(
         self, problems: list[LastLayerGradients], budgets: list[int], rngs: list[np.random.RandomState]
     ) -> list[Coreset]:
         problems = [self._precise(gradients) for gradients in problems]
-        found = batched_matching_pursuit(
-            problems,
-            budgets,
-            ridge=self.ridge,
-            centers=[self._center(gradients, k) for gradients, k in zip(problems, budgets, strict=True)],
-            tolerance=self.tolerance,
-            atoms_per_step=self.atoms_per_step,
-        )
+        centers = [self._center(gradients, k) for gradients, k in zip(problems, budgets, strict=True)]
+        found = batched_matching_pursuit(problems, budgets, centers=centers, **self._options())
         return [_filled(*one) for one in zip(found, problems, budgets, strict=True)]
+
+    def _options(self) -> dict[str, Any]:
+        return {"ridge": self.ridge, "tolerance": self.tolerance, "atoms_per_step": self.atoms_per_step}
 
     def _precise(self, gradients: LastLayerGradients) -> LastLayerGradients:
         return gradients if self.ridge >= _SAFE_RIDGE else gradients.to(torch.float64)

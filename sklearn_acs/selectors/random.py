@@ -1,5 +1,8 @@
 """RandomSelector draws a coreset at random, as the baseline."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 
 from sklearn_acs.gradients import LastLayerGradients
@@ -7,6 +10,7 @@ from sklearn_acs.selectors._coreset import Coreset
 from sklearn_acs.selectors.base import BaseSelector
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class RandomSelector(BaseSelector):
     """Draws a coreset at random without replacement, the baseline that every selector has to beat.
 
@@ -14,13 +18,13 @@ class RandomSelector(BaseSelector):
     ----------
     n_select : int or float, default=0.1
         Size of the coreset: a count, or a fraction of the samples in (0, 1].
-    random_state : int, RandomState instance or None, default=None
-        An int draws the same coreset in every `fit`. A RandomState moves on, so that each `fit` draws a fresh
-        one. None takes fresh entropy from the operating system and leaves NumPy's global generator alone.
     per_class : bool, default=False
         Whether to draw in every class of y on its own, in proportion to its size.
     n_jobs : int or None, default=None
         Threads that classes are spread over. None is as many as torch uses, -1 one for each core.
+    random_state : int, RandomState instance or None, default=None
+        An int draws the same coreset in every `fit`. A RandomState moves on, so that each `fit` draws a fresh
+        one. None takes fresh entropy from the operating system and leaves NumPy's global generator alone.
 
     Attributes
     ----------
@@ -72,22 +76,11 @@ class RandomSelector(BaseSelector):
     array([4., 4.])
     """
 
+    random_state: int | np.random.RandomState | None = None
+
     fit_inputs = ()
 
-    _parameter_constraints: dict = {**BaseSelector._parameter_constraints, "random_state": ["random_state"]}
-
-    def __init__(
-        self,
-        *,
-        n_select: int | float = 0.1,
-        random_state: int | np.random.RandomState | None = None,
-        per_class: bool = False,
-        n_jobs: int | None = None,
-    ) -> None:
-        self.n_select = n_select
-        self.random_state = random_state
-        self.per_class = per_class
-        self.n_jobs = n_jobs
+    _parameter_constraints: ClassVar[dict] = {**BaseSelector._parameter_constraints, "random_state": ["random_state"]}
 
     def _solve(self, gradients: LastLayerGradients, k: int, rng: np.random.RandomState, rows: np.ndarray) -> Coreset:
         n = len(gradients)

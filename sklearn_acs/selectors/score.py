@@ -1,7 +1,7 @@
 """ScoreSelector chooses the samples with the largest gradients, the highest losses, the smallest margins."""
 
-from functools import partial
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -11,12 +11,13 @@ from torch import Tensor
 
 from sklearn_acs._compat import StrOptions, fit_context
 from sklearn_acs.gradients import LastLayerGradients
-from sklearn_acs.selectors._classes import where_float64_is
+from sklearn_acs.selectors._classes import solve_on_cpu, where_float64_is
 from sklearn_acs.selectors._coreset import Coreset
 from sklearn_acs.selectors._cross_entropy import undo_cross_entropy
 from sklearn_acs.selectors.base import BaseSelector
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ScoreSelector(BaseSelector):
     """Chooses the samples with the highest or the lowest scores.
 
@@ -26,16 +27,16 @@ class ScoreSelector(BaseSelector):
     ----------
     n_select : int or float, default=0.1
         Size of the coreset: a count, or a fraction of the samples in (0, 1].
+    per_class : bool, default=False
+        Whether to choose in every class of y on its own, in proportion to its size.
+    n_jobs : int or None, default=None
+        Threads that classes are spread over. None is as many as torch uses, -1 one for each core.
     scores : {"gradient_norm", "loss", "margin"} or array-like of shape (n_samples,), default="gradient_norm"
         What samples are ranked by: the length of their gradient; their loss; the probability of their label minus
         that of the best other class, from -1 (surely wrong) to 1; or numbers of one's own, one for each sample, such
         as ``StabilityTracker.scores_``.
     order : {"highest", "lowest"}, default="highest"
         Which end of the ranking is kept. The hardest samples have the highest losses and the lowest margins.
-    per_class : bool, default=False
-        Whether to choose in every class of y on its own, in proportion to its size.
-    n_jobs : int or None, default=None
-        Threads that classes are spread over. None is as many as torch uses, -1 one for each core.
 
     Attributes
     ----------
@@ -101,26 +102,14 @@ class ScoreSelector(BaseSelector):
     array([1, 3])
     """
 
-    _parameter_constraints: dict = {
+    scores: str | ArrayLike = "gradient_norm"
+    order: str = "highest"
+
+    _parameter_constraints: ClassVar[dict] = {
         **BaseSelector._parameter_constraints,
         "scores": [StrOptions({"gradient_norm", "loss", "margin"}), "array-like"],
         "order": [StrOptions({"highest", "lowest"})],
     }
-
-    def __init__(
-        self,
-        *,
-        n_select: int | float = 0.1,
-        scores: str | ArrayLike = "gradient_norm",
-        order: str = "highest",
-        per_class: bool = False,
-        n_jobs: int | None = None,
-    ) -> None:
-        self.n_select = n_select
-        self.scores = scores
-        self.order = order
-        self.per_class = per_class
-        self.n_jobs = n_jobs
 
     @property
     def fit_inputs(self) -> tuple[str, ...]:
@@ -153,7 +142,14 @@ class ScoreSelector(BaseSelector):
             Scores are not finite or not one for each sample, or do not follow from G.
         """
         gradients = self._validate_gradients(G, reset=True)
-        return self._fit(G, gradients, y, partial(self._solve, scores=self._sample_scores(gradients, scores)))
+        values = self._sample_scores(gradients, scores)
+        ranks = -values if self.order == "highest" else values
+
+        def solve(gradients: LastLayerGradients, k: int, rng: np.random.RandomState, rows: np.ndarray) -> Coreset:
+            picks = np.argsort(ranks[rows], kind="stable")[:k]
+            return Coreset(picks, np.full(k, len(rows) / k), k, f"the {self.order} scores use all of the budget")
+
+        return self._fit(G, gradients, y, lambda tasks: solve_on_cpu(tasks, solve, self.n_jobs))
 
     def keep_rows(self, rows: np.ndarray, n_samples: int) -> None:
         """Cut an array `scores` to the samples `rows`, and leave a name of scores as it is.
@@ -178,18 +174,6 @@ class ScoreSelector(BaseSelector):
         if scores is None and not isinstance(self.scores, str):
             scores = self.scores
         return scores_of(gradients, str(self.scores)) if scores is None else check_scores(scores, len(gradients))
-
-    def _solve(
-        self,
-        gradients: LastLayerGradients,
-        k: int,
-        rng: np.random.RandomState,
-        rows: np.ndarray,
-        scores: np.ndarray | None = None,
-    ) -> Coreset:
-        assert scores is not None
-        picks = np.argsort(-scores[rows] if self.order == "highest" else scores[rows], kind="stable")[:k]
-        return Coreset(picks, np.full(k, len(rows) / k), k, f"the {self.order} scores use all of the budget")
 
 
 def check_scores(scores: Any, n_samples: int) -> np.ndarray:

@@ -35,7 +35,7 @@ def test_threads_are_as_many_as_asked_for_but_not_more_than_classes():
     assert [n_threads(tasks, n_jobs) for n_jobs in (1, 2, 8)] == [1, 2, 3]
     assert n_threads(tasks, None) == min(3, torch.get_num_threads())
     assert n_threads(tasks, -1) == min(3, cpu_count())
-    with pytest.raises(ValueError, match="n_jobs must be"):
+    with pytest.raises(ValueError, match="n_jobs == 0"):
         n_threads(tasks, 0)
 
 

@@ -230,7 +230,7 @@ def test_transform_mixes_factors_and_matrices(selector):
 
 
 def test_transform_refuses_tensors_of_another_width(selector):
-    with pytest.raises(ValueError, match=r"G has 7 features, but .* is expecting 8"):
+    with pytest.raises(ValueError, match=r"X has 7 features, but .* is expecting 8"):
         selector.fit(G).transform(torch.ones(3, 7))
 
 
@@ -238,6 +238,12 @@ def test_feature_names_number_the_members(selector):
     names = selector.fit(G).get_feature_names_out()
     prefix = type(selector).__name__.lower()
     assert list(names) == [f"{prefix}{i}" for i in range(K)]
+
+
+def test_a_fit_to_a_tensor_forgets_the_column_names_of_the_fit_before(selector):
+    selector.fit(pandas.DataFrame(G, columns=list("abcdefgh")))
+    assert list(selector.feature_names_in_) == list("abcdefgh")
+    assert not hasattr(selector.fit(torch.tensor(G)), "feature_names_in_")
 
 
 def test_select_takes_the_rows_of_anything(selector):
