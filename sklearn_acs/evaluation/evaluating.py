@@ -69,8 +69,8 @@ def evaluate(
         samples that are classified rightly, and its row is its own.
     check_masking : bool, default=False
         Whether to look for signs of masked gradients, on up to 500 samples; costs about 70 forward and 50 backward
-        passes for each. They are looked for in the ball of the first attack that has a `threat`, and of "pgd" where none
-        has one.
+        passes for each. They are looked for in the ball of the first attack that has a `threat`, and of "pgd" where
+        none has one.
     state_path : str, Path or None, default=None
         File that keeps what has been found, written after each batch. An evaluation that was interrupted goes on from
         it, to the same result bit for bit. It stays when all is done.

@@ -1,4 +1,4 @@
-"""What displays ask of a classifier."""
+"""Displays refuse what is no fitted classifier."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Where a training spent its time."""
+"""CostDisplay draws where a fit spent its time."""
 
 from collections.abc import Mapping
 from typing import Any, Self
@@ -9,7 +9,7 @@ from sklearn_acs.training.cost import PhaseCost
 
 
 class CostDisplay:
-    """Seconds, and samples sent forwards and backwards, by phase of a fit.
+    """Draws seconds, and samples sent forwards and backwards, by phase of a fit.
 
     Make it with `from_estimator`; its parameters are kept as attributes.
 
@@ -114,7 +114,7 @@ class CostDisplay:
 
 
 def _short(number: float) -> str:
-    """Count in three digits: 1234567 -> 1.23M."""
+    """Write a count in three digits: 1234567 -> 1.23M."""
     for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= 0.9995 * unit:
             return f"{number / unit:.3g}{letter}"

@@ -1,4 +1,4 @@
-"""How many samples are outliers, at the boundary and robust, while a model is trained."""
+"""DynamicsDisplay draws how many samples are outliers, at the boundary and robust, while a model is trained."""
 
 from typing import Any, Self
 
@@ -14,7 +14,7 @@ COLORS = {"robust": "C0", "boundary": "C1", "outlier": "C3"}
 
 
 class DynamicsDisplay:
-    """Shares of robust, boundary and outlier samples over the epochs, one on the other.
+    """Draws shares of robust, boundary and outlier samples over the epochs, one on the other.
 
     Make it with `from_estimator`, of a classifier that had a `Dynamics` among its callbacks, or with `from_dynamics`;
     its parameters are kept as attributes.
