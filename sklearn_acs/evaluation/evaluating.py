@@ -140,6 +140,7 @@ def evaluate(
     state.warn(*_meant_for_others(fitted.format, made))
 
     total = len(settled) * int(clean.sum())
+    threats = [attack.threat for attack in settled.values()]
     masking = None
     with connected(fitted.module, state.warn), tqdm(total=total, disable=not verbose, unit="sample") as bar:
         if clean.any() and len(settled) > 1:
@@ -157,8 +158,7 @@ def evaluate(
                 bar.update(n_attacked)
                 bar.set_postfix(broken=f"{(outcomes == BROKEN).sum() / (outcomes > 0).sum():.1%}")
         if check_masking:
-            threats = [attack.threat for attack in (*settled.values(), fitted.settled("pgd"))]
-            reference = next(threat for threat in threats if threat is not None)
+            reference = next(threat for threat in (*threats, fitted.settled("pgd").threat) if threat is not None)
             masking = find_masking(fitted, fetch, codes, reference, batch_size, random_state)
     return Evaluation(
         list(settled),
@@ -168,7 +168,7 @@ def evaluate(
         state.own_sizes,
         [attack.metric for attack in settled.values()],
         [clean_seconds, *state.seconds],
-        norms=NORMS[: 2 + any(attack.threat is not None and attack.threat.norm == "l1" for attack in settled.values())],
+        norms=NORMS[: 2 + any(threat is not None and threat.norm == "l1" for threat in threats)],
         worst_case_only=worst_case_only,
         warnings=state.warnings,
         masking=masking,

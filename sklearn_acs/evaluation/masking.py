@@ -268,5 +268,4 @@ def _large_eps(reference: Threat, x: Tensor, clip: Clip) -> Any:
     """Make a radius as large as the box, or many times that of the attack where there is none."""
     if clip is None:
         return UNBOXED * np.asarray(reference.eps) if np.ndim(reference.eps) else UNBOXED * reference.eps
-    n_features = x[0].numel()
-    return (clip[1] - clip[0]) * {"linf": 1.0, "l2": n_features**0.5, "l1": float(n_features)}[reference.norm]
+    return (clip[1] - clip[0]) * x[0].numel() ** {"linf": 0.0, "l2": 0.5, "l1": 1.0}[reference.norm]

@@ -9,7 +9,6 @@ from numpy.typing import ArrayLike
 from sklearn_acs.data.labels import encode_labels
 from sklearn_acs.inspection._axes import cut, legend_above, plain, several_axes
 from sklearn_acs.inspection._estimators import fitted
-from sklearn_acs.selectors import Coreset
 
 PANELS = ("times", "weights", "classes", "error")
 
@@ -199,12 +198,17 @@ class CoresetDisplay:
         last, chosen = coresets[-1], np.concatenate([coreset.indices for coreset in coresets])
         n_candidates = sum(selection.n_samples for selection in last.classes)
         n_samples = max(n_candidates, int(chosen.max()) + 1)
-        labels = None if y is None else np.asarray(y)
-        if labels is not None:
+        counts, totals = None, None
+        if y is not None:
+            labels = np.asarray(y)
             if labels.ndim != 1 or len(labels) < n_samples:
                 raise ValueError(f"y has shape {labels.shape}; it must be the {n_samples} or more labels of the fit")
-            n_samples = len(labels)
-        counts, totals = _by_class(last, clf.classes_, labels)
+            n_samples, codes = len(labels), encode_labels(labels, clf.classes_).numpy()
+            counts, totals = (np.bincount(of, minlength=len(clf.classes_)) for of in (codes[last.indices], codes))
+        elif all(selection.label is not None for selection in last.classes):
+            counts, totals = np.zeros((2, len(clf.classes_)), dtype=np.int64)
+            for selection in last.classes:
+                counts[selection.label], totals[selection.label] = selection.n_selected, selection.n_samples
         display = cls(
             epochs=np.array(list(clf.coresets_)) + 1,
             times=np.bincount(chosen, minlength=n_samples),
@@ -217,18 +221,3 @@ class CoresetDisplay:
             class_totals=totals,
         )
         return display.plot(ax, panels=panels)
-
-
-def _by_class(
-    coreset: Coreset, classes: np.ndarray, labels: np.ndarray | None
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Count the samples of each class in a coreset and in the whole set; None where that is not known."""
-    if labels is not None:
-        codes = encode_labels(labels, classes).numpy()
-        return np.bincount(codes[coreset.indices], minlength=len(classes)), np.bincount(codes, minlength=len(classes))
-    if any(selection.label is None for selection in coreset.classes):
-        return None, None
-    counts, totals = np.zeros((2, len(classes)), dtype=np.int64)
-    for selection in coreset.classes:
-        counts[selection.label], totals[selection.label] = selection.n_selected, selection.n_samples
-    return counts, totals
