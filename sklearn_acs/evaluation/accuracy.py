@@ -1,4 +1,4 @@
-"""`robust_accuracy` attacks one model with one attack and tells its accuracy."""
+"""`robust_accuracy` measures the accuracy of one model under one attack."""
 
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ class RobustModel(Protocol):
     """Tells its own accuracy under attack, which is all that a robust scorer needs of an estimator."""
 
     def robust_score(self, X: Any, y: Any = None, attack: Any = None, sample_weight: Any = None) -> float:
-        """Tell the share of samples that stay right under `attack`."""
+        """Measure the share of samples that are right as they are and under `attack`."""
         ...
 
 
@@ -28,7 +28,7 @@ def robust_accuracy(
     batch_size: int = 256,
     random_state: int = 0,
 ) -> float:
-    """Tell the share of samples that a model classifies rightly and that an attack cannot change.
+    """Measure the share of samples that a model classifies rightly as they are and after an attack.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""`evaluate` attacks one model in many ways: a row for each, and the worst case over all sample by sample."""
+"""`evaluate` runs many attacks on one model: a row for each, and the worst of them sample by sample."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -196,7 +196,7 @@ def _try_out(fitted: FittedModel, fetch: Reader, attacks: Mapping[str, Attack], 
 def _run(
     fitted: FittedModel, fetch: Reader, attack: Attack, batches: Sequence[Tensor], number: int, state: State, seed: int
 ) -> Iterator[tuple[int, list[str]]]:
-    """Attack the batches that the state does not know yet; tell of each how many samples it has and what is wrong."""
+    """Attack the batches that the state does not know yet; yield the size of each, and what is wrong with it."""
     # A batch holds the same samples and draws from a generator of its own whether or not a run was interrupted.
     done = state.outcomes[number] > 0
     to_do = {i: rows for i, rows in enumerate(batches) if len(rows) and not done[rows.numpy()].all()}

@@ -1,12 +1,12 @@
 """Evaluation looks for masked gradients: an attack that finds no gradient makes a model look robust that is not."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from sklearn_acs.attacks import FGSM, PGD
 from sklearn_acs.attacks.balls import gaussian
@@ -62,9 +62,11 @@ class MaskingCheck(NamedTuple):
     reason: str
 
 
-@contextmanager
-def connected(module: nn.Module, warn: Callable[[str], None]) -> Iterator[None]:
-    """Let attacks run on a module that cuts the graph, as a quantiser does: its gradient is zero, and a warning."""
+def connected(module: nn.Module, warn: Callable[[str], None]) -> RemovableHandle:
+    """Let attacks run on a module that cuts the graph, as a quantiser does: its gradient is zero, and a warning.
+
+    It lasts until the handle is removed, which it is where a ``with`` of it ends.
+    """
 
     def connect(module: nn.Module, inputs: tuple[Tensor, ...], logits: Tensor) -> Tensor | None:
         x = inputs[0]
@@ -73,11 +75,7 @@ def connected(module: nn.Module, warn: Callable[[str], None]) -> Iterator[None]:
         warn(CUT)
         return logits + 0 * x.flatten(1).sum(1, keepdim=True)
 
-    handle = module.register_forward_hook(connect)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return module.register_forward_hook(connect)
 
 
 def generator_for(device: torch.device, *seed: int) -> torch.Generator:
@@ -192,49 +190,44 @@ def judge(found: dict[str, np.ndarray]) -> list[MaskingCheck]:
     >>> [check.name for check in judge({**sound, "flat": yes}) if check.flagged]
     ['no gradient']
     """
-    clean = found["clean"]
-    n, n_right = len(clean), int(clean.sum())
-    share = {name: float((clean & found[name]).mean()) for name in ("attack", "few", "one", "large", "noise")}
-    raw, flat = int(found["attack"].sum()), int((clean & found["flat"]).sum())
+    clean, raw = found["clean"], found["attack"]
+    n, n_right, n_raw, n_flat = len(clean), int(clean.sum()), int(raw.sum()), int((clean & found["flat"]).sum())
+    right = {name: clean & found[name] for name in ("attack", "few", "one", "large", "noise")}
+    share = {name: float(outcome.mean()) for name, outcome in right.items()}
     name = f"PGD-{STEPS}"
-    return [
-        MaskingCheck(
-            "noise",
-            clearly_more(clean & found["attack"], clean & found["noise"]),
+    signs = {
+        "noise": (
+            clearly_more(right["attack"], right["noise"]),
             f"accuracy is {share['noise']:.1%} under the worst of {NOISES} random perturbations and "
             f"{share['attack']:.1%} under {name}; noise should not do better than an attack that follows gradients.",
         ),
-        MaskingCheck(
-            "fewer steps",
-            clearly_more(clean & found["attack"], clean & found["few"]),
+        "fewer steps": (
+            clearly_more(right["attack"], right["few"]),
             f"accuracy is {share['few']:.1%} under {STEPS // 4} steps and {share['attack']:.1%} under {STEPS}; more "
             "steps should not do worse.",
         ),
-        MaskingCheck(
-            "one step",
-            clearly_more(clean & found["attack"], clean & found["one"]),
+        "one step": (
+            clearly_more(right["attack"], right["one"]),
             f"accuracy is {share['one']:.1%} under one step (FGSM) and {share['attack']:.1%} under {name}; one step "
             "should not do better than many.",
         ),
-        MaskingCheck(
-            "large radius",
+        "large radius": (
             share["large"] > LEFT_AT_LARGE,
             f"accuracy is {share['large']:.1%} within a radius in which every sample can be turned into any other; it "
             f"should fall to 0, and to at most {LEFT_AT_LARGE:.0%} here.",
         ),
-        MaskingCheck(
-            "better under attack",
-            clearly_more(found["attack"], clean),
-            f"of {n} samples, {n_right} are right as they are and {raw} under {name}, the wrong ones attacked as "
+        "better under attack": (
+            clearly_more(raw, clean),
+            f"of {n} samples, {n_right} are right as they are and {n_raw} under {name}, the wrong ones attacked as "
             "well; an attack should not help.",
         ),
-        MaskingCheck(
-            "no gradient",
-            flat > FLAT * n_right,
-            f"of {n_right} samples that are classified rightly, {flat} have a loss whose gradient is zero or not "
+        "no gradient": (
+            n_flat > FLAT * n_right,
+            f"of {n_right} samples that are classified rightly, {n_flat} have a loss whose gradient is zero or not "
             "finite; attacks by gradients do not move those.",
         ),
-    ]
+    }
+    return [MaskingCheck(sign, flagged, reason) for sign, (flagged, reason) in signs.items()]
 
 
 def clearly_more(these: np.ndarray, those: np.ndarray) -> bool:

@@ -1,4 +1,4 @@
-"""A state keeps how far an evaluation has come, in a file too, from which it goes on where it stopped."""
+"""A state keeps how far an evaluation has come, in a file too, so that it goes on where it stopped."""
 
 import hashlib
 import json

@@ -1,12 +1,23 @@
-"""Displays draw on axes that are given or new; matplotlib is imported when a picture is drawn."""
+"""Displays take fitted classifiers, and draw on axes that are given or new; only then matplotlib is imported."""
 
 from math import ceil
 from typing import Any
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_acs.classifier import RobustClassifier
 
 WIDE = 5.0
 """Width of a figure in inches from which panels go side by side."""
+
+
+def fitted(estimator: Any, parameter: str = "estimator") -> RobustClassifier:
+    """Return the classifier if it is one and has been fitted."""
+    if not isinstance(estimator, RobustClassifier):
+        raise TypeError(f"{parameter} must be a fitted RobustClassifier; got {type(estimator).__name__}")
+    check_is_fitted(estimator)
+    return estimator
 
 
 def pyplot(what: str) -> Any:

@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sklearn_acs.data.labels import encode_labels
-from sklearn_acs.inspection._axes import cut, legend_above, plain, several_axes
-from sklearn_acs.inspection._estimators import fitted
+from sklearn_acs.inspection._axes import cut, fitted, legend_above, plain, several_axes
 
 PANELS = ("times", "weights", "classes", "error")
 

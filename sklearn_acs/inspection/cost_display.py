@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Self
 
-from sklearn_acs.inspection._axes import legend_above, several_axes
-from sklearn_acs.inspection._estimators import fitted
+from sklearn_acs.inspection._axes import fitted, legend_above, several_axes
 from sklearn_acs.training.cost import PhaseCost
 
 

@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sklearn_acs.callbacks.dynamics import Dynamics
-from sklearn_acs.inspection._axes import legend_above, one_axes
-from sklearn_acs.inspection._estimators import fitted
+from sklearn_acs.inspection._axes import fitted, legend_above, one_axes
 from sklearn_acs.table import Table
 
 COLORS = {"robust": "C0", "boundary": "C1", "outlier": "C3"}

@@ -11,8 +11,7 @@ from torch.utils.data import Dataset
 
 from sklearn_acs.attacks import Attack
 from sklearn_acs.data.formats import InputFormat
-from sklearn_acs.inspection._axes import cut, inches, plain, pyplot
-from sklearn_acs.inspection._estimators import fitted
+from sklearn_acs.inspection._axes import cut, fitted, inches, plain, pyplot
 
 LARGEST_CELL = 1.5
 """Width of one image in inches at most."""
@@ -122,8 +121,7 @@ class PerturbationDisplay:
             axes[0].set_ylabel(name, fontsize="small")
             cmap = "RdBu_r" if images is enlarged else "gray"
             for panel, image in zip(axes, images, strict=True):
-                shown = image[..., 0] if image.shape[-1] == 1 else image
-                panel.imshow(shown, cmap=cmap, vmin=0, vmax=1, interpolation="nearest")
+                panel.imshow(image, cmap=cmap, vmin=0, vmax=1, interpolation="nearest")
                 panel.set(xticks=[], yticks=[])
         self.figure_ = self.axes_[0, 0].figure
         self._write()
@@ -253,7 +251,7 @@ def _floats(name: str, X: Any) -> np.ndarray:
 
 
 def _pictures(x: np.ndarray, clip: tuple[float, float]) -> np.ndarray:
-    """Turn images of any layout into (n, H, W, 1 or 3) in [0, 1]: alpha is left out, and no colours are averaged."""
+    """Turn images into (n, H, W, 1 or 3) in [0, 1]: alpha is left out, and channels that are no colours averaged."""
     images = InputFormat.of(x.shape).to_model(torch.from_numpy(x)).movedim(1, 3).numpy()
     images = (images - clip[0]) / (clip[1] - clip[0])
     n_channels = images.shape[3]

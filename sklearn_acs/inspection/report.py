@@ -20,8 +20,7 @@ import sklearn_acs
 from sklearn_acs.attacks import Attack
 from sklearn_acs.evaluation import Evaluation, evaluate
 from sklearn_acs.evaluation.evaluating import Attacks
-from sklearn_acs.inspection._axes import pyplot
-from sklearn_acs.inspection._estimators import fitted
+from sklearn_acs.inspection._axes import fitted, pyplot
 from sklearn_acs.inspection.coreset_display import CoresetDisplay
 from sklearn_acs.inspection.cost_display import CostDisplay
 from sklearn_acs.inspection.dynamics_display import DynamicsDisplay
@@ -142,6 +141,7 @@ def _findings(result: Evaluation) -> Iterator[tuple[str, str]]:
 
 
 def _pictures(plt: Any, clf: Any, X: Any, y: Any, y_train: Any) -> Iterator[tuple[str, str]]:
+    """Put every display into the page as an image."""
     for heading, display in _displays(clf, X, y, y_train):
         file = BytesIO()
         display.figure_.savefig(file, format="png", dpi=150)

@@ -11,8 +11,7 @@ from torch import nn
 from sklearn_acs.attacks import PGD, Attack
 from sklearn_acs.data.formats import Clip
 from sklearn_acs.evaluation import evaluate
-from sklearn_acs.inspection._axes import legend_above, one_axes, plain
-from sklearn_acs.inspection._estimators import fitted
+from sklearn_acs.inspection._axes import fitted, legend_above, one_axes, plain
 from sklearn_acs.model import FittedModel
 
 FACTORS = (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4)

@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sklearn_acs.attacks import Attack
-from sklearn_acs.inspection._axes import legend_above, one_axes, plain
-from sklearn_acs.inspection._estimators import fitted
+from sklearn_acs.inspection._axes import fitted, legend_above, one_axes, plain
 
 
 class TradeoffDisplay:
