@@ -11,6 +11,9 @@ from sklearn_acs.classifier import RobustClassifier
 WIDE = 5.0
 """Width of a figure in inches from which panels go side by side."""
 
+LETTER = 0.56
+"""Width of a letter, in heights of its font."""
+
 
 def fitted(estimator: Any, parameter: str = "estimator") -> RobustClassifier:
     """Return the classifier if it is one and has been fitted."""
@@ -58,7 +61,7 @@ def legend_above(ax: Any, handles: list[Any] | None = None) -> Any:
     size = inches("small")
     longest = max(len(str(handle.get_label())) for handle in handles)
     width = ax.get_position().width * ax.figure.get_figwidth()
-    fitting = int(width / (size * (0.56 * longest + 2.7)))  # letters, and what is around them
+    fitting = int(width / (size * (LETTER * longest + 2.7)))  # letters, and what is around them
     return ax.legend(
         handles=handles,
         loc="lower left",

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from sklearn_acs.attacks import Attack
 from sklearn_acs.data.formats import InputFormat
-from sklearn_acs.inspection._axes import cut, fitted, inches, plain, pyplot
+from sklearn_acs.inspection._axes import LETTER, cut, fitted, inches, plain, pyplot
 
 LARGEST_CELL = 1.5
 """Width of one image in inches at most."""
@@ -106,9 +106,8 @@ class PerturbationDisplay:
             plt = pyplot("PerturbationDisplay.plot")
             height, width = self.images_.shape[1:3]
             cell = min(LARGEST_CELL, (plt.rcParams["figure.figsize"][0] - 0.5) / n)
-            row = max(
-                cell * height / width, 0.56 * len("perturbation") * inches("small")
-            )  # as high as its name is long
+            # No row is lower than its name is long.
+            row = max(cell * height / width, LETTER * len("perturbation") * inches("small"))
             size = (n * cell + 0.5, 3 * row + 0.8)
             _, ax = plt.subplots(3, n, figsize=size, layout="constrained", squeeze=False)
         self.axes_ = np.asarray(ax)
@@ -132,7 +131,7 @@ class PerturbationDisplay:
         clean, adversarial = _texts(self.y_pred, self.confidence), _texts(self.y_pred_adv, self.confidence_adv)
         labels = [["label", str(label)] for label in self.y_true]
         width = self.axes_[0, 0].get_position().width * self.figure_.get_figwidth()
-        letters = width / (0.56 * inches("small"))
+        letters = width / (LETTER * inches("small"))
         fits = all(len(", ".join(text)) <= letters for text in [*clean, *adversarial, *labels])
 
         def joined(text: list[str], comma: str) -> str:
