@@ -123,10 +123,11 @@ class FittedModel:
             check_module_labels(labels, len(self.format.classes))
         return encode_labels(labels, self.format.classes, scoring=scoring)
 
-    def logits(self, X: Any) -> Tensor:
+    def logits(self, X: Any, batch_size: int = PREDICT_BATCH) -> Tensor:
         """Logits of every sample in eval mode, on the CPU."""
+        batches = self._in_order(self.data(self.read(X)), batch_size)
         with frozen(self.module), torch.no_grad():
-            return torch.cat([self.module(x).float().cpu() for x, _ in self._in_order(self.data(self.read(X)))])
+            return torch.cat([self.module(x).float().cpu() for x, _ in batches])
 
     def settled(self, attack: Attack | str, *, by_name: bool | None = None) -> Attack:
         """Fit an attack to the samples: a name means a radius in their scale, an object what it says."""

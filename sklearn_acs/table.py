@@ -46,17 +46,13 @@ class Table:
         return pandas.DataFrame(self.rows, columns=self.columns)
 
     def __str__(self) -> str:
-        cells = [self.columns, *([_shown(value) for value in row] for row in self.rows)]
-        widths = [max(len(row[i]) for row in cells) for i in range(len(self.columns))]
-        to_left = [any(isinstance(row[i], str) for row in self.rows) for i in range(len(self.columns))]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if left else cell.rjust(width)
-                for cell, width, left in zip(row, widths, to_left, strict=True)
-            ).rstrip()
-            for row in cells
-        ]
-        return "\n".join(lines)
+        padded = []
+        for i, name in enumerate(self.columns):
+            values = [row[i] for row in self.rows]
+            cells = [name, *map(_shown, values)]
+            pad = str.ljust if any(isinstance(value, str) for value in values) else str.rjust
+            padded.append([pad(cell, max(map(len, cells))) for cell in cells])
+        return "\n".join("  ".join(row).rstrip() for row in zip(*padded, strict=True))
 
     __repr__ = __str__
 

@@ -1,4 +1,4 @@
-"""Evaluation that people trust: many attacks in one table, the worst case over them, and signs of masked gradients."""
+"""Evaluation attacks a model in many ways, takes the worst case, and looks for signs of masked gradients."""
 
 from sklearn_acs.evaluation.accuracy import robust_accuracy
 from sklearn_acs.evaluation.evaluating import evaluate

@@ -1,4 +1,4 @@
-"""Accuracy under attack, of one model under one attack."""
+"""`robust_accuracy` measures the accuracy of one model under one attack."""
 
 from typing import Any, Protocol
 
@@ -11,10 +11,10 @@ from sklearn_acs.model import FittedModel
 
 
 class RobustModel(Protocol):
-    """What a robust scorer needs of an estimator."""
+    """Tells its own accuracy under attack, which is all that a robust scorer needs of an estimator."""
 
     def robust_score(self, X: Any, y: Any = None, attack: Any = None, sample_weight: Any = None) -> float:
-        """Share of samples that stay right under `attack`."""
+        """Measure the share of samples that are right as they are and under `attack`."""
         ...
 
 
@@ -28,7 +28,7 @@ def robust_accuracy(
     batch_size: int = 256,
     random_state: int = 0,
 ) -> float:
-    """Share of samples that a model classifies rightly and that an attack cannot change.
+    """Measure the share of samples that a model classifies rightly as they are and after an attack.
 
     Parameters
     ----------

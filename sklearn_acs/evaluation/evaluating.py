@@ -1,7 +1,7 @@
-"""One model under many attacks: a row for each, and the worst case over all of them sample by sample."""
+"""`evaluate` runs many attacks on one model: a row for each, and the worst of them sample by sample."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral
 from time import perf_counter
 from typing import Any
@@ -14,12 +14,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sklearn_acs.attacks import Attack
-from sklearn_acs.data.formats import Clip, example_of
-from sklearn_acs.evaluation.masking import find_masking
+from sklearn_acs.data.batches import Reader
+from sklearn_acs.data.formats import Clip, DataFormat, example_of
+from sklearn_acs.evaluation.masking import connected, find_masking, generator_for
 from sklearn_acs.evaluation.result import BROKEN, NORMS, WITHSTOOD, Evaluation
 from sklearn_acs.evaluation.state import State, fingerprint
-from sklearn_acs.evaluation.subject import Subject
 from sklearn_acs.evaluation.suites import make_attacks
+from sklearn_acs.model import FittedModel, correct
 from sklearn_acs.models.logits import predicted
 
 Attacks = str | Attack | Sequence[str | Attack] | Mapping[str, str | Attack]
@@ -69,8 +70,8 @@ def evaluate(
         samples that are classified rightly, and its row is its own.
     check_masking : bool, default=False
         Whether to look for signs of masked gradients, on up to 500 samples; costs about 70 forward and 50 backward
-        passes for each. They are looked for in the ball of the first PGD among the attacks, and of "pgd" where there is
-        none.
+        passes for each. They are looked for in the ball of the first attack that has a `threat`, and of "pgd" where
+        none has one.
     state_path : str, Path or None, default=None
         File that keeps what has been found, written after each batch. An evaluation that was interrupted goes on from
         it, to the same result bit for bit. It stays when all is done.
@@ -85,7 +86,8 @@ def evaluate(
     Raises
     ------
     ValueError
-        The data or a parameter cannot be used, or `state_path` is of another evaluation.
+        The data or a parameter cannot be used, a module does not give logits of two classes or more, or `state_path`
+        is of another evaluation.
 
     See Also
     --------
@@ -118,33 +120,46 @@ def evaluate(
         if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name}={value!r} must be an int of {least} or more")
     batch_size, random_state = int(batch_size), int(random_state)
-    subject = Subject.of(model, X, y, clip)
-    made = make_attacks(attacks, is_table=subject.model.format.inputs.is_table)
-    settled = {name: subject.settle(attack, by_name) for name, (attack, by_name) in made.items()}
+    fitted = FittedModel.of(model, X, clip)
+    samples, codes = fitted.read(X), fitted.codes(X, y)
+    fetch = fitted.data(samples, codes).fetch
+    made = make_attacks(attacks, is_table=fitted.format.inputs.is_table)
+    settled = {name: fitted.settled(attack, by_name=by_name) for name, (attack, by_name) in made.items()}
 
     start = perf_counter()
-    choices = subject.predictions(batch_size)
-    clean = choices == subject.data.y.cpu()
+    choices = predicted(fitted.logits(X, batch_size))
+    clean = choices == codes
     clean_seconds = perf_counter() - start
-    key = "" if state_path is None else _key(subject, choices, settled, batch_size, random_state, worst_case_only)
-    state = State(len(settled), len(subject), state_path, key)
-    _warn(state, _meant_for_others(subject, made))
+    key = ""
+    if state_path is not None:
+        # A module may compute with more than its weights, and another number of threads rounds logits differently:
+        # predictions tell models apart, and logits do not. Of a Dataset, evenly spaced samples stand for all.
+        parameters = (batch_size, random_state, worst_case_only)
+        key = fingerprint(fitted.module, example_of(samples), codes, choices, settled, fitted.format.clip, parameters)
+    state = State(len(settled), len(codes), state_path, key)
+    state.warn(*_meant_for_others(fitted.format, made))
 
     total = len(settled) * int(clean.sum())
+    threats = [attack.threat for attack in settled.values()]
     masking = None
-    with subject.connected(state.warnings), tqdm(total=total, disable=not verbose, unit="sample") as bar:
+    with connected(fitted.module, state.warn), tqdm(total=total, disable=not verbose, unit="sample") as bar:
         if clean.any() and len(settled) > 1:
-            _try_out(subject, settled, clean.nonzero()[0])
+            _try_out(fitted, fetch, settled, clean.nonzero()[0])
         for number, (name, attack) in enumerate(settled.items()):
-            bar.set_description(name)
-            left = clean.clone()
+            outcomes, left = state.outcomes[number], clean.clone()
             if worst_case_only:
                 left &= ~torch.from_numpy((state.outcomes[:number] == BROKEN).any(0))
-            bar.update(int((clean & ~left).sum()))
-            _run(subject, name, attack, number, left, state, batch_size, random_state, bar)
+            bar.set_description(name)
+            bar.update(int((clean & ~left).sum()) + int((outcomes > 0).sum()))
+            batches = left.nonzero().squeeze(1).split(batch_size)
+            for n_attacked, told in _run(fitted, fetch, attack, batches, number, state, random_state):
+                state.warn(*(f"{name}: {text}" for text in told))
+                state.save()
+                bar.update(n_attacked)
+                bar.set_postfix(broken=f"{(outcomes == BROKEN).sum() / (outcomes > 0).sum():.1%}")
         if check_masking:
-            reference = next((attack.threat for attack in settled.values() if attack.threat is not None), None)
-            masking = find_masking(subject, reference, batch_size=batch_size, random_state=random_state)
+            reference = next(threat for threat in (*threats, fitted.settled("pgd").threat) if threat is not None)
+            masking = find_masking(fitted, fetch, codes, reference, batch_size, random_state)
     return Evaluation(
         list(settled),
         clean.numpy(),
@@ -153,86 +168,67 @@ def evaluate(
         state.own_sizes,
         [attack.metric for attack in settled.values()],
         [clean_seconds, *state.seconds],
-        norms=NORMS[: 2 + any(attack.threat is not None and attack.threat.norm == "l1" for attack in settled.values())],
+        norms=NORMS[: 2 + any(threat is not None and threat.norm == "l1" for threat in threats)],
         worst_case_only=worst_case_only,
         warnings=state.warnings,
         masking=masking,
     )
 
 
-def _try_out(subject: Subject, attacks: Mapping[str, Attack], row: Tensor) -> None:
+def _try_out(fitted: FittedModel, fetch: Reader, attacks: Mapping[str, Attack], row: Tensor) -> None:
     """Take one step of each attack on one sample.
 
     What cannot work (images without colour, weights that are not there) fails before hours of other attacks, not after.
     """
-    x, y = next(subject.fetch([row]))
+    x, y = next(fetch([row]))
     for name, attack in attacks.items():
-        brief = {length: 1 for length in ("steps", "restarts", "rounds") if length in attack.get_params(deep=False)}
+        brief = dict.fromkeys({"steps", "restarts", "rounds"} & attack.get_params(deep=False).keys(), 1)
         if "steps" not in brief:
             continue
         trial = clone(attack).set_params(**brief)
         try:
-            trial.perturb(subject.module, x, y, clip=subject.clip, generator=subject.generator(0))
+            trial.perturb(fitted.module, x, y, clip=fitted.format.clip, generator=generator_for(fitted.device, 0))
         except Exception as error:
             error.add_note(f"in attack {name!r}, tried on one sample")
             raise
 
 
 def _run(
-    subject: Subject,
-    name: str,
-    attack: Attack,
-    number: int,
-    left: Tensor,
-    state: State,
-    batch_size: int,
-    random_state: int,
-    bar: tqdm,
-) -> None:
-    """Attack the samples `left` batch by batch, those that the state already knows about excepted."""
+    fitted: FittedModel, fetch: Reader, attack: Attack, batches: Sequence[Tensor], number: int, state: State, seed: int
+) -> Iterator[tuple[int, list[str]]]:
+    """Attack the batches that the state does not know yet; yield the size of each, and what is wrong with it."""
     # A batch holds the same samples and draws from a generator of its own whether or not a run was interrupted.
-    batches = list(enumerate(left.nonzero().squeeze(1).split(batch_size)))
     done = state.outcomes[number] > 0
-    to_do = [(i, rows) for i, rows in batches if len(rows) and not done[rows.numpy()].all()]
-    bar.update(int(done.sum()))
+    to_do = {i: rows for i, rows in enumerate(batches) if len(rows) and not done[rows.numpy()].all()}
+    module, clip = fitted.module, fitted.format.clip
     since = perf_counter()
-    for (i, rows), (x, y) in zip(to_do, subject.fetch([rows for _, rows in to_do]), strict=True):
-        generator = subject.generator(random_state, i)
-        x_adv = attack.perturb(subject.module, x, y, clip=subject.clip, generator=generator)
+    for (i, rows), (x, y) in zip(to_do.items(), fetch(list(to_do.values())), strict=True):
+        x_adv = attack.perturb(module, x, y, clip=clip, generator=generator_for(fitted.device, seed, i))
         finite = x_adv.flatten(1).isfinite().all(1)
-        broken = finite & (predicted(subject.logits(x_adv)) != y)
+        broken = finite & ~correct(module, x_adv, y)
         sizes = perturbation_sizes(x_adv - x)
         where = rows.numpy()  # as a tensor, a single row would be taken for an int
         state.outcomes[number, where] = torch.where(broken, BROKEN, WITHSTOOD).cpu().numpy()
         state.sizes[:, number, where] = sizes.cpu().numpy()
-        own_sizes = attack.measure(subject.module, x, x_adv, clip=subject.clip)
+        own_sizes = attack.measure(module, x, x_adv, clip=clip)
         if own_sizes is not None:
             state.own_sizes[number, where] = own_sizes.cpu().numpy()
-        told = [*getattr(attack, "warnings_", ()), *_overstepped(attack, x_adv, sizes, finite, subject.clip)]
-        _warn(state, [f"{name}: {text}" for text in told])
+        told = [*getattr(attack, "warnings_", ()), *_overstepped(attack, x_adv, sizes, finite, clip)]
         now = perf_counter()
         state.seconds[number] += now - since
         since = now
-        state.save()
-        bar.update(len(rows))
-        found = state.outcomes[number]
-        bar.set_postfix(broken=f"{(found == BROKEN).sum() / (found > 0).sum():.1%}")
+        yield len(rows), told
 
 
-def _warn(state: State, sentences: Sequence[str]) -> None:
-    """Note what is to be known, each sentence once."""
-    state.warnings += [sentence for sentence in dict.fromkeys(sentences) if sentence not in state.warnings]
-
-
-def _meant_for_others(subject: Subject, made: Mapping[str, tuple[Attack, bool]]) -> list[str]:
-    """Which attacks given by name have a radius for images in [0, 1], where samples live in no box of that width.
+def _meant_for_others(form: DataFormat, made: Mapping[str, tuple[Attack, bool]]) -> list[str]:
+    """Tell which attacks given by name have a radius for images in [0, 1], where samples live in no such box.
 
     For a classifier of tables they have one in its scale; transforms of images go by the box.
     """
-    in_scale = subject.model.format.inputs.is_table and subject.model.format.scale is not None
-    if in_scale or (subject.clip is not None and subject.clip[1] - subject.clip[0] == 1):
+    in_scale = form.inputs.is_table and form.scale is not None
+    if in_scale or (form.clip is not None and form.clip[1] - form.clip[0] == 1):
         return []
-    box = "no box" if subject.clip is None else f"the box {subject.clip}"
+    box = "no box" if form.clip is None else f"the box {form.clip}"
     return [
         f"{name}: its radius, {attack.threat.eps:.4g}, is one for images in [0, 1], and these samples live in {box}"
         for name, (attack, by_name) in made.items()
@@ -241,7 +237,7 @@ def _meant_for_others(subject: Subject, made: Mapping[str, tuple[Attack, bool]])
 
 
 def perturbation_sizes(delta: Tensor) -> Tensor:
-    """Sizes of perturbations in linf, l2 and l1.
+    """Measure perturbations in linf, l2 and l1.
 
     Parameters
     ----------
@@ -264,7 +260,7 @@ def perturbation_sizes(delta: Tensor) -> Tensor:
 
 
 def _overstepped(attack: Attack, x_adv: Tensor, sizes: Tensor, finite: Tensor, clip: Clip) -> list[str]:
-    """What is wrong with adversarial examples, if anything is."""
+    """Tell what is wrong with adversarial examples, if anything is."""
     found = []
     if not finite.all():
         found.append("some examples have NaN or infinity; they do not count as adversarial")
@@ -278,13 +274,3 @@ def _overstepped(attack: Attack, x_adv: Tensor, sizes: Tensor, finite: Tensor, c
         if low < clip[0] - slack or high > clip[1] + slack:
             found.append(f"examples leave the box {clip}")
     return found
-
-
-def _key(subject: Subject, predicted: Tensor, attacks: Mapping[str, Attack], *parameters: Any) -> str:
-    """What tells this evaluation from others.
-
-    Predictions are among it, since a module may compute with more than its weights; logits are not, since another
-    number of threads rounds them differently. Of a Dataset, evenly spaced samples stand for all.
-    """
-    samples = example_of(subject.samples)
-    return fingerprint(subject.module, samples, subject.data.y, predicted, attacks, subject.clip, parameters)

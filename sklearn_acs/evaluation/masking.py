@@ -1,19 +1,21 @@
-"""Signs of masked gradients: an attack that fails for want of a gradient makes a model look robust that is not."""
+"""Evaluation looks for masked gradients: an attack that finds no gradient makes a model look robust that is not."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from sklearn_acs.attacks import FGSM, PGD
 from sklearn_acs.attacks.balls import gaussian
 from sklearn_acs.attacks.base import cross_entropy
 from sklearn_acs.attacks.threat import Threat
+from sklearn_acs.data.batches import Reader
 from sklearn_acs.data.formats import Clip
 from sklearn_acs.data.labels import UNKNOWN
-from sklearn_acs.evaluation.subject import Subject
-from sklearn_acs.model import correct
+from sklearn_acs.model import FittedModel, correct
 from sklearn_acs.models import frozen
 
 SAMPLES = 500
@@ -39,8 +41,11 @@ UNBOXED = 100
 """The large radius, in those of the attack, where samples live in no box."""
 
 
+CUT = "The logits cannot be differentiated by the input: attacks by gradients find nothing."
+
+
 class MaskingCheck(NamedTuple):
-    """One sign of masked gradients.
+    """Tells whether one sign of masked gradients was found.
 
     Attributes
     ----------
@@ -57,20 +62,46 @@ class MaskingCheck(NamedTuple):
     reason: str
 
 
+def connected(module: nn.Module, warn: Callable[[str], None]) -> RemovableHandle:
+    """Let attacks run on a module that cuts the graph, as a quantiser does: its gradient is zero, and a warning.
+
+    It lasts until the handle is removed, which it is where a ``with`` of it ends.
+    """
+
+    def connect(module: nn.Module, inputs: tuple[Tensor, ...], logits: Tensor) -> Tensor | None:
+        x = inputs[0]
+        if logits.requires_grad or not (torch.is_grad_enabled() and x.requires_grad):
+            return None
+        warn(CUT)
+        return logits + 0 * x.flatten(1).sum(1, keepdim=True)
+
+    return module.register_forward_hook(connect)
+
+
+def generator_for(device: torch.device, *seed: int) -> torch.Generator:
+    """Make a generator for one piece of work, the same for the same seeds."""
+    state = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
+    return torch.Generator(device=device).manual_seed(int(state >> np.uint64(1)))
+
+
 def find_masking(
-    subject: Subject, reference: Threat | None, *, batch_size: int = 256, random_state: int = 0
+    model: FittedModel, fetch: Reader, y: Tensor, reference: Threat, batch_size: int, random_state: int
 ) -> list[MaskingCheck]:
     """Look for signs of masked gradients around PGD with the radius and norm of `reference`.
 
     Parameters
     ----------
-    subject : Subject
-        Model and samples, of which up to 500 are looked at.
-    reference : Threat or None
-        Norm and radius; None is "pgd".
-    batch_size : int, default=256
+    model : FittedModel
+        The model.
+    fetch : callable
+        Reads the samples, of which up to 500 are looked at.
+    y : Tensor of shape (n,)
+        Labels 0 to C-1, or `UNKNOWN`, on the CPU.
+    reference : Threat
+        Norm and radius.
+    batch_size : int
         Samples attacked together.
-    random_state : int, default=0
+    random_state : int
         Seed of random starts and noise.
 
     Returns
@@ -82,22 +113,19 @@ def find_masking(
     Athalye, Carlini, Wagner, "Obfuscated gradients give a false sense of security", ICML 2018.
     Carlini et al., "On evaluating adversarial robustness", 2019, arXiv:1902.06705.
     """
-    if reference is None:
-        reference = subject.settle(PGD(), by_name=True).threat
-        assert reference is not None
-    known = (subject.data.y.cpu() != UNKNOWN).nonzero().squeeze(1)
+    known = (y != UNKNOWN).nonzero().squeeze(1)
     rows = known[torch.linspace(0, len(known) - 1, min(len(known), SAMPLES)).round().long()]
-    parts = []
-    for number, (x, y) in enumerate(subject.fetch(rows.split(batch_size))):
-        generator = subject.generator(random_state, number)
-        parts.append(outcomes(subject.module, x, y, reference, subject.clip, generator))
+    parts = [
+        outcomes(model.module, *batch, reference, model.format.clip, generator_for(model.device, random_state, number))
+        for number, batch in enumerate(fetch(list(rows.split(batch_size))))
+    ]
     return judge({name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]})
 
 
 def outcomes(
     module: nn.Module, x: Tensor, y: Tensor, reference: Threat, clip: Clip, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Which samples are right as they are, under attacks weaker and stronger than PGD-20, and have no gradient.
+    """Tell which samples are right as they are and under attacks of several strengths, and which have no gradient.
 
     Parameters
     ----------
@@ -116,13 +144,12 @@ def outcomes(
     -------
     dict of Tensor of bool, of shape (batch,), on the CPU
     """
-    ball: dict[str, Any] = {"eps": reference.eps, "norm": reference.norm}
-    large: dict[str, Any] = {"eps": _large_eps(reference, x, clip), "norm": reference.norm}
+    eps, norm = reference.eps, reference.norm
     attacks = {
-        "attack": PGD(**ball, steps=STEPS),
-        "few": PGD(**ball, steps=STEPS // 4),
-        "one": FGSM(**ball),
-        "large": PGD(**large, steps=STEPS),
+        "attack": PGD(eps, steps=STEPS, norm=norm),
+        "few": PGD(eps, steps=STEPS // 4, norm=norm),
+        "one": FGSM(eps, norm=norm),
+        "large": PGD(_large_eps(reference, x, clip), steps=STEPS, norm=norm),
     }
     with frozen(module):
         right = {"clean": correct(module, x, y)}
@@ -143,7 +170,7 @@ def outcomes(
 
 
 def judge(found: dict[str, np.ndarray]) -> list[MaskingCheck]:
-    """Outcomes sample by sample -> signs of masked gradients, each with its numbers.
+    """Judge by the outcomes of samples whether gradients are masked, and tell each sign with its numbers.
 
     Parameters
     ----------
@@ -163,53 +190,48 @@ def judge(found: dict[str, np.ndarray]) -> list[MaskingCheck]:
     >>> [check.name for check in judge({**sound, "flat": yes}) if check.flagged]
     ['no gradient']
     """
-    clean = found["clean"]
-    n, n_right = len(clean), int(clean.sum())
-    share = {name: float((clean & found[name]).mean()) for name in ("attack", "few", "one", "large", "noise")}
-    raw, flat = int(found["attack"].sum()), int((clean & found["flat"]).sum())
+    clean, raw = found["clean"], found["attack"]
+    n, n_right, n_raw, n_flat = len(clean), int(clean.sum()), int(raw.sum()), int((clean & found["flat"]).sum())
+    right = {name: clean & found[name] for name in ("attack", "few", "one", "large", "noise")}
+    share = {name: float(outcome.mean()) for name, outcome in right.items()}
     name = f"PGD-{STEPS}"
-    return [
-        MaskingCheck(
-            "noise",
-            clearly_more(clean & found["attack"], clean & found["noise"]),
+    signs = {
+        "noise": (
+            clearly_more(right["attack"], right["noise"]),
             f"accuracy is {share['noise']:.1%} under the worst of {NOISES} random perturbations and "
             f"{share['attack']:.1%} under {name}; noise should not do better than an attack that follows gradients.",
         ),
-        MaskingCheck(
-            "fewer steps",
-            clearly_more(clean & found["attack"], clean & found["few"]),
+        "fewer steps": (
+            clearly_more(right["attack"], right["few"]),
             f"accuracy is {share['few']:.1%} under {STEPS // 4} steps and {share['attack']:.1%} under {STEPS}; more "
             "steps should not do worse.",
         ),
-        MaskingCheck(
-            "one step",
-            clearly_more(clean & found["attack"], clean & found["one"]),
+        "one step": (
+            clearly_more(right["attack"], right["one"]),
             f"accuracy is {share['one']:.1%} under one step (FGSM) and {share['attack']:.1%} under {name}; one step "
             "should not do better than many.",
         ),
-        MaskingCheck(
-            "large radius",
+        "large radius": (
             share["large"] > LEFT_AT_LARGE,
             f"accuracy is {share['large']:.1%} within a radius in which every sample can be turned into any other; it "
             f"should fall to 0, and to at most {LEFT_AT_LARGE:.0%} here.",
         ),
-        MaskingCheck(
-            "better under attack",
-            clearly_more(found["attack"], clean),
-            f"of {n} samples, {n_right} are right as they are and {raw} under {name}, the wrong ones attacked as "
+        "better under attack": (
+            clearly_more(raw, clean),
+            f"of {n} samples, {n_right} are right as they are and {n_raw} under {name}, the wrong ones attacked as "
             "well; an attack should not help.",
         ),
-        MaskingCheck(
-            "no gradient",
-            flat > FLAT * n_right,
-            f"of {n_right} samples that are classified rightly, {flat} have a loss whose gradient is zero or not "
+        "no gradient": (
+            n_flat > FLAT * n_right,
+            f"of {n_right} samples that are classified rightly, {n_flat} have a loss whose gradient is zero or not "
             "finite; attacks by gradients do not move those.",
         ),
-    ]
+    }
+    return [MaskingCheck(sign, flagged, reason) for sign, (flagged, reason) in signs.items()]
 
 
 def clearly_more(these: np.ndarray, those: np.ndarray) -> bool:
-    """Whether an outcome is more frequent than another of the same samples, beyond `TOLERANCE` and beyond chance.
+    """Tell whether an outcome is more frequent than another of the same samples, beyond `TOLERANCE` and chance.
 
     As in McNemar's test only samples whose outcomes differ count. If each of these m were as likely to differ in either
     direction, their balance would have a standard deviation of ``sqrt(m)``.
@@ -236,8 +258,7 @@ def clearly_more(these: np.ndarray, those: np.ndarray) -> bool:
 
 
 def _large_eps(reference: Threat, x: Tensor, clip: Clip) -> Any:
-    """A radius as large as the box, or many times that of the attack where there is none."""
+    """Make a radius as large as the box, or many times that of the attack where there is none."""
     if clip is None:
         return UNBOXED * np.asarray(reference.eps) if np.ndim(reference.eps) else UNBOXED * reference.eps
-    n_features = x[0].numel()
-    return (clip[1] - clip[0]) * {"linf": 1.0, "l2": n_features**0.5, "l1": float(n_features)}[reference.norm]
+    return (clip[1] - clip[0]) * x[0].numel() ** {"linf": 0.0, "l2": 0.5, "l1": 1.0}[reference.norm]

@@ -1,4 +1,4 @@
-"""What an evaluation found."""
+"""An Evaluation holds what attacks found: a table, and what became of each sample."""
 
 from collections.abc import Sequence
 from html import escape
@@ -15,7 +15,7 @@ WITHSTOOD, BROKEN = 1, 2
 
 
 class Evaluation(Table):
-    """Accuracy of one model under several attacks: a table with a row for each, and what became of each sample.
+    """Tells the accuracy of one model under several attacks: a row for each, and what became of each sample.
 
     The rows are "clean", the attacks, and "worst case": the samples that no attack broke. The columns are
 
@@ -144,7 +144,7 @@ class Evaluation(Table):
 
     @property
     def notes(self) -> list[str]:
-        """The warnings and the signs of masked gradients that were found, as sentences."""
+        """Put the warnings and the signs of masked gradients that were found into sentences."""
         notes = list(self.warnings)
         if self.masking is not None:
             found = [

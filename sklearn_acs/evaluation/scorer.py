@@ -1,4 +1,4 @@
-"""Accuracy under attack as a scorer for scikit-learn's model selection."""
+"""`robust_scorer` makes accuracy under attack a scorer for scikit-learn's model selection."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from sklearn_acs.params import make_part
 
 
 class RobustScorer:
-    """Scorer with scikit-learn's signature ``(estimator, X, y) -> float``; made by `robust_scorer`."""
+    """Scores estimators by accuracy under attack, as ``(estimator, X, y) -> float``; made by `robust_scorer`."""
 
     def __init__(self, attack: Attack | str | None) -> None:
         self.attack = attack
 
     def __call__(self, estimator: RobustModel, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Robust accuracy of a fitted estimator, of a search's best one, or of the last step of a pipeline."""
+        """Score a fitted estimator, a search's best one, or the last step of a pipeline."""
         estimator = getattr(estimator, "best_estimator_", estimator)
         if isinstance(estimator, Pipeline):
             X = estimator[:-1].transform(X) if len(estimator) > 1 else X

@@ -1,4 +1,4 @@
-"""How far an evaluation has come, kept in a file so that it goes on where it stopped."""
+"""A state keeps how far an evaluation has come, in a file too, so that it goes on where it stopped."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ ARRAYS = ("outcomes", "sizes", "own_sizes", "seconds")
 
 
 class State:
-    """Outcomes found so far, in memory and, with a `path`, on disk.
+    """Keeps the outcomes found so far, in memory and, with a `path`, on disk.
 
     Parameters
     ----------
@@ -54,6 +54,10 @@ class State:
             self._load(self.path)
         self.save()
 
+    def warn(self, *sentences: str) -> None:
+        """Note what is to be known, each sentence once."""
+        self.warnings += [sentence for sentence in dict.fromkeys(sentences) if sentence not in self.warnings]
+
     def save(self) -> None:
         """Write the file anew; an interruption leaves the one before."""
         if self.path is None:
@@ -81,7 +85,7 @@ class State:
 
 
 def fingerprint(*values: Any) -> str:
-    """Hash of arrays, tensors, modules (their weights), estimators (their parameters), and what these are nested in.
+    """Hash arrays, tensors, modules (their weights), estimators (their parameters), and what these are nested in.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Which attacks an evaluation runs: suites by name, single attacks, and lists or dicts of them."""
+"""An evaluation runs suites by name, single attacks, and lists or dicts of them."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -27,9 +27,7 @@ SUITES: dict[str, dict[str, AttackSpec]] = {
         "LPA": ("lpa", {"bound": 0.4}),
     },
     "linf-sweep": {
-        "PGD-50-10 4/255": ("pgd-50-10", {"eps": 4 / 255, "step_size": 2 / 255}),
-        "PGD-50-10 8/255": ("pgd-50-10", {"eps": 8 / 255, "step_size": 2 / 255}),
-        "PGD-50-10 16/255": ("pgd-50-10", {"eps": 16 / 255, "step_size": 2 / 255}),
+        **{f"PGD-50-10 {n}/255": ("pgd-50-10", {"eps": n / 255, "step_size": 2 / 255}) for n in (4, 8, 16)},
         "AutoAttack 8/255": ("autoattack", {}),
     },
 }
@@ -40,7 +38,7 @@ TABLE_SUITES = ("quick",)
 
 
 def make_attacks(attacks: Any, *, is_table: bool = False) -> dict[str, tuple[Attack, bool]]:
-    """Attacks of one's own by the name of their row, and whether each was given by name.
+    """Make attacks by the name of their row, and tell whether each was given by name.
 
     Parameters
     ----------

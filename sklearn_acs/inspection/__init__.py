@@ -1,4 +1,4 @@
-"""Pictures of training and robustness, in the form of scikit-learn's displays, and a report of one page."""
+"""Displays draw training and robustness, as scikit-learn's displays do, and a report puts them on one page."""
 
 from sklearn_acs.inspection.coreset_display import CoresetDisplay
 from sklearn_acs.inspection.cost_display import CostDisplay

@@ -1,16 +1,30 @@
-"""Axes to draw on: those that are given, or new ones; matplotlib is imported when a picture is drawn."""
+"""Displays take fitted classifiers, and draw on axes that are given or new; only then matplotlib is imported."""
 
 from math import ceil
 from typing import Any
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_acs.classifier import RobustClassifier
 
 WIDE = 5.0
 """Width of a figure in inches from which panels go side by side."""
 
+LETTER = 0.56
+"""Width of a letter, in heights of its font."""
+
+
+def fitted(estimator: Any, parameter: str = "estimator") -> RobustClassifier:
+    """Return the classifier if it is one and has been fitted."""
+    if not isinstance(estimator, RobustClassifier):
+        raise TypeError(f"{parameter} must be a fitted RobustClassifier; got {type(estimator).__name__}")
+    check_is_fitted(estimator)
+    return estimator
+
 
 def pyplot(what: str) -> Any:
-    """matplotlib.pyplot, or an error that says what needs it and where it comes from."""
+    """Import matplotlib.pyplot, or raise an error that says what needs it and where it comes from."""
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
@@ -19,14 +33,14 @@ def pyplot(what: str) -> Any:
 
 
 def one_axes(ax: Any, what: str) -> Any:
-    """The axes given, or those of a new figure."""
+    """Take the axes given, or make a figure with one."""
     if ax is None:
         _, ax = pyplot(what).subplots(layout="constrained")
     return _bare(ax)
 
 
 def several_axes(ax: Any, n: int, what: str, *, height: float = 2.3) -> list[Any]:
-    """The `n` axes given, or those of a new figure of the usual width: two in a row if it is wide."""
+    """Take the `n` axes given, or make a figure of the usual width with them: two in a row if it is wide."""
     if ax is None:
         plt = pyplot(what)
         width = plt.rcParams["figure.figsize"][0]
@@ -41,20 +55,18 @@ def several_axes(ax: Any, n: int, what: str, *, height: float = 2.3) -> list[Any
 
 
 def legend_above(ax: Any, handles: list[Any] | None = None) -> Any:
-    """A legend over the axes, where it hides nothing, with as many columns as fit."""
+    """Write a legend over the axes, where it hides nothing, with as many columns as fit."""
     if handles is None:
         handles, _ = ax.get_legend_handles_labels()
     size = inches("small")
     longest = max(len(str(handle.get_label())) for handle in handles)
     width = ax.get_position().width * ax.figure.get_figwidth()
-    columns = max(
-        1, min(len(handles), int(width / (size * (0.56 * longest + 2.7))))
-    )  # letters, and what is around them
+    fitting = int(width / (size * (LETTER * longest + 2.7)))  # letters, and what is around them
     return ax.legend(
         handles=handles,
         loc="lower left",
         bbox_to_anchor=(0, 1),
-        ncols=columns,
+        ncols=max(1, min(len(handles), fitting)),
         frameon=False,
         fontsize="small",
         borderaxespad=0.2,
@@ -65,19 +77,19 @@ def legend_above(ax: Any, handles: list[Any] | None = None) -> Any:
 
 
 def inches(size: str) -> float:
-    """Height of a font size such as "small"."""
+    """Tell the height of a font size such as "small" in inches."""
     from matplotlib.font_manager import FontProperties
 
     return FontProperties(size=size).get_size_in_points() / 72
 
 
 def plain(text: str) -> str:
-    """Text that matplotlib takes for no formula, and with a first underscore for no sign to leave it out of legends."""
+    """Escape text: matplotlib takes dollars for a formula, and leaves a name with a first underscore out of legends."""
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
 def cut(text: str, longest: float) -> str:
-    """Text of no more than so many letters."""
+    """Shorten text to so many letters at most."""
     return text if len(text) <= longest else text[: max(1, int(longest) - 1)] + "\N{HORIZONTAL ELLIPSIS}"
 
 

@@ -1,4 +1,4 @@
-"""What the selections of a training chose."""
+"""CoresetDisplay draws what the selections of a fit chose: which samples how often, of which classes, how well."""
 
 from collections.abc import Sequence
 from typing import Any, Self
@@ -6,9 +6,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sklearn_acs.inspection._axes import cut, legend_above, plain, several_axes
-from sklearn_acs.inspection._estimators import fitted
-from sklearn_acs.selectors import Coreset
+from sklearn_acs.data.labels import encode_labels
+from sklearn_acs.inspection._axes import cut, fitted, legend_above, plain, several_axes
 
 PANELS = ("times", "weights", "classes", "error")
 
@@ -20,7 +19,7 @@ LONGEST_NAME = 12
 
 
 class CoresetDisplay:
-    """The coresets of a fit: how often samples were chosen, with which weights, of which classes, with which error.
+    """Draws the coresets of a fit: how often samples were chosen, with which weights and error, of which classes.
 
     Make it with `from_estimator`; its parameters are kept as attributes.
 
@@ -97,13 +96,8 @@ class CoresetDisplay:
                 "epochs, sizes and errors must have one number for each selection; got shapes "
                 f"{self.epochs.shape}, {self.sizes.shape} and {self.errors.shape}"
             )
-        known = {
-            "times": True,
-            "weights": True,
-            "classes": self.class_counts is not None,
-            "error": bool(np.isfinite(self.errors).any()),
-        }
-        self.panels_ = [name for name, is_known in known.items() if is_known]
+        known = {"classes": class_counts is not None, "error": np.isfinite(self.errors).any()}
+        self.panels_ = [name for name in PANELS if known.get(name, True)]
 
     def plot(self, ax: Any = None, *, panels: Sequence[str] | None = None) -> Self:
         """Draw the panels.
@@ -124,14 +118,8 @@ class CoresetDisplay:
             raise ValueError(f"panels={panels!r} must be some of those that are known, {self.panels_}")
         axes = several_axes(ax, len(panels), "CoresetDisplay.plot")
         self.axes_ = dict(zip(panels, axes, strict=True))
-        draw = {
-            "times": self._draw_times,
-            "weights": self._draw_weights,
-            "classes": self._draw_classes,
-            "error": self._draw_error,
-        }
         for name, panel in self.axes_.items():
-            draw[name](panel)
+            getattr(self, f"_draw_{name}")(panel)
             panel.grid(axis="y", alpha=0.25)
         self.figure_ = axes[0].figure
         return self
@@ -178,7 +166,7 @@ class CoresetDisplay:
     def _draw_error(self, ax: Any) -> None:
         (self.error_line_,) = ax.plot(self.epochs, self.errors, marker="o", markersize=3.5, color="C0")
         ax.set(xlabel="epoch of the selection", ylabel="relative error")
-        ax.set_ylim(0, 1.1 * np.nanmax(np.where(np.isfinite(self.errors), self.errors, np.nan)) or 1)
+        ax.set_ylim(0, 1.1 * self.errors[np.isfinite(self.errors)].max() or 1)
         ax.xaxis.get_major_locator().set_params(integer=True)
 
     @classmethod
@@ -209,12 +197,17 @@ class CoresetDisplay:
         last, chosen = coresets[-1], np.concatenate([coreset.indices for coreset in coresets])
         n_candidates = sum(selection.n_samples for selection in last.classes)
         n_samples = max(n_candidates, int(chosen.max()) + 1)
+        counts, totals = None, None
         if y is not None:
             labels = np.asarray(y)
             if labels.ndim != 1 or len(labels) < n_samples:
                 raise ValueError(f"y has shape {labels.shape}; it must be the {n_samples} or more labels of the fit")
-            n_samples = len(labels)
-        counts, totals = _by_class(last, clf.classes_, None if y is None else labels)
+            n_samples, codes = len(labels), encode_labels(labels, clf.classes_).numpy()
+            counts, totals = (np.bincount(of, minlength=len(clf.classes_)) for of in (codes[last.indices], codes))
+        elif all(selection.label is not None for selection in last.classes):
+            counts, totals = np.zeros((2, len(clf.classes_)), dtype=np.int64)
+            for selection in last.classes:
+                counts[selection.label], totals[selection.label] = selection.n_selected, selection.n_samples
         display = cls(
             epochs=np.array(list(clf.coresets_)) + 1,
             times=np.bincount(chosen, minlength=n_samples),
@@ -227,20 +220,3 @@ class CoresetDisplay:
             class_totals=totals,
         )
         return display.plot(ax, panels=panels)
-
-
-def _by_class(
-    coreset: Coreset, classes: np.ndarray, labels: np.ndarray | None
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """How many of a coreset and of the whole set are of each class; None where that is not known."""
-    if labels is not None:
-        codes = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
-        if unknown := set(labels[classes[codes] != labels].tolist()):
-            raise ValueError(f"y contains the label {min(unknown, key=str)!r}, which is none of the classes")
-        return np.bincount(codes[coreset.indices], minlength=len(classes)), np.bincount(codes, minlength=len(classes))
-    if any(selection.label is None for selection in coreset.classes):
-        return None, None
-    counts, totals = np.zeros((2, len(classes)), dtype=np.int64)
-    for selection in coreset.classes:
-        counts[selection.label], totals[selection.label] = selection.n_selected, selection.n_samples
-    return counts, totals

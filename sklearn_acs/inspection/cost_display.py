@@ -1,15 +1,14 @@
-"""Where a training spent its time."""
+"""CostDisplay draws where a fit spent its time."""
 
 from collections.abc import Mapping
 from typing import Any, Self
 
-from sklearn_acs.inspection._axes import legend_above, several_axes
-from sklearn_acs.inspection._estimators import fitted
+from sklearn_acs.inspection._axes import fitted, legend_above, several_axes
 from sklearn_acs.training.cost import PhaseCost
 
 
 class CostDisplay:
-    """Seconds, and samples sent forwards and backwards, by phase of a fit.
+    """Draws seconds, and samples sent forwards and backwards, by phase of a fit.
 
     Make it with `from_estimator`; its parameters are kept as attributes.
 
@@ -65,14 +64,13 @@ class CostDisplay:
         """
         height = 0.75 + 0.26 * len(self.phases_)
         seconds_ax, passes_ax = self.axes_ = several_axes(ax, 2, "CostDisplay.plot", height=height)
-        phases = list(self.cost.values())
-        style = {"height": 0.7, **bar_kw}
-        total = sum(phase.seconds for phase in phases)
-        self.seconds_ = seconds_ax.barh(self.phases_, [phase.seconds for phase in phases], color="C0", **style)
-        shares = [f"{phase.seconds / total:.0%}" if total else "" for phase in phases]
+        counts = [(phase.seconds, phase.forwards, phase.backwards) for phase in self.cost.values()]
+        seconds, forwards, backwards = zip(*counts, strict=True)
+        style, total = {"height": 0.7, **bar_kw}, sum(seconds)
+        self.seconds_ = seconds_ax.barh(self.phases_, seconds, color="C0", **style)
+        shares = [f"{part / total:.0%}" if total else "" for part in seconds]
         seconds_ax.bar_label(self.seconds_, shares, padding=3, fontsize="small")
         seconds_ax.set(xlabel=f"seconds, {total:,.0f} in all" if total >= 100 else f"seconds, {total:.3g} in all")
-        forwards, backwards = [phase.forwards for phase in phases], [phase.backwards for phase in phases]
         self.forwards_ = passes_ax.barh(self.phases_, forwards, color="C0", label="forward", **style)
         self.backwards_ = passes_ax.barh(
             self.phases_, backwards, left=forwards, color="C0", alpha=0.45, label="backward", **style
@@ -114,7 +112,7 @@ class CostDisplay:
 
 
 def _short(number: float) -> str:
-    """Count in three digits: 1234567 -> 1.23M."""
+    """Write a count in three digits: 1234567 -> 1.23M."""
     for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= 0.9995 * unit:
             return f"{number / unit:.3g}{letter}"

@@ -1,4 +1,4 @@
-"""How many samples are outliers, at the boundary and robust, while a model is trained."""
+"""DynamicsDisplay draws how many samples are outliers, at the boundary and robust, while a model is trained."""
 
 from typing import Any, Self
 
@@ -6,15 +6,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sklearn_acs.callbacks.dynamics import Dynamics
-from sklearn_acs.inspection._axes import legend_above, one_axes
-from sklearn_acs.inspection._estimators import fitted
+from sklearn_acs.inspection._axes import fitted, legend_above, one_axes
 from sklearn_acs.table import Table
 
 COLORS = {"robust": "C0", "boundary": "C1", "outlier": "C3"}
 
 
 class DynamicsDisplay:
-    """Shares of robust, boundary and outlier samples over the epochs, one on the other.
+    """Draws shares of robust, boundary and outlier samples over the epochs, one on the other.
 
     Make it with `from_estimator`, of a classifier that had a `Dynamics` among its callbacks, or with `from_dynamics`;
     its parameters are kept as attributes.

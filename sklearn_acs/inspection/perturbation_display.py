@@ -1,4 +1,4 @@
-"""Images, what an attack adds to them, and what the model makes of both."""
+"""PerturbationDisplay draws images, what an attack adds to them, and what the model makes of both."""
 
 from math import floor
 from typing import Any, Self
@@ -11,15 +11,14 @@ from torch.utils.data import Dataset
 
 from sklearn_acs.attacks import Attack
 from sklearn_acs.data.formats import InputFormat
-from sklearn_acs.inspection._axes import cut, inches, plain, pyplot
-from sklearn_acs.inspection._estimators import fitted
+from sklearn_acs.inspection._axes import LETTER, cut, fitted, inches, plain, pyplot
 
 LARGEST_CELL = 1.5
 """Width of one image in inches at most."""
 
 
 class PerturbationDisplay:
-    """Images with label and prediction, below them their perturbations enlarged, and the adversarial examples.
+    """Draws images with label and prediction, below them their perturbations enlarged, and the adversarial examples.
 
     A wrong prediction is red. Make it with `from_estimator` or `from_predictions`; its parameters are kept as
     attributes.
@@ -105,12 +104,10 @@ class PerturbationDisplay:
         n = len(self.X)
         if ax is None:
             plt = pyplot("PerturbationDisplay.plot")
-            width = plt.rcParams["figure.figsize"][0]
-            cell = min(LARGEST_CELL, (width - 0.5) / n)
+            height, width = self.images_.shape[1:3]
+            cell = min(LARGEST_CELL, (plt.rcParams["figure.figsize"][0] - 0.5) / n)
             # No row is lower than its name is long.
-            row = max(
-                cell * self.images_.shape[1] / self.images_.shape[2], 0.56 * len("perturbation") * inches("small")
-            )
+            row = max(cell * height / width, LETTER * len("perturbation") * inches("small"))
             size = (n * cell + 0.5, 3 * row + 0.8)
             _, ax = plt.subplots(3, n, figsize=size, layout="constrained", squeeze=False)
         self.axes_ = np.asarray(ax)
@@ -123,19 +120,18 @@ class PerturbationDisplay:
             axes[0].set_ylabel(name, fontsize="small")
             cmap = "RdBu_r" if images is enlarged else "gray"
             for panel, image in zip(axes, images, strict=True):
-                shown = image[..., 0] if image.shape[-1] == 1 else image
-                panel.imshow(shown, cmap=cmap, vmin=0, vmax=1, interpolation="nearest")
+                panel.imshow(image, cmap=cmap, vmin=0, vmax=1, interpolation="nearest")
                 panel.set(xticks=[], yticks=[])
         self.figure_ = self.axes_[0, 0].figure
         self._write()
         return self
 
     def _write(self) -> None:
-        """Predictions over the images and labels under the clean ones, on two lines where one is too narrow."""
+        """Write predictions over the images and labels under the clean ones, on two lines where one is too narrow."""
         clean, adversarial = _texts(self.y_pred, self.confidence), _texts(self.y_pred_adv, self.confidence_adv)
         labels = [["label", str(label)] for label in self.y_true]
         width = self.axes_[0, 0].get_position().width * self.figure_.get_figwidth()
-        letters = width / (0.56 * inches("small"))
+        letters = width / (LETTER * inches("small"))
         fits = all(len(", ".join(text)) <= letters for text in [*clean, *adversarial, *labels])
 
         def joined(text: list[str], comma: str) -> str:
@@ -157,10 +153,8 @@ class PerturbationDisplay:
         y_pred: ArrayLike,
         y_pred_adv: ArrayLike,
         *,
-        confidence: ArrayLike | None = None,
-        confidence_adv: ArrayLike | None = None,
-        clip: tuple[float, float] | None = None,
         ax: Any = None,
+        **options: Any,
     ) -> Self:
         """Draw images that were attacked before.
 
@@ -170,28 +164,16 @@ class PerturbationDisplay:
             Images, and their adversarial examples.
         y_true, y_pred, y_pred_adv : array-like of shape (n,)
             Labels, and predictions for both.
-        confidence, confidence_adv : array-like of shape (n,) or None, default=None
-            Probabilities of the predictions.
-        clip : (float, float) or None, default=None
-            What is black and what is white.
         ax : array-like of matplotlib Axes, of shape (3, n), or None, default=None
             Where to draw.
+        **options
+            The further parameters of the class: `confidence`, `confidence_adv` and `clip`.
 
         Returns
         -------
         PerturbationDisplay
         """
-        display = cls(
-            X=X,
-            X_adv=X_adv,
-            y_true=y_true,
-            y_pred=y_pred,
-            y_pred_adv=y_pred_adv,
-            confidence=confidence,
-            confidence_adv=confidence_adv,
-            clip=clip,
-        )
-        return display.plot(ax)
+        return cls(X=X, X_adv=X_adv, y_true=y_true, y_pred=y_pred, y_pred_adv=y_pred_adv, **options).plot(ax)
 
     @classmethod
     def from_estimator(
@@ -232,25 +214,17 @@ class PerturbationDisplay:
             raise ValueError(f"n_images={n_images!r} must be an int of 1 or more")
         X = X[:n_images] if isinstance(X, Tensor) else np.asarray(X)[:n_images]
         y = _array(y)[:n_images]
-        X_adv = clf.perturb(X, y, attack=attack)
-        probabilities = [clf.predict_proba(images) for images in (X, X_adv)]
-        predicted = [clf.classes_[found.argmax(1)] for found in probabilities]
-        shown = [clf.input_format_.to_model(torch.from_numpy(_floats("X", images))) for images in (X, X_adv)]
-        return cls.from_predictions(
-            shown[0],
-            shown[1],
-            y,
-            predicted[0],
-            predicted[1],
-            confidence=probabilities[0].max(1),
-            confidence_adv=probabilities[1].max(1),
-            clip=clf.clip_,
-            ax=ax,
-        )
+        found: dict[str, Any] = {}
+        for which, images in (("", X), ("_adv", clf.perturb(X, y, attack=attack))):
+            probabilities = clf.predict_proba(images)
+            found["X" + which] = clf.input_format_.to_model(torch.from_numpy(_floats("X", images)))
+            found["y_pred" + which] = clf.classes_[probabilities.argmax(1)]
+            found["confidence" + which] = probabilities.max(1)
+        return cls(y_true=y, clip=clf.clip_, **found).plot(ax)
 
 
 def _texts(predicted: np.ndarray, confidence: np.ndarray | None) -> list[list[str]]:
-    """What is said of each prediction, in parts."""
+    """Put each prediction into words, in parts."""
     if confidence is None:
         return [[str(label)] for label in predicted]
     return [[str(label), f"{share:.0%}"] for label, share in zip(predicted, confidence, strict=True)]
@@ -268,7 +242,7 @@ def _aligned(name: str, values: Any, n: int) -> np.ndarray:
 
 
 def _floats(name: str, X: Any) -> np.ndarray:
-    """Images as floats; uint8 in [0, 1]."""
+    """Turn images into floats, uint8 into [0, 1]."""
     x = _array(X)
     if x.ndim not in (3, 4) or len(x) == 0:
         raise ValueError(f"{name} must be images (n, H, W), (n, C, H, W) or (n, H, W, C); got shape {x.shape}")
@@ -276,7 +250,7 @@ def _floats(name: str, X: Any) -> np.ndarray:
 
 
 def _pictures(x: np.ndarray, clip: tuple[float, float]) -> np.ndarray:
-    """Images of any layout -> (n, H, W, 1 or 3) in [0, 1], without alpha; other channels than colours are averaged."""
+    """Turn images into (n, H, W, 1 or 3) in [0, 1]: alpha is left out, and channels that are no colours averaged."""
     images = InputFormat.of(x.shape).to_model(torch.from_numpy(x)).movedim(1, 3).numpy()
     images = (images - clip[0]) / (clip[1] - clip[0])
     n_channels = images.shape[3]

@@ -1,10 +1,10 @@
-"""One page that tells how robust a classifier is and how it was trained."""
+"""A report tells on one page how robust a classifier is and how it was trained."""
 
 import os
 import platform
 import re
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from html import escape
 from importlib.metadata import version
 from io import BytesIO
@@ -20,8 +20,7 @@ import sklearn_acs
 from sklearn_acs.attacks import Attack
 from sklearn_acs.evaluation import Evaluation, evaluate
 from sklearn_acs.evaluation.evaluating import Attacks
-from sklearn_acs.inspection._axes import pyplot
-from sklearn_acs.inspection._estimators import fitted
+from sklearn_acs.inspection._axes import fitted, pyplot
 from sklearn_acs.inspection.coreset_display import CoresetDisplay
 from sklearn_acs.inspection.cost_display import CostDisplay
 from sklearn_acs.inspection.dynamics_display import DynamicsDisplay
@@ -136,56 +135,40 @@ def _findings(result: Evaluation) -> Iterator[tuple[str, str]]:
     warnings = "".join(f"<p>{escape(warning)}</p>" for warning in result.warnings)
     yield "Accuracy under attack", f'<p>{about}</p><div class="wide">{Table._repr_html_(result)}</div>{warnings}'
     if result.masking is not None:
-        rows = "".join(
-            f"<tr><td>{escape(check.name)}</td>"
-            + ('<td class="found">found</td>' if check.flagged else "<td>not found</td>")
-            + f"<td>{escape(check.reason)}</td></tr>"
-            for check in result.masking
-        )
-        head = "<thead><tr><th>sign</th><th></th><th>what was measured</th></tr></thead>"
-        yield "Signs of masked gradients", f'<table class="words">{head}<tbody>{rows}</tbody></table>'
+        rows = [[check.name, "found" if check.flagged else "not found", check.reason] for check in result.masking]
+        signs = _words(["sign", "", "what was measured"], rows)
+        yield "Signs of masked gradients", signs.replace("<td>found</td>", '<td class="found">found</td>')
 
 
 def _pictures(plt: Any, clf: Any, X: Any, y: Any, y_train: Any) -> Iterator[tuple[str, str]]:
-    """Every display that there is data for."""
-    is_array = not isinstance(X, Dataset)
+    """Put every display into the page as an image."""
+    for heading, display in _displays(clf, X, y, y_train):
+        file = BytesIO()
+        display.figure_.savefig(file, format="png", dpi=150)
+        plt.close(display.figure_)
+        data = b64encode(file.getvalue()).decode()
+        yield heading, f'<img alt="{escape(heading)}" src="data:image/png;base64,{data}">'
+
+
+def _displays(clf: Any, X: Any, y: Any, y_train: Any) -> Iterator[tuple[str, Any]]:
+    """Draw every display that there is data for."""
     attack = clf.attack_.for_evaluation()
-    displays: list[tuple[str, bool, Callable[[], Any]]] = [
-        (
-            "Accuracy over the radius",
-            is_array and attack.threat is not None,
-            lambda: RobustnessCurveDisplay.from_estimator(
-                clf, X[:CURVE_SAMPLES], y[:CURVE_SAMPLES], name=_without_radius(attack)
-            ),
-        ),
-        (
-            "Examples",
-            is_array and not clf.input_format_.is_table,
-            lambda: PerturbationDisplay.from_estimator(clf, X, y, n_images=min(6, len(X))),
-        ),
-        ("What the fit cost", True, lambda: CostDisplay.from_estimator(clf)),
-        ("Coresets", bool(clf.coresets_), lambda: CoresetDisplay.from_estimator(clf, y_train)),
-        (
-            "Dynamics of the fit",
-            any("robust" in row for row in clf.history_),
-            lambda: DynamicsDisplay.from_estimator(clf),
-        ),
-    ]
-    for heading, is_known, make in displays:
-        if is_known:
-            figure = make().figure_
-            file = BytesIO()
-            figure.savefig(file, format="png", dpi=150)
-            plt.close(figure)
-            data = b64encode(file.getvalue()).decode()
-            yield heading, f'<img alt="{escape(heading)}" src="data:image/png;base64,{data}">'
+    if not isinstance(X, Dataset):
+        if attack.threat is not None:
+            part, name = (X[:CURVE_SAMPLES], y[:CURVE_SAMPLES]), _without_radius(attack)
+            yield "Accuracy over the radius", RobustnessCurveDisplay.from_estimator(clf, *part, name=name)
+        if not clf.input_format_.is_table:
+            yield "Examples", PerturbationDisplay.from_estimator(clf, X, y, n_images=min(6, len(X)))
+    yield "What the fit cost", CostDisplay.from_estimator(clf)
+    if clf.coresets_:
+        yield "Coresets", CoresetDisplay.from_estimator(clf, y_train)
+    if any("robust" in row for row in clf.history_):
+        yield "Dynamics of the fit", DynamicsDisplay.from_estimator(clf)
 
 
 def _training(clf: Any) -> Iterator[tuple[str, str]]:
-    total = clf.cost_.total
-    rows = [
-        [name, cost.forwards, cost.backwards, cost.seconds] for name, cost in [*clf.cost_.items(), ("total", total)]
-    ]
+    phases = {**clf.cost_, "total": clf.cost_.total}
+    rows = [[name, cost.forwards, cost.backwards, cost.seconds] for name, cost in phases.items()]
     table = Table(["phase", "forwards", "backwards", "seconds"], rows)
     yield "Cost by phase", f'<div class="wide">{table._repr_html_()}</div>'
     if clf.coresets_:

@@ -1,4 +1,4 @@
-"""Accuracy over the radius of an attack."""
+"""RobustnessCurveDisplay draws accuracy under attack over the attack's radius."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -8,20 +8,18 @@ from numpy.typing import ArrayLike
 from sklearn.base import clone
 from torch import nn
 
-from sklearn_acs.attacks import ATTACKS, PGD, Attack
+from sklearn_acs.attacks import PGD, Attack
 from sklearn_acs.data.formats import Clip
 from sklearn_acs.evaluation import evaluate
-from sklearn_acs.inspection._axes import legend_above, one_axes, plain
-from sklearn_acs.inspection._estimators import fitted
+from sklearn_acs.inspection._axes import fitted, legend_above, one_axes, plain
 from sklearn_acs.model import FittedModel
-from sklearn_acs.params import make_part
 
 FACTORS = (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4)
 """Radii looked at unless others are given, in those of the attack."""
 
 
 class RobustnessCurveDisplay:
-    """Accuracy under attack over the attack's radius, for one model or several.
+    """Draws accuracy under attack over the attack's radius, for one model or several.
 
     Make it with `from_estimator` or `from_estimators`; its parameters are kept as attributes.
 
@@ -112,11 +110,7 @@ class RobustnessCurveDisplay:
         attack: Attack | str | None = None,
         eps: ArrayLike | None = None,
         name: str | None = None,
-        clip: Clip = (0.0, 1.0),
-        batch_size: int = 256,
-        random_state: int = 0,
-        ax: Any = None,
-        **line_kw: Any,
+        **options: Any,
     ) -> Self:
         """Attack one model with growing radii and draw the curve.
 
@@ -134,20 +128,15 @@ class RobustnessCurveDisplay:
             times that of the attack.
         name : str or None, default=None
             For the legend; None is the name of the class.
-        clip, batch_size, random_state
-            As in `evaluate`.
-        ax : matplotlib Axes or None, default=None
-            Where to draw; axes with curves already get one more.
-        **line_kw
-            For ``ax.plot``.
+        **options
+            The further parameters of `from_estimators`; `ax` with curves already gets one more.
 
         Returns
         -------
         RobustnessCurveDisplay
         """
         models = {type(estimator).__name__ if name is None else name: estimator}
-        options: dict[str, Any] = {"clip": clip, "batch_size": batch_size, "random_state": random_state}
-        return cls.from_estimators(models, X, y, attack=attack, eps=eps, ax=ax, **options, **line_kw)
+        return cls.from_estimators(models, X, y, attack=attack, eps=eps, **options)
 
     @classmethod
     def from_estimators(
@@ -172,8 +161,10 @@ class RobustnessCurveDisplay:
             The models by name.
         X, y : array-like
             Samples and labels as `evaluate` takes them.
-        attack, eps, clip, batch_size, random_state
+        attack, eps
             As in `from_estimator`; for the attack, None is that of the first model.
+        clip, batch_size, random_state
+            As in `evaluate`.
         ax : matplotlib Axes or None, default=None
             Where to draw.
         **line_kw
@@ -190,7 +181,9 @@ class RobustnessCurveDisplay:
         if not estimators:
             raise ValueError("estimators={} has no model")
         first = next(iter(estimators.values()))
-        settled = _settled(first, X, attack, clip)
+        if attack is None:
+            attack = PGD(steps=20) if isinstance(first, nn.Module) else fitted(first).attack_
+        settled = FittedModel.of(first, X, clip).settled(attack).for_evaluation()
         parameter = next((name for name in ("eps", "bound") if name in settled.get_params(deep=False)), None)
         if parameter is None:
             raise ValueError(f"attack={settled!r} has no radius: neither eps nor bound")
@@ -201,11 +194,9 @@ class RobustnessCurveDisplay:
         if radii.ndim != 1 or not np.isfinite(radii).all() or not (radii >= 0).all() or not radii.any():
             raise ValueError(f"eps={eps!r} must be finite numbers >= 0, one of them > 0")
         attacks = {repr(float(radius)): _scaled(settled, parameter, radius / unit) for radius in radii if radius > 0}
-        accuracy = []
-        for model in estimators.values():
-            options: dict[str, Any] = {"clip": clip, "batch_size": batch_size, "random_state": random_state}
-            found = evaluate(model, X, y, attacks, worst_case_only=True, **options)["accuracy"]
-            accuracy.append(found[:-1] if 0 in radii else found[1:-1])
+        options: dict[str, Any] = {"clip": clip, "batch_size": batch_size, "random_state": random_state}
+        found = [evaluate(model, X, y, attacks, worst_case_only=True, **options) for model in estimators.values()]
+        accuracy = [rows["accuracy"][int(0 not in radii) : -1] for rows in found]  # the first row is radius 0
         label = f"{parameter}, in those of the attack" if by_feature else parameter
         if settled.threat is not None:
             label += f" ({settled.threat.norm})"
@@ -213,16 +204,8 @@ class RobustnessCurveDisplay:
         return display.plot(ax, **line_kw)
 
 
-def _settled(model: Any, X: Any, attack: Attack | str | None, clip: Clip) -> Attack:
-    """The attack with its radius in the units of the samples."""
-    if attack is None:
-        return PGD(steps=20) if isinstance(model, nn.Module) else clone(fitted(model).attack_.for_evaluation())
-    made = make_part("attack", attack, ATTACKS, base=Attack).for_evaluation()
-    return FittedModel.of(model, X, clip).settled(made, by_name=isinstance(attack, str))
-
-
 def _scaled(attack: Attack, parameter: str, factor: float) -> Attack:
-    """The attack with another radius; its steps grow with it, so that they reach as far."""
+    """Give an attack another radius; its steps grow with it, so that they reach as far."""
     params = attack.get_params(deep=False)
     scaled = {
         name: np.multiply(params[name], factor) for name in (parameter, "step_size") if params.get(name) is not None

@@ -1,4 +1,4 @@
-"""What training costs against what it gives."""
+"""TradeoffDisplay draws what training costs against the robustness that it gives."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -7,12 +7,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sklearn_acs.attacks import Attack
-from sklearn_acs.inspection._axes import legend_above, one_axes, plain
-from sklearn_acs.inspection._estimators import fitted
+from sklearn_acs.inspection._axes import fitted, legend_above, one_axes, plain
 
 
 class TradeoffDisplay:
-    """Robust error over speed-up: a method is better the lower and the farther to the right it is.
+    """Draws robust error over speed-up: a method is better the lower and the farther to the right it is.
 
     Runs of one method are dots, their mean is a cross. Make it with `from_estimators` or `from_predictions`; its
     parameters are kept as attributes.
@@ -59,13 +58,10 @@ class TradeoffDisplay:
                 "speedup, robust_error and names must be of one length, 1 or more; got shapes "
                 f"{self.speedup.shape}, {self.robust_error.shape} and {len(self.names)} names"
             )
-        for name, bad in (
-            ("speedup", ~(self.speedup > 0)),
-            ("robust_error", ~((self.robust_error >= 0) & (self.robust_error <= 1))),
-        ):
-            if bad.any():
-                allowed = "numbers > 0" if name == "speedup" else "shares between 0 and 1"
-                raise ValueError(f"{name} must be {allowed}; got {getattr(self, name)[bad][0]!r}")
+        if not (self.speedup > 0).all():
+            raise ValueError(f"speedup must be numbers > 0; got {self.speedup.tolist()}")
+        if not ((self.robust_error >= 0) & (self.robust_error <= 1)).all():
+            raise ValueError(f"robust_error must be shares between 0 and 1; got {self.robust_error.tolist()}")
         self.methods_ = list(dict.fromkeys(self.names))
         self.means_ = np.array([[self.speedup[rows].mean(), self.robust_error[rows].mean()] for rows in self._rows()])
 

@@ -25,6 +25,7 @@ from sklearn_acs import (
     robust_accuracy,
 )
 from sklearn_acs.attacks import Attack
+from sklearn_acs.attacks.threat import Threat
 from sklearn_acs.evaluation.evaluating import perturbation_sizes
 from sklearn_acs.evaluation.state import State
 
@@ -86,11 +87,10 @@ def counting(monkeypatch):
 class Elsewhere(Attack):
     """Returns what it is made with, whatever it is given."""
 
-    def __init__(self, value=0.0, eps=0.1, norm="linf"):
-        self.value, self.eps, self.norm = value, eps, norm
+    threat = Threat("linf", 0.1)
 
-    def validate(self):
-        pass
+    def __init__(self, value=0.0):
+        self.value = value
 
     def _attack(self, problem, start):
         self.warnings_ = ["something was left out"]
@@ -328,7 +328,7 @@ def test_bytes_of_a_table_are_numbers_and_no_pixels(judge):
     seen, model = [], linear()
     model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].max().item()))
     judge(model, np.array([[0], [200]], dtype=np.uint8), [0, 1], PGD(eps=0.1, init="zero"), clip=None)
-    assert seen[0] == 200
+    assert 200 in seen
 
 
 def test_single_samples_at_the_end_are_no_special_case():
@@ -523,13 +523,22 @@ def test_the_bar_ends_at_its_total(capsys, tmp_path, verbose):
         ({"random_state": None}, "random_state=None must be"),
         ({"X": [[0.5], [7.0]], "y": [0, 1]}, "outside clip"),
         ({"y": [0, 1]}, "inconsistent numbers of samples"),
-        ({"y": np.full(12, 2)}, r"labels 0 to C-1 .* got labels 2 to 2 and logits of shape \(12, 2\)"),
+        ({"y": np.full(12, 2)}, r"labels 0 to C-1 .* here 0 to 1; got \[2\]"),
     ],
 )
 def test_bad_input_is_refused(change, message):
     x, y = samples()
     with pytest.raises(ValueError, match=message):
         evaluate(**{"model": linear(), "X": x, "y": y, **change})
+
+
+@pytest.mark.parametrize("judge", [evaluate, robust_accuracy])
+def test_labels_and_logits_that_are_none_of_a_module_are_refused(judge):
+    x, y = samples()
+    with pytest.raises(ValueError, match=r"labels 0 to C-1 .* here 0 to 1; got \[1, 2\]"):
+        judge(linear(), x, y + 1)
+    with pytest.raises(ValueError, match=r"Linear must give logits .* C >= 2 classes; one sample gives \(1, 1\)"):
+        judge(nn.Linear(1, 1), x, y)
 
 
 def test_attacks_of_another_kind_are_refused():

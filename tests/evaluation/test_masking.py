@@ -7,8 +7,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from sklearn_acs import PGD, RobustClassifier, evaluate
-from sklearn_acs.evaluation.masking import clearly_more, judge
-from sklearn_acs.evaluation.subject import CUT
+from sklearn_acs.evaluation.masking import CUT, clearly_more, judge
 
 X, Y = (load_digits(n_class=5).images / 16).astype(np.float32), load_digits(n_class=5).target
 EPS = 0.2
