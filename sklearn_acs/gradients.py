@@ -1,7 +1,6 @@
 """LastLayerGradients keeps every sample's gradient of the last layer as the two factors of an outer product."""
 
 import functools
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from sklearn_acs.data.tensors import as_tensor
 
 __all__ = ["LastLayerGradients", "as_gradients"]
 
@@ -196,19 +197,6 @@ def as_gradients(G: Any) -> LastLayerGradients:
         raise ValueError(f"gradients must have shape (n, d), got {tuple(matrix.shape)}.")
     matrix = matrix if matrix.is_floating_point() else matrix.double()
     return LastLayerGradients([(matrix.new_ones(len(matrix), 1), matrix)])
-
-
-def as_tensor(array: Any) -> Tensor:
-    """Make a tensor of `array` that shares its memory where torch can; nothing here writes to it."""
-    if isinstance(array, Tensor):
-        return array.detach()
-    array = np.asarray(array)
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    if any(stride < 0 for stride in array.strides):
-        array = array.copy()  # torch takes neither foreign byte order nor negative strides
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
-        return torch.from_numpy(array)
 
 
 def add_up(terms: Iterable[Tensor]) -> Tensor:

@@ -18,7 +18,8 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 LAYERS = [
     {"_compat", "params", "table"},
-    {"data", "models", "gradients"},
+    {"data"},
+    {"models", "gradients"},
     {"attacks"},
     {"objectives", "selectors", "model"},
     {"training", "evaluation"},

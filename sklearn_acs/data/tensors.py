@@ -36,10 +36,9 @@ def as_tensor(values: Any, name: str = "X") -> Tensor:
         with torch.inference_mode(False):
             return values.clone() if values.is_inference() else values.detach()
     array = np.asarray(refuse_masked(values, name))
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if any(stride < 0 for stride in array.strides):
-        array = array.copy()  # torch has no negative strides
+        array = array.copy()  # torch takes neither foreign byte order nor negative strides
     with warnings.catch_warnings(), torch.inference_mode(False):
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
         return torch.from_numpy(array)

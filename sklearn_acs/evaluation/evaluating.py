@@ -27,6 +27,7 @@ Attacks = str | Attack | Sequence[str | Attack] | Mapping[str, str | Attack]
 """A suite, an attack, or several of them."""
 
 
+@torch.inference_mode(False)
 def evaluate(
     model: Any,
     X: Any,

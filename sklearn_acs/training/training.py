@@ -214,9 +214,8 @@ class Training:
         for i, value in enumerate(values):
             history[-1]["batches"][i]["train_loss"] = value
         mean = sum(value * size for value, size in zip(values, sizes, strict=True)) / sum(sizes)
-        history.record("train_loss", mean)
-        history.record("train_batch_count", len(values))
-        history.record("lr", lr)
+        for name, value in (("train_loss", mean), ("train_batch_count", len(values)), ("lr", lr)):
+            history.record(name, value)
         if not isfinite(mean) or diverged(self.module, self._finite_before):
             self.restore(self._before_epoch)
             raise FloatingPointError(
