@@ -16,7 +16,6 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils.data import Dataset
 
-import sklearn_acs
 from sklearn_acs.attacks import Attack
 from sklearn_acs.evaluation import Evaluation, evaluate
 from sklearn_acs.evaluation.evaluating import Attacks
@@ -179,7 +178,7 @@ def _training(clf: Any) -> Iterator[tuple[str, str]]:
     parameters = {**clf.get_params(deep=False), "attack_": clf.attack_, "clip_": clf.clip_}
     shown = [[name, re.sub(" at 0x[0-9a-f]+", "", repr(value))] for name, value in parameters.items()]
     yield "Parameters", _words(["parameter", "value"], shown)
-    versions = [["sklearn_acs", sklearn_acs.__version__], ["torch", str(torch.__version__)]]
+    versions = [["sklearn_acs", version("sklearn_acs")], ["torch", str(torch.__version__)]]
     versions += [[name, version(name)] for name in PACKAGES]
     device = torch.cuda.get_device_name(clf.net_.device) if str(clf.net_.device).startswith("cuda") else clf.net_.device
     versions += [["Python", platform.python_version()], ["system", platform.platform()], ["device", str(device)]]
