@@ -5,14 +5,15 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from numbers import Real
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_acs._compat import Interval, StrOptions
+from sklearn_acs._compat import StrOptions
+from sklearn_acs.attacks.base import POSITIVE
 from sklearn_acs.attacks.norm_bounded import NormBoundedAttack
 from sklearn_acs.attacks.problem import Problem
 
@@ -23,6 +24,7 @@ CLASSES_NEEDED = {"apgd-ce": 2, "apgd-dlr": 3, "apgd-t": 4, "fab": 2, "fab-t": 3
 _INSTEAD = {"apgd-t": "apgd-dlr", "fab-t": "fab"}
 
 
+@dataclass(eq=False, repr=False)
 class AutoAttack(NormBoundedAttack):
     """AutoAttack: it runs several attacks without settings, each on the samples that those before it have left.
 
@@ -83,26 +85,17 @@ class AutoAttack(NormBoundedAttack):
     """
 
     _parameter_constraints: ClassVar[dict] = {
-        "eps": [Interval(Real, 0, None, closed="neither")],
-        "norm": [StrOptions(set(NORMS))],
+        **NormBoundedAttack._parameter_constraints,
+        "eps": [POSITIVE],
         "version": [StrOptions({"standard", "plus", "rand"})],
         "attacks": ["array-like", None],
     }
     has_targeted_form = False
-    eps: float
 
-    def __init__(
-        self,
-        eps: float = 8 / 255,
-        *,
-        norm: str = "linf",
-        version: str = "standard",
-        attacks: Sequence[str] | None = None,
-    ) -> None:
-        self.eps = eps
-        self.norm = norm
-        self.version = version
-        self.attacks = attacks
+    eps: float = 8 / 255
+    _: KW_ONLY
+    version: str = "standard"
+    attacks: Sequence[str] | None = None
 
     def validate(self) -> None:
         """Raise ValueError when a parameter is out of range; called once before any work."""

@@ -1,21 +1,33 @@
 """An attack perturbs a batch, and says what bounds it, what it remembers and what it has learned."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
+from sklearn_acs._compat import Interval
 from sklearn_acs.attacks.problem import AttackLoss, Goal, Problem, cross_entropy
 from sklearn_acs.attacks.threat import Threat
 from sklearn_acs.data.formats import Clip, InputFormat
 from sklearn_acs.models.freezing import frozen
 from sklearn_acs.models.logits import predicted
 
+POSITIVE = Interval(Real, 0, None, closed="neither")
+NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
+COUNT = Interval(Integral, 1, None, closed="left")
+
+ATTACKS: "dict[str, Callable[..., Attack]]" = {}
+"""What makes an attack, by its name; the package fills it with a row for each."""
+
 
 class Attack(BaseEstimator, ABC):
     """Base class of attacks: a subclass says in `_attack` how one start becomes one adversarial example.
+
+    Those here are data classes, whose parameters are their fields; how they print and compare is scikit-learn's.
 
     See Also
     --------

@@ -1,5 +1,6 @@
 """ReColorAdv replaces every colour of an image by one close to it, the same wherever it occurs."""
 
+from dataclasses import KW_ONLY, dataclass
 from functools import cache
 
 import torch
@@ -16,6 +17,7 @@ _XYZ_OF_RGB = ((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.11
 _TINY = 1e-4  # 13 L v' below this is a black that 8 bits cannot hold
 
 
+@dataclass(eq=False, repr=False)
 class ReColor(SmoothTransformAttack):
     """Recolouring attack (ReColorAdv): it applies one function of the colour to all pixels of an image.
 
@@ -79,13 +81,11 @@ class ReColor(SmoothTransformAttack):
 
     metric = "colour"
 
-    def __init__(
-        self, bound: float = 0.06, *, steps: int = 100, step_size: float = 0.001, smoothness: float = 0.0036
-    ) -> None:
-        self.bound = bound
-        self.steps = steps
-        self.step_size = step_size
-        self.smoothness = smoothness
+    bound: float = 0.06
+    _: KW_ONLY
+    steps: int = 100
+    step_size: float = 0.001
+    smoothness: float = 0.0036
 
     def _start(self, x: Tensor, generator: torch.Generator) -> Tensor:
         return x.new_zeros(len(x), 3, *NODES)

@@ -1,16 +1,16 @@
 """FGSM takes one step up the loss."""
 
-from numbers import Real
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
-from numpy.typing import ArrayLike
 from torch import Tensor
 
-from sklearn_acs._compat import Interval
+from sklearn_acs.attacks.base import POSITIVE
 from sklearn_acs.attacks.norm_bounded import NormBoundedAttack
 from sklearn_acs.attacks.problem import Problem
 
 
+@dataclass(eq=False, repr=False)
 class FGSM(NormBoundedAttack):
     """Fast gradient sign method (FGSM): it takes one step up the loss, from the sample itself or from a random start.
 
@@ -18,12 +18,12 @@ class FGSM(NormBoundedAttack):
     ----------
     eps : float or array-like of the shape of one sample, default=8/255
         Radius of the ball, in input units.
+    norm : {"linf", "l2", "l1"}, default="linf"
+        The norm that `eps` bounds.
     random_start : bool, default=False
         Start uniformly in the ball (FGSM-RS), which makes one-step training work.
     step_size : float or None, default=None
         Length of the step; None is `eps`, or ``1.25 * eps`` from a random start, as published.
-    norm : {"linf", "l2", "l1"}, default="linf"
-        The norm that `eps` bounds.
 
     See Also
     --------
@@ -43,24 +43,15 @@ class FGSM(NormBoundedAttack):
 
     _parameter_constraints: ClassVar[dict] = {
         **NormBoundedAttack._parameter_constraints,
-        "step_size": [Interval(Real, 0, None, closed="neither"), None],
+        "step_size": [POSITIVE, None],
         "random_start": ["boolean"],
     }
 
     steps = 1
 
-    def __init__(
-        self,
-        eps: float | ArrayLike = 8 / 255,
-        *,
-        random_start: bool = False,
-        step_size: float | None = None,
-        norm: str = "linf",
-    ) -> None:
-        self.eps = eps
-        self.random_start = random_start
-        self.step_size = step_size
-        self.norm = norm
+    _: KW_ONLY
+    random_start: bool = False
+    step_size: float | None = None
 
     @property
     def starts_at_sample(self) -> bool:

@@ -1,17 +1,17 @@
 """The JPEG attack moves the frequencies that JPEG keeps, bounded by how finely it keeps them."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import cache
 from math import pi
-from numbers import Integral, Real
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sklearn_acs._compat import Interval
 from sklearn_acs.attacks.balls import uniform
+from sklearn_acs.attacks.base import COUNT, POSITIVE
 from sklearn_acs.attacks.transform import Transform, TransformAttack
 from sklearn_acs.data.formats import Clip
 
@@ -32,6 +32,7 @@ _CHROMA_LOW = ((17, 18, 24, 47), (18, 21, 26, 66), (24, 26, 56, 99), (47, 66, 99
 _CHROMA_HIGH = 99
 
 
+@dataclass(eq=False, repr=False)
 class JPEG(TransformAttack):
     """JPEG attack: it moves the coefficients that JPEG stores, each by a share of its quantisation step.
 
@@ -90,19 +91,17 @@ class JPEG(TransformAttack):
 
     _parameter_constraints: ClassVar[dict] = {
         **TransformAttack._parameter_constraints,
-        "step_size": [Interval(Real, 0, None, closed="neither"), None],
-        "restarts": [Interval(Integral, 1, None, closed="left")],
+        "step_size": [POSITIVE, None],
+        "restarts": [COUNT],
     }
 
     metric = "jpeg"
 
-    def __init__(
-        self, bound: float = 0.25, *, steps: int = 200, step_size: float | None = None, restarts: int = 1
-    ) -> None:
-        self.bound = bound
-        self.steps = steps
-        self.step_size = step_size
-        self.restarts = restarts
+    bound: float = 0.25
+    _: KW_ONLY
+    steps: int = 200
+    step_size: float | None = None
+    restarts: int = 1
 
     def _start(self, x: Tensor, generator: torch.Generator) -> Tensor:
         if x.shape[1] not in (1, 3):

@@ -5,8 +5,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, replace
-from numbers import Integral, Real
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -14,9 +13,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from sklearn_acs._compat import Interval, StrOptions
+from sklearn_acs._compat import StrOptions
 from sklearn_acs.attacks.balls import gaussian
-from sklearn_acs.attacks.base import Attack
+from sklearn_acs.attacks.base import COUNT, POSITIVE, Attack
 from sklearn_acs.attacks.features import Features, Look, looking
 from sklearn_acs.attacks.lpips_networks import LPIPS_NETWORKS, check_weights, lpips_network
 from sklearn_acs.attacks.perceptual_ball import PROJECTIONS, PerceptualBall
@@ -41,33 +40,34 @@ class PerceptualProblem(Problem):
         return replace(super().take(rows), ball=self.ball.take(rows))
 
 
+@dataclass(eq=False, repr=False)
 class PerceptualAttack(Attack):
     """Base class of attacks within a perceptual distance; a subclass says in `_ascend` how they search."""
 
     _parameter_constraints: ClassVar[dict] = {
-        "bound": [Interval(Real, 0, None, closed="neither")],
-        "steps": [Interval(Integral, 1, None, closed="left")],
-        "step_size": [Interval(Real, 0, None, closed="neither"), None],
+        "bound": [POSITIVE],
+        "steps": [COUNT],
+        "step_size": [POSITIVE, None],
         "distance": [StrOptions({"self", *LPIPS_NETWORKS}), nn.Module],
         "layers": ["array-like", None],
         "weights": [str, os.PathLike, None],
-        "scale": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither"), "array-like"],
+        "scale": [StrOptions({"auto"}), POSITIVE, "array-like"],
         "only_correct": ["boolean"],
         "projection": [StrOptions({"newton", "bisection"})],
     }
 
     cap: ClassVar[float] = 1.0
 
-    # The parameters that every subclass has.
-    bound: float
-    steps: int
-    step_size: float | None
-    distance: str | nn.Module
-    layers: Sequence[str] | None
-    weights: str | os.PathLike | None
-    scale: str | float | ArrayLike
-    only_correct: bool
-    projection: str
+    bound: float = 0.5
+    _: KW_ONLY
+    steps: int = 40
+    step_size: float | None = None
+    distance: str | nn.Module = "alex"
+    layers: Sequence[str] | None = None
+    weights: str | os.PathLike | None = None
+    scale: str | float | ArrayLike = "auto"
+    only_correct: bool = True
+    projection: str = "newton"
 
     def default_loss(self, logits: Tensor, y: Tensor, clean_logits: Tensor | None = None) -> Tensor:
         """What the attack raises unless told otherwise, per sample: the margin of the best wrong class."""

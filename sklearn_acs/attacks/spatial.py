@@ -1,5 +1,7 @@
 """StAdv moves pixels a little instead of changing them."""
 
+from dataclasses import KW_ONLY, dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -8,6 +10,7 @@ from sklearn_acs.attacks.transform import SmoothTransformAttack, Transform
 from sklearn_acs.data.formats import Clip
 
 
+@dataclass(eq=False, repr=False)
 class StAdv(SmoothTransformAttack):
     """Spatially transformed adversarial examples (StAdv): it fetches each pixel from a little beside its place.
 
@@ -62,13 +65,11 @@ class StAdv(SmoothTransformAttack):
 
     metric = "flow"
 
-    def __init__(
-        self, bound: float = 0.02, *, steps: int = 50, step_size: float = 0.01, smoothness: float = 0.0025
-    ) -> None:
-        self.bound = bound
-        self.steps = steps
-        self.step_size = step_size
-        self.smoothness = smoothness
+    bound: float = 0.02
+    _: KW_ONLY
+    steps: int = 50
+    step_size: float = 0.01
+    smoothness: float = 0.0025
 
     def _start(self, x: Tensor, generator: torch.Generator) -> Tensor:
         return x.new_zeros(len(x), 2, *x.shape[2:])

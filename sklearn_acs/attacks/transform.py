@@ -2,14 +2,12 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from numbers import Integral, Real
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from sklearn_acs._compat import Interval
-from sklearn_acs.attacks.base import Attack
+from sklearn_acs.attacks.base import COUNT, NOT_NEGATIVE, POSITIVE, Attack
 from sklearn_acs.attacks.problem import Problem, margin_loss
 from sklearn_acs.data.formats import Clip
 
@@ -30,8 +28,8 @@ class TransformAttack(Attack):
     """
 
     _parameter_constraints: ClassVar[dict] = {
-        "bound": [Interval(Real, 0, None, closed="neither")],
-        "steps": [Interval(Integral, 1, None, closed="left")],
+        "bound": [POSITIVE],
+        "steps": [COUNT],
     }
 
     bound: float
@@ -101,8 +99,8 @@ class SmoothTransformAttack(TransformAttack):
 
     _parameter_constraints: ClassVar[dict] = {
         **TransformAttack._parameter_constraints,
-        "step_size": [Interval(Real, 0, None, closed="neither")],
-        "smoothness": [Interval(Real, 0, None, closed="left")],
+        "step_size": [POSITIVE],
+        "smoothness": [NOT_NEGATIVE],
     }
 
     step_size: float
