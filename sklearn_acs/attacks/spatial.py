@@ -75,12 +75,7 @@ class StAdv(SmoothTransformAttack):
         return x.new_zeros(len(x), 2, *x.shape[2:])
 
     def _transform(self, x: Tensor, clip: Clip) -> Transform:
-        def transform(flow: Tensor) -> Tensor:
-            moved = warp(x, flow)
-            # Averages of pixels stay in the box that pixels are in, but for rounding.
-            return moved if clip is None else moved.clamp(*clip)
-
-        return transform
+        return lambda flow: warp(x, flow)
 
 
 def warp(x: Tensor, flow: Tensor) -> Tensor:

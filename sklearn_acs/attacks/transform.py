@@ -61,6 +61,8 @@ class TransformAttack(Attack):
         for step in range(self.steps + 1):
             with torch.set_grad_enabled(step < self.steps):
                 x_adv = transform(parameters)
+                if problem.clip is not None:
+                    x_adv = x_adv.clamp(*problem.clip)
                 logits = problem.model(x_adv)
                 value = problem.goal.value(logits)
             with torch.no_grad():
@@ -79,7 +81,10 @@ class TransformAttack(Attack):
 
     @abstractmethod
     def _transform(self, x: Tensor, clip: Clip) -> Transform:
-        """Make the transform of one batch; what does not depend on parameters is computed here, once."""
+        """Make the transform of one batch; what does not depend on parameters is computed here, once.
+
+        What it returns is cut to the box `clip` by whoever calls it.
+        """
 
     @abstractmethod
     def _start(self, x: Tensor, generator: torch.Generator) -> Tensor:
