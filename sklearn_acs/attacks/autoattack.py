@@ -17,7 +17,6 @@ from sklearn_acs.attacks.base import POSITIVE
 from sklearn_acs.attacks.norm_bounded import NormBoundedAttack
 from sklearn_acs.attacks.problem import Problem
 
-NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 CLASSES_NEEDED = {"apgd-ce": 2, "apgd-dlr": 3, "apgd-t": 4, "fab": 2, "fab-t": 3, "square": 2}
 """Fewest classes for which each attack is defined: DLR needs a third logit, and its targeted form a fourth."""
 
@@ -124,9 +123,8 @@ class AutoAttack(NormBoundedAttack):
             n_classes = logits(z[:1]).shape[1]
         seed = int(torch.randint(2**31 - 1, (1,), generator=generator, device=generator.device))
         with _process_left_alone():
-            published: Any = Published(
-                logits, norm=NORMS[self.norm], eps=self.eps / width, seed=seed, version=self.version, device=x.device
-            )
+            norm, eps = self.norm.capitalize(), self.eps / width
+            published: Any = Published(logits, norm=norm, eps=eps, seed=seed, version=self.version, device=x.device)
             log = _Log()
             published.verbose = False
             published.logger = published.apgd.logger = published.apgd_targeted.logger = log
@@ -142,9 +140,8 @@ class AutoAttack(NormBoundedAttack):
             raise ValueError("AutoAttack needs a model of 2 classes or more; this one has 1 logit")
         names: list[str] = []
         for name in published.attacks_to_run if self.attacks is None else self.attacks:
-            defined: str | None = name
-            while defined is not None and n_classes < CLASSES_NEEDED[defined]:
-                defined = _INSTEAD.get(defined)
+            choices = [choice for choice in (name, _INSTEAD.get(name, name)) if n_classes >= CLASSES_NEEDED[choice]]
+            defined = choices[0] if choices else None
             if defined == "square" and not _square_fits(shape, self.norm):
                 log.warning(f"square is left out: it does not work on samples of shape {shape} in {self.norm}")
             elif defined is None:

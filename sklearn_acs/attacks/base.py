@@ -242,14 +242,11 @@ class Attack(BaseEstimator, ABC):
     def _goal(self, y: Tensor, y_target: Tensor | None, loss: AttackLoss | None, clean_logits: Tensor | None) -> Goal:
         if loss is not None:
             success = getattr(loss, "success", None)
-            reached = None if success is None else lambda logits: success(logits, y, clean_logits)
-            return Goal(lambda logits: loss(logits, y, clean_logits), reached, len(y))
-        if y_target is not None:
-            targeted = self.targeted_loss
-            return Goal(
-                lambda logits: targeted(logits, y_target, clean_logits), lambda z: predicted(z) == y_target, len(y)
-            )
-        return Goal(lambda logits: self.default_loss(logits, y, clean_logits), lambda z: predicted(z) != y, len(y))
+        elif y_target is not None:
+            loss, y, success = self.targeted_loss, y_target, lambda logits, y, _: predicted(logits) == y
+        else:
+            loss, success = self.default_loss, lambda logits, y, _: predicted(logits) != y
+        return Goal(loss, success, y, clean_logits)
 
     def _solve(self, problem: Problem, start: Tensor | None) -> Tensor:
         """Make all runs on a frozen model; a sample keeps its first success, or else the run of highest loss."""

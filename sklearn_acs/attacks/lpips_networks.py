@@ -114,10 +114,7 @@ def _load(net: nn.Module, name: str, weights: str) -> None:
     else:
         given = torch.load(weights, map_location="cpu", weights_only=True)
     names = {key: "features." + key.partition(".")[2] for key in net.state_dict()}  # slice2.3.bias: features.3.bias
-    missing = [given_name for given_name in names.values() if given_name not in given]
-    if missing:
-        raise ValueError(f"weights={weights!r} are not those of distance={name!r}: {missing} are missing")
     try:
         net.load_state_dict({key: given[given_name] for key, given_name in names.items()})
-    except RuntimeError as error:
-        raise ValueError(f"weights={weights!r} are not those of distance={name!r}: {error}") from error
+    except (KeyError, RuntimeError) as error:  # one is missing, or of another shape
+        raise ValueError(f"weights={weights!r} are not those of distance={name!r}, which has {error}") from error

@@ -51,9 +51,10 @@ class Goal:
     Where `rows` alone are under attack, the others' logits are given as 0.
     """
 
-    loss: Callable[[Tensor], Tensor]  # from logits (batch, C) to (batch,)
-    success: Callable[[Tensor], Tensor] | None  # the same, of bools; None is not known
-    batch_size: int
+    loss: AttackLoss
+    success: AttackLoss | None  # the same, of bools; None is not known
+    y: Tensor  # (batch,)
+    clean_logits: Tensor | None = None  # (batch, C)
     rows: Tensor | None = None  # None is all
 
     def value(self, logits: Tensor) -> Tensor:
@@ -70,11 +71,11 @@ class Goal:
         """The goal for some of the samples under attack."""
         return replace(self, rows=rows if self.rows is None else self.rows[rows])
 
-    def _of_rows(self, function: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
+    def _of_rows(self, function: AttackLoss, logits: Tensor) -> Tensor:
         if self.rows is None:
-            return function(logits)
-        whole = logits.new_zeros(self.batch_size, *logits.shape[1:])
-        return function(whole.index_copy(0, self.rows, logits))[self.rows]
+            return function(logits, self.y, self.clean_logits)
+        whole = logits.new_zeros(len(self.y), *logits.shape[1:]).index_copy(0, self.rows, logits)
+        return function(whole, self.y, self.clean_logits)[self.rows]
 
 
 @dataclass(frozen=True)

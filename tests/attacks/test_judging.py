@@ -6,7 +6,7 @@ from torch import nn
 
 from sklearn_acs import PGD, evaluate, robust_accuracy
 from sklearn_acs.attacks.base import Attack
-from sklearn_acs.data.formats import UNKNOWN
+from sklearn_acs.data.labels import UNKNOWN
 from sklearn_acs.model import robust_correct
 from sklearn_acs.models.logits import predicted
 
