@@ -186,6 +186,5 @@ class BulletTrain(Attack):
         return x_adv
 
     def _whole(self) -> Attack:
-        if isinstance(self.attack, Attack):
-            return self.attack
-        return make_part("attack", self.attack or "pgd", ATTACKS, base=Attack)
+        attack = self.attack or "pgd"
+        return attack if isinstance(attack, Attack) else make_part("attack", attack, ATTACKS, base=Attack)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from sklearn_acs.attacks.base import POSITIVE
 from sklearn_acs.attacks.norm_bounded import NormBoundedAttack
+from sklearn_acs.attacks.pgd import PGD
 from sklearn_acs.attacks.problem import Problem
 
 
@@ -59,8 +60,7 @@ class FGSM(NormBoundedAttack):
         return not self.random_start
 
     def _attack(self, problem: Problem, start: Tensor | None) -> Tensor:
-        ball = self.threat.ball(problem.x, problem.clip)
-        init, rel_step_size = ("uniform", 1.25) if self.random_start else ("zero", 1.0)
-        step_size = rel_step_size * ball.eps if self.step_size is None else self.step_size
-        delta = ball.start(init, problem.generator) if start is None else ball.project(start)
-        return ball.perturbed(ball.project(ball.ascend(delta, problem.gradient(problem.x + delta), step_size)))
+        init, share = ("uniform", 1.25) if self.random_start else ("zero", 1.0)
+        rel_step_size = share if self.step_size is None else None
+        one = PGD(self.eps, norm=self.norm, steps=1, step_size=self.step_size, rel_step_size=rel_step_size, init=init)
+        return one._attack(problem, start)

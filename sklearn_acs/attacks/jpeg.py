@@ -136,7 +136,7 @@ def decode(moves: Tensor, shape: Sequence[int]) -> Tensor:
     channels, height, width = shape
     high, wide = _padded(moves.new_empty(0, *shape))
     luma = moves[:, : high * wide].reshape(-1, 1, high, wide)
-    dct, luma_table, chroma_table, _, rgb_of_ycc = _constants(moves)
+    dct, luma_table, chroma_table, _, rgb_of_ycc = _constants(moves.dtype, moves.device)
     image = _blockwise(dct, luma * _tiled(luma_table, luma))
     if channels == 3:
         chroma = moves[:, high * wide :].reshape(-1, 2, high // 2, wide // 2)
@@ -160,7 +160,7 @@ def coefficients(x: Tensor) -> Tensor:
         Those of brightness, where they lie in a plane of the image's size, and those of the two colour differences,
         in planes of half its width and height. Images are continued to multiples of 16 pixels by those at their edge.
     """
-    dct, luma_table, chroma_table, ycc_of_rgb, _ = _constants(x)
+    dct, luma_table, chroma_table, ycc_of_rgb, _ = _constants(x.dtype, x.device)
     height, width = _padded(x)
     image = 255 * F.pad(x, (0, width - x.shape[3], 0, height - x.shape[2]), mode="replicate")
     if x.shape[1] == 3:
@@ -188,13 +188,10 @@ def _tiled(table: Tensor, planes: Tensor) -> Tensor:
     return table.repeat(planes.shape[2] // 8, planes.shape[3] // 8)
 
 
-def _constants(like: Tensor) -> list[Tensor]:
-    """The cosine transform, two quantisation tables, and the change of colours and back, as `like` is kept."""
-    return [constant.to(like) for constant in _exact_constants()]
-
-
 @cache
-def _exact_constants() -> tuple[Tensor, ...]:
+@torch.inference_mode(False)  # what is made in it could not be used outside
+def _constants(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
+    """The cosine transform, two quantisation tables, and the change of colours and back."""
     frequency, place = torch.arange(8, dtype=torch.float64)[:, None], torch.arange(8, dtype=torch.float64)
     waves = 0.5 * torch.cos((2 * place + 1) * frequency * pi / 16)
     dct = torch.cat([waves[:1] / 2**0.5, waves[1:]])  # orthonormal, (frequency, place)
@@ -205,4 +202,5 @@ def _exact_constants() -> tuple[Tensor, ...]:
     cb = (torch.tensor([0.0, 0.0, 1.0]) - y) / (2 * (1 - blue))
     cr = (torch.tensor([1.0, 0.0, 0.0]) - y) / (2 * (1 - red))
     ycc_of_rgb = torch.stack([y, cb, cr])
-    return dct, luma_table, chroma_table, ycc_of_rgb, torch.linalg.inv(ycc_of_rgb)
+    exact = dct, luma_table, chroma_table, ycc_of_rgb, torch.linalg.inv(ycc_of_rgb)
+    return tuple(constant.to(device, dtype) for constant in exact)

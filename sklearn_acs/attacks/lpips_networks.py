@@ -31,9 +31,6 @@ class LpipsNetwork(nn.Module):
         The metric, of which the network and its standardisation of colours are taken.
     """
 
-    scaling: nn.Module
-    net: nn.Module
-
     def __init__(self, lpips: Any) -> None:
         super().__init__()
         self.scaling, self.net = lpips.scaling_layer, lpips.net
