@@ -140,8 +140,8 @@ class AutoAttack(NormBoundedAttack):
             raise ValueError("AutoAttack needs a model of 2 classes or more; this one has 1 logit")
         names: list[str] = []
         for name in published.attacks_to_run if self.attacks is None else self.attacks:
-            choices = [choice for choice in (name, _INSTEAD.get(name, name)) if n_classes >= CLASSES_NEEDED[choice]]
-            defined = choices[0] if choices else None
+            choices = name, _INSTEAD.get(name, name)
+            defined = next((choice for choice in choices if n_classes >= CLASSES_NEEDED[choice]), None)
             if defined == "square" and not _square_fits(shape, self.norm):
                 log.warning(f"square is left out: it does not work on samples of shape {shape} in {self.norm}")
             elif defined is None:

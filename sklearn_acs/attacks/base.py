@@ -233,15 +233,14 @@ class Attack(BaseEstimator, ABC):
             x, y, y_target, start, clean_logits = map(_ordinary, (x, y, y_target, start, clean_logits))
             if len(x) == 0:
                 return x.clone()
-            if generator is None:
-                generator = torch.Generator(device=x.device).manual_seed(0)
+            generator = generator or torch.Generator(device=x.device).manual_seed(0)
             goal = self._goal(y, y_target, loss, clean_logits)
             with frozen(model):
                 return self._solve(Problem(model, x, y, goal, clip, generator, clean_logits), start)
 
     def _goal(self, y: Tensor, y_target: Tensor | None, loss: AttackLoss | None, clean_logits: Tensor | None) -> Goal:
         if loss is not None:
-            success = getattr(loss, "success", None)
+            success = getattr(loss, "success", lambda logits, y, _: torch.zeros_like(y, dtype=torch.bool))
         elif y_target is not None:
             loss, y, success = self.targeted_loss, y_target, lambda logits, y, _: predicted(logits) == y
         else:

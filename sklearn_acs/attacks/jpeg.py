@@ -105,9 +105,7 @@ class JPEG(TransformAttack):
     def _start(self, x: Tensor, generator: torch.Generator) -> Tensor:
         if x.shape[1] not in (1, 3):
             raise ValueError(f"JPEG is for images of 1 or 3 channels; got samples of shape {tuple(x.shape[1:])}")
-        height, width = _padded(x)
-        per_pixel = 1.0 if x.shape[1] == 1 else 1.5
-        return self.bound * (2 * uniform((len(x), int(per_pixel * height * width)), x, generator) - 1)
+        return self.bound * (2 * uniform(coefficients(x).shape, x, generator) - 1)
 
     def _transform(self, x: Tensor, clip: Clip) -> Transform:
         width = 1.0 if clip is None else clip[1] - clip[0]

@@ -89,7 +89,7 @@ class FastLPA(PerceptualAttack):
     _parameter_constraints: ClassVar[dict] = {
         **PerceptualAttack._parameter_constraints,
         "lam": [NOT_NEGATIVE],
-        "projection": [StrOptions(set(PROJECTIONS))],
+        "projection": [StrOptions({"none", *PROJECTIONS})],
     }
 
     cap = inf
@@ -114,7 +114,7 @@ class FastLPA(PerceptualAttack):
             value = problem.goal.value(logits) - self.lam * _DECAY ** (1 - done) * penalty
             gradient = torch.autograd.grad(value.sum(), point)[0]
             x_adv = ascend(problem.ball, point.detach(), phi.detach(), gradient, step_size * _DECAY**done, 1e-4)
-        return self._project(problem, x_adv)
+        return x_adv if self.projection == "none" else self._project(problem, x_adv)
 
 
 @dataclass(eq=False, repr=False)

@@ -122,7 +122,9 @@ class NormBoundedAttack(Attack):
             settled.set_params(eps=TABLE_EPS * scale.numpy())
         shape = np.shape(settled.eps)
         if shape and shape not in (form.given_shape, form.model_shape):
-            raise ValueError(f"eps must be of the shape of one sample, {form.model_shape}; got shape {shape}")
+            raise ValueError(
+                f"eps must be a number or of the shape of one sample, {form.model_shape}; got shape {shape}"
+            )
         if shape and shape != form.model_shape:
             settled.set_params(eps=form.to_model(torch.as_tensor(settled.eps)[None])[0].numpy())
         return settled

@@ -53,7 +53,7 @@ class PerceptualAttack(Attack):
         "weights": [str, os.PathLike, None],
         "scale": [StrOptions({"auto"}), POSITIVE, "array-like"],
         "only_correct": ["boolean"],
-        "projection": [StrOptions({"newton", "bisection"})],
+        "projection": [StrOptions(set(PROJECTIONS))],
     }
 
     cap: ClassVar[float] = 1.0

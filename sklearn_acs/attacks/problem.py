@@ -52,7 +52,7 @@ class Goal:
     """
 
     loss: AttackLoss
-    success: AttackLoss | None  # the same, of bools; None is not known
+    success: AttackLoss  # the same, of bools
     y: Tensor  # (batch,)
     clean_logits: Tensor | None = None  # (batch, C)
     rows: Tensor | None = None  # None is all
@@ -63,8 +63,6 @@ class Goal:
 
     def reached(self, logits: Tensor) -> Tensor:
         """Whether the attack on each sample has succeeded; False where that is not known."""
-        if self.success is None:
-            return torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
         return self._of_rows(self.success, logits)
 
     def take(self, rows: Tensor) -> "Goal":

@@ -93,8 +93,7 @@ def warp(x: Tensor, flow: Tensor) -> Tensor:
     Tensor of shape (batch, C, H, W)
         Bilinear between pixels.
     """
-    height, width = x.shape[2:]
-    across = (2 * torch.arange(width, device=x.device) + 1 - width).to(x.dtype) / width  # centres of the pixels
-    down = (2 * torch.arange(height, device=x.device) + 1 - height).to(x.dtype) / height
+    # The centres of the pixels.
+    down, across = ((2 * torch.arange(side, device=x.device) + 1 - side).to(x.dtype) / side for side in x.shape[2:])
     grid = torch.stack([flow[:, 0] + across, flow[:, 1] + down[:, None]], dim=3)
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)

@@ -104,10 +104,8 @@ class FastAT(Adversarial):
     def check_attack(self, attack: Attack) -> None:
         """Raise ValueError where GradAlign or the guard have no ball to draw from."""
         super().check_attack(attack)
-        if attack.for_evaluation().threat is not None:
-            return
         for name, value, without in (("gradalign", self.gradalign, 0), ("guard", self.guard, None)):
-            if value:
+            if value and attack.for_evaluation().threat is None:
                 raise ValueError(
                     f"{name}={value!r} draws from the ball of a norm, and attack={attack!r} has none; use FGSM, NFGSM, "
                     f"PGD or one of them inside another attack, or {name}={without}"
