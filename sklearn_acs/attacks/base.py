@@ -16,6 +16,7 @@ from sklearn_acs.data.formats import Clip, InputFormat
 from sklearn_acs.models.freezing import frozen
 from sklearn_acs.models.logits import predicted
 
+# What parameters may be.
 POSITIVE = Interval(Real, 0, None, closed="neither")
 NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
 COUNT = Interval(Integral, 1, None, closed="left")

@@ -89,10 +89,10 @@ class BulletTrain(Attack):
     def validate(self) -> None:
         """Raise ValueError when a parameter is out of range; called once before any work."""
         super().validate()
-        inner = self._whole()
-        inner.validate()
-        if "steps" not in inner.get_params():
-            raise ValueError(f"attack={inner!r} of BulletTrain takes no number of steps, so that none can be saved")
+        whole = self._whole()
+        whole.validate()
+        if "steps" not in whole.get_params():
+            raise ValueError(f"attack={whole!r} of BulletTrain takes no number of steps, so that none can be saved")
 
     @property
     def threat(self) -> Threat | None:

@@ -188,12 +188,12 @@ class LPA(PerceptualAttack):
 
     def _ascend(self, problem: PerceptualProblem, x_adv: Tensor) -> Tensor:
         step_size = self.bound if self.step_size is None else self.step_size
-        x_adv, live = x_adv.clone(), torch.arange(len(x_adv), device=x_adv.device)
+        x_adv, left = x_adv.clone(), torch.arange(len(x_adv), device=x_adv.device)
         lam = torch.full((len(x_adv),), self.lam, dtype=x_adv.dtype, device=x_adv.device)
         part = problem
         for _ in range(self.rounds):
             for step in range(self.steps):
-                point = x_adv[live].requires_grad_()
+                point = x_adv[left].requires_grad_()
                 logits, phi = problem.look(point)
                 distance = part.ball.distance(phi)
                 value = part.goal.value(logits) - lam * F.relu(distance - self.bound)
@@ -201,15 +201,15 @@ class LPA(PerceptualAttack):
                 found = part.goal.reached(logits) & (distance <= part.ball.limit)
                 stride = step_size * _DECAY ** (step / self.steps)
                 moved = ascend(part.ball, point.detach(), phi.detach(), gradient, stride, 1e-8)
-                left = (~found).nonzero().squeeze(1)
-                if len(left) < len(live):
-                    live, lam, part = live[left], lam[left], part.take(left)
-                    moved, distance = moved[left], distance[left]
-                if len(live) == 0:
+                going = (~found).nonzero().squeeze(1)
+                if len(going) < len(left):
+                    left, lam, part = left[going], lam[going], part.take(going)
+                    moved, distance = moved[going], distance[going]
+                if len(left) == 0:
                     return x_adv
-                x_adv[live] = moved
+                x_adv[left] = moved
             lam = torch.where(distance.detach() >= self.bound, 10 * lam, lam)
-        x_adv[live] = self._project(part, x_adv[live])
+        x_adv[left] = self._project(part, x_adv[left])
         return x_adv
 
 

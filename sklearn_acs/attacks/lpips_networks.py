@@ -112,6 +112,6 @@ def _load(net: nn.Module, name: str, weights: str) -> None:
         given = torch.load(weights, map_location="cpu", weights_only=True)
     names = {key: "features." + key.partition(".")[2] for key in net.state_dict()}  # slice2.3.bias: features.3.bias
     try:
-        net.load_state_dict({key: given[given_name] for key, given_name in names.items()})
-    except (KeyError, RuntimeError) as error:  # one is missing, or of another shape
-        raise ValueError(f"weights={weights!r} are not those of distance={name!r}, which has {error}") from error
+        net.load_state_dict({key: given[given_name] for key, given_name in names.items() if given_name in given})
+    except RuntimeError as error:
+        raise ValueError(f"weights={weights!r} are not those of distance={name!r}: {error}") from error

@@ -61,7 +61,7 @@ class TransformAttack(Attack):
         for step in range(self.steps + 1):
             with torch.set_grad_enabled(step < self.steps):
                 x_adv = transform(parameters)
-                if problem.clip is not None:
+                if problem.clip is not None:  # which rounding, at least, may leave
                     x_adv = x_adv.clamp(*problem.clip)
                 logits = problem.model(x_adv)
                 value = problem.goal.value(logits)
