@@ -1,9 +1,7 @@
 """Attacks, the inner maximisers: they raise a model's loss within a small ball around each sample."""
 
-from collections.abc import Callable
-
 from sklearn_acs.attacks.autoattack import AutoAttack
-from sklearn_acs.attacks.base import Attack
+from sklearn_acs.attacks.base import ATTACKS, Attack
 from sklearn_acs.attacks.bullet import BulletTrain
 from sklearn_acs.attacks.color import ReColor
 from sklearn_acs.attacks.fgsm import FGSM
@@ -17,7 +15,7 @@ from sklearn_acs.attacks.ppgd import PPGD
 from sklearn_acs.attacks.spatial import StAdv
 from sklearn_acs.attacks.threat import Threat
 
-ATTACKS: dict[str, Callable[..., Attack]] = {
+ATTACKS |= {
     "fgsm": FGSM,
     "n-fgsm": NFGSM,
     "pgd": PGD,

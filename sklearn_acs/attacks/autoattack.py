@@ -5,24 +5,25 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from numbers import Real
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_acs._compat import Interval, StrOptions
+from sklearn_acs._compat import StrOptions
+from sklearn_acs.attacks.base import POSITIVE
 from sklearn_acs.attacks.norm_bounded import NormBoundedAttack
 from sklearn_acs.attacks.problem import Problem
 
-NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 CLASSES_NEEDED = {"apgd-ce": 2, "apgd-dlr": 3, "apgd-t": 4, "fab": 2, "fab-t": 3, "square": 2}
 """Fewest classes for which each attack is defined: DLR needs a third logit, and its targeted form a fourth."""
 
 _INSTEAD = {"apgd-t": "apgd-dlr", "fab-t": "fab"}
 
 
+@dataclass(eq=False, repr=False)
 class AutoAttack(NormBoundedAttack):
     """AutoAttack: it runs several attacks without settings, each on the samples that those before it have left.
 
@@ -83,26 +84,17 @@ class AutoAttack(NormBoundedAttack):
     """
 
     _parameter_constraints: ClassVar[dict] = {
-        "eps": [Interval(Real, 0, None, closed="neither")],
-        "norm": [StrOptions(set(NORMS))],
+        **NormBoundedAttack._parameter_constraints,
+        "eps": [POSITIVE],
         "version": [StrOptions({"standard", "plus", "rand"})],
         "attacks": ["array-like", None],
     }
     has_targeted_form = False
-    eps: float
 
-    def __init__(
-        self,
-        eps: float = 8 / 255,
-        *,
-        norm: str = "linf",
-        version: str = "standard",
-        attacks: Sequence[str] | None = None,
-    ) -> None:
-        self.eps = eps
-        self.norm = norm
-        self.version = version
-        self.attacks = attacks
+    eps: float = 8 / 255
+    _: KW_ONLY
+    version: str = "standard"
+    attacks: Sequence[str] | None = None
 
     def validate(self) -> None:
         """Raise ValueError when a parameter is out of range; called once before any work."""
@@ -131,9 +123,8 @@ class AutoAttack(NormBoundedAttack):
             n_classes = logits(z[:1]).shape[1]
         seed = int(torch.randint(2**31 - 1, (1,), generator=generator, device=generator.device))
         with _process_left_alone():
-            published: Any = Published(
-                logits, norm=NORMS[self.norm], eps=self.eps / width, seed=seed, version=self.version, device=x.device
-            )
+            norm, eps = self.norm.capitalize(), self.eps / width
+            published: Any = Published(logits, norm=norm, eps=eps, seed=seed, version=self.version, device=x.device)
             log = _Log()
             published.verbose = False
             published.logger = published.apgd.logger = published.apgd_targeted.logger = log
@@ -149,9 +140,8 @@ class AutoAttack(NormBoundedAttack):
             raise ValueError("AutoAttack needs a model of 2 classes or more; this one has 1 logit")
         names: list[str] = []
         for name in published.attacks_to_run if self.attacks is None else self.attacks:
-            defined: str | None = name
-            while defined is not None and n_classes < CLASSES_NEEDED[defined]:
-                defined = _INSTEAD.get(defined)
+            choices = name, _INSTEAD.get(name, name)
+            defined = next((choice for choice in choices if n_classes >= CLASSES_NEEDED[choice]), None)
             if defined == "square" and not _square_fits(shape, self.norm):
                 log.warning(f"square is left out: it does not work on samples of shape {shape} in {self.norm}")
             elif defined is None:

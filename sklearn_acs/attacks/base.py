@@ -1,21 +1,34 @@
 """An attack perturbs a batch, and says what bounds it, what it remembers and what it has learned."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
+from sklearn_acs._compat import Interval
 from sklearn_acs.attacks.problem import AttackLoss, Goal, Problem, cross_entropy
 from sklearn_acs.attacks.threat import Threat
 from sklearn_acs.data.formats import Clip, InputFormat
 from sklearn_acs.models.freezing import frozen
 from sklearn_acs.models.logits import predicted
 
+# What parameters may be.
+POSITIVE = Interval(Real, 0, None, closed="neither")
+NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
+COUNT = Interval(Integral, 1, None, closed="left")
+
+ATTACKS: "dict[str, Callable[..., Attack]]" = {}
+"""What makes an attack, by its name; the package fills it with a row for each."""
+
 
 class Attack(BaseEstimator, ABC):
     """Base class of attacks: a subclass says in `_attack` how one start becomes one adversarial example.
+
+    Those here are data classes, whose parameters are their fields; how they print and compare is scikit-learn's.
 
     See Also
     --------
@@ -217,18 +230,19 @@ class Attack(BaseEstimator, ABC):
             x, y, y_target, start, clean_logits = map(_ordinary, (x, y, y_target, start, clean_logits))
             if len(x) == 0:
                 return x.clone()
-            if generator is None:
-                generator = torch.Generator(device=x.device).manual_seed(0)
+            generator = generator or torch.Generator(device=x.device).manual_seed(0)
             goal = self._goal(y, y_target, loss, clean_logits)
             with frozen(model):
                 return self._solve(Problem(model, x, y, goal, clip, generator, clean_logits), start)
 
     def _goal(self, y: Tensor, y_target: Tensor | None, loss: AttackLoss | None, clean_logits: Tensor | None) -> Goal:
         if loss is not None:
-            return Goal(loss, getattr(loss, "success", None), y, clean_logits)
-        if y_target is not None:
-            return Goal(self.targeted_loss, lambda logits, y, _: predicted(logits) == y, y_target, clean_logits)
-        return Goal(self.default_loss, lambda logits, y, _: predicted(logits) != y, y, clean_logits)
+            success = getattr(loss, "success", lambda logits, y, _: torch.zeros_like(y, dtype=torch.bool))
+        elif y_target is not None:
+            loss, y, success = self.targeted_loss, y_target, lambda logits, y, _: predicted(logits) == y
+        else:
+            loss, success = self.default_loss, lambda logits, y, _: predicted(logits) != y
+        return Goal(loss, success, y, clean_logits)
 
     def _solve(self, problem: Problem, start: Tensor | None) -> Tensor:
         """Make all runs on a frozen model; a sample keeps its first success, or else the run of highest loss."""

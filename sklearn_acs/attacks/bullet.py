@@ -1,13 +1,14 @@
 """Bullet-Train spends an attack's steps where they matter, on samples near the decision boundary."""
 
-from numbers import Integral, Real
+from dataclasses import KW_ONLY, dataclass, field
+from numbers import Real
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from sklearn_acs._compat import Interval
-from sklearn_acs.attacks.base import Attack
+from sklearn_acs.attacks.base import ATTACKS, COUNT, POSITIVE, Attack
 from sklearn_acs.attacks.problem import Problem
 from sklearn_acs.attacks.threat import Threat
 from sklearn_acs.data.formats import InputFormat
@@ -17,6 +18,7 @@ from sklearn_acs.params import make_part
 _STRIDE = 3  # a robust sample's step in those of the attack, as published: 6/255 and 2/255
 
 
+@dataclass(eq=False, repr=False)
 class BulletTrain(Attack):
     """Bullet-Train: it runs another attack, with fewer steps for samples that do not need them; for training.
 
@@ -70,36 +72,27 @@ class BulletTrain(Attack):
 
     _parameter_constraints: ClassVar[dict] = {
         "attack": [Attack, str, None],
-        "robust_steps": [Interval(Integral, 1, None, closed="left")],
-        "robust_step_size": [Interval(Real, 0, None, closed="neither"), None],
+        "robust_steps": [COUNT],
+        "robust_step_size": [POSITIVE, None],
         "gamma": [Interval(Real, 0, 1, closed="both")],
         "momentum": [Interval(Real, 0, 1, closed="left")],
     }
 
-    robust_share_: float | Tensor = 0.0
-
-    def __init__(
-        self,
-        attack: Attack | str | None = None,
-        *,
-        robust_steps: int = 2,
-        robust_step_size: float | None = None,
-        gamma: float = 0.8,
-        momentum: float = 0.9,
-    ) -> None:
-        self.attack = attack
-        self.robust_steps = robust_steps
-        self.robust_step_size = robust_step_size
-        self.gamma = gamma
-        self.momentum = momentum
+    attack: Attack | str | None = None
+    _: KW_ONLY
+    robust_steps: int = 2
+    robust_step_size: float | None = None
+    gamma: float = 0.8
+    momentum: float = 0.9
+    robust_share_: float | Tensor = field(default=0.0, init=False)
 
     def validate(self) -> None:
         """Raise ValueError when a parameter is out of range; called once before any work."""
         super().validate()
-        inner = self._whole()
-        inner.validate()
-        if "steps" not in inner.get_params():
-            raise ValueError(f"attack={inner!r} of BulletTrain takes no number of steps, so that none can be saved")
+        whole = self._whole()
+        whole.validate()
+        if "steps" not in whole.get_params():
+            raise ValueError(f"attack={whole!r} of BulletTrain takes no number of steps, so that none can be saved")
 
     @property
     def threat(self) -> Threat | None:
@@ -193,8 +186,5 @@ class BulletTrain(Attack):
         return x_adv
 
     def _whole(self) -> Attack:
-        if isinstance(self.attack, Attack):
-            return self.attack
-        from sklearn_acs.attacks import ATTACKS  # of which this class is one
-
-        return make_part("attack", self.attack or "pgd", ATTACKS, base=Attack)
+        attack = self.attack or "pgd"
+        return attack if isinstance(attack, Attack) else make_part("attack", attack, ATTACKS, base=Attack)

@@ -1,5 +1,6 @@
 """ReColorAdv replaces every colour of an image by one close to it, the same wherever it occurs."""
 
+from dataclasses import KW_ONLY, dataclass
 from functools import cache
 
 import torch
@@ -16,6 +17,7 @@ _XYZ_OF_RGB = ((0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.11
 _TINY = 1e-4  # 13 L v' below this is a black that 8 bits cannot hold
 
 
+@dataclass(eq=False, repr=False)
 class ReColor(SmoothTransformAttack):
     """Recolouring attack (ReColorAdv): it applies one function of the colour to all pixels of an image.
 
@@ -79,13 +81,11 @@ class ReColor(SmoothTransformAttack):
 
     metric = "colour"
 
-    def __init__(
-        self, bound: float = 0.06, *, steps: int = 100, step_size: float = 0.001, smoothness: float = 0.0036
-    ) -> None:
-        self.bound = bound
-        self.steps = steps
-        self.step_size = step_size
-        self.smoothness = smoothness
+    bound: float = 0.06
+    _: KW_ONLY
+    steps: int = 100
+    step_size: float = 0.001
+    smoothness: float = 0.0036
 
     def _start(self, x: Tensor, generator: torch.Generator) -> Tensor:
         return x.new_zeros(len(x), 3, *NODES)
@@ -95,12 +95,7 @@ class ReColor(SmoothTransformAttack):
             raise ValueError(f"ReColor is for images of 3 colour channels; got samples of shape {tuple(x.shape[1:])}")
         low, high = clip or (0.0, 1.0)
         luv = luv_of_rgb((x - low) / (high - low))
-
-        def transform(delta: Tensor) -> Tensor:
-            # A rounding error beyond the box would be one too many.
-            return (low + (high - low) * rgb_of_luv(recolor(luv, delta))).clamp(low, high)
-
-        return transform
+        return lambda delta: low + (high - low) * rgb_of_luv(recolor(luv, delta))
 
 
 def recolor(luv: Tensor, delta: Tensor) -> Tensor:
@@ -135,8 +130,8 @@ def luv_of_rgb(rgb: Tensor) -> Tensor:
         Lightness / 100, (u + 100) / 200 and (v + 100) / 200.
     """
     linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4)
-    x, y, z = torch.einsum("ij,njhw->inhw", _matrices(rgb)[0], linear)
-    u_white, v_white = _white()
+    there, _, u_white, v_white = _constants()
+    x, y, z = torch.einsum("ij,njhw->inhw", there.to(rgb), linear)
     lightness = torch.where(y <= (6 / 29) ** 3, (29 / 3) ** 3 * y, 116 * y.clamp(min=1e-6) ** (1 / 3) - 16)
     weight = (x + 15 * y + 3 * z).clamp(min=1e-12)
     u = 13 * lightness * (4 * x / weight - u_white)
@@ -158,13 +153,13 @@ def rgb_of_luv(luv: Tensor) -> Tensor:
         In [0, 1], with finite gradients everywhere.
     """
     lightness = (100 * luv[:, 0]).clamp(min=0)
-    u_white, v_white = _white()
+    there, back, u_white, v_white = _constants()
+    there, back = there.to(luv), back.to(luv)
     # 13 L u' and 13 L v', rather than u' and v' themselves, for which black would be divided by zero.
     u = 200 * luv[:, 1] - 100 + 13 * lightness * u_white
     v = (200 * luv[:, 2] - 100 + 13 * lightness * v_white).clamp(min=_TINY)
     y = torch.where(lightness <= 8, lightness * (3 / 29) ** 3, ((lightness + 16) / 116) ** 3)
     x, z = y * 9 * u / (4 * v), y * (156 * lightness - 3 * u - 20 * v) / (4 * v)
-    there, back = _matrices(luv)
     most_x, _, most_z = (there / there[1]).amax(1)  # for a Y of 1: those of pure blue
     xyz = torch.stack([torch.minimum(x.clamp(min=0), most_x * y), y, torch.minimum(z.clamp(min=0), most_z * y)])
     linear = torch.einsum("ij,jnhw->nihw", back, xyz)
@@ -173,19 +168,8 @@ def rgb_of_luv(luv: Tensor) -> Tensor:
 
 
 @cache
-def _exact_matrices() -> tuple[Tensor, Tensor]:
+def _constants() -> tuple[Tensor, Tensor, float, float]:
+    """From linear RGB to XYZ, and back; and white's coordinates u' and v', by which every grey has u = v = 0."""
     matrix = torch.tensor(_XYZ_OF_RGB, dtype=torch.float64)
-    return matrix, torch.linalg.inv(matrix)
-
-
-def _matrices(like: Tensor) -> tuple[Tensor, Tensor]:
-    """From linear RGB to XYZ, and back."""
-    there, back = _exact_matrices()
-    return there.to(like), back.to(like)
-
-
-@cache
-def _white() -> tuple[float, float]:
-    """The coordinates u' and v' of white, by which every grey has u = v = 0."""
-    x, y, z = _exact_matrices()[0].sum(1).tolist()
-    return 4 * x / (x + 15 * y + 3 * z), 9 * y / (x + 15 * y + 3 * z)
+    x, y, z = matrix.sum(1).tolist()
+    return matrix, torch.linalg.inv(matrix), 4 * x / (x + 15 * y + 3 * z), 9 * y / (x + 15 * y + 3 * z)

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import zip_longest
 
 import torch
 from torch import Tensor, nn
@@ -80,12 +82,7 @@ def find_layers(network: nn.Module) -> list[str]:
     named = [(name, module) for name, module in network.named_modules() if name]
     stages = [name for name, module in named if _STAGE.fullmatch(name.rpartition(".")[2]) and list(module.children())]
     blocks = [(name, module) for name, module in named if isinstance(module, PreActBlock)]
-    followers = [block for _, block in blocks[1:]] + [None]
-    ends = [
-        name
-        for (name, _), follower in zip(blocks, followers, strict=False)
-        if follower is None or follower.shortcut is not None
-    ]
+    ends = [name for (name, _), then in zip_longest(blocks, blocks[1:]) if not then or then[1].shortcut is not None]
     activations = [name for name, module in named if isinstance(module, ACTIVATIONS)]
     weighted = [name for name, module in named if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear)]
     return stages or ends or activations or weighted[:-1]
@@ -121,16 +118,12 @@ def looking(network: nn.Module, layers: Sequence[str] | None = None) -> Iterator
             raise ValueError(f"layers={names!r}: {type(network).__name__} has no layer {name!r}; it has {known}")
     seen: list[tuple[bool, Tensor, Tensor]] = []
 
-    def record(name: str) -> Callable[..., None]:
-        may_be_logits = layers is None and not isinstance(modules[name], ACTIVATIONS)
-
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            if not isinstance(output, Tensor) or output.ndim < 2:
-                kind = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-                raise ValueError(f"layers: {name!r} puts out {kind}, and not one tensor (batch, channels, ...)")
-            seen.append((may_be_logits, output, unit_features(output.clone())))  # what follows may work in place
-
-        return hook
+    def record(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if not isinstance(output, Tensor) or output.ndim < 2:
+            kind = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ValueError(f"layers: {name!r} puts out {kind}, and not one tensor (batch, channels, ...)")
+        may_be_logits = layers is None and not isinstance(module, ACTIVATIONS)
+        seen.append((may_be_logits, output, unit_features(output.clone())))  # what follows may work in place
 
     def look(x: Tensor) -> tuple[Tensor, Tensor]:
         seen.clear()
@@ -144,7 +137,7 @@ def looking(network: nn.Module, layers: Sequence[str] | None = None) -> Iterator
             )
         return output, torch.cat(phi, dim=1)
 
-    hooks = [modules[name].register_forward_hook(record(name)) for name in names]
+    hooks = [modules[name].register_forward_hook(partial(record, name)) for name in names]
     try:
         yield look
     finally:

@@ -1,16 +1,17 @@
 """FGSM takes one step up the loss."""
 
-from numbers import Real
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
-from numpy.typing import ArrayLike
 from torch import Tensor
 
-from sklearn_acs._compat import Interval
+from sklearn_acs.attacks.base import POSITIVE
 from sklearn_acs.attacks.norm_bounded import NormBoundedAttack
+from sklearn_acs.attacks.pgd import PGD
 from sklearn_acs.attacks.problem import Problem
 
 
+@dataclass(eq=False, repr=False)
 class FGSM(NormBoundedAttack):
     """Fast gradient sign method (FGSM): it takes one step up the loss, from the sample itself or from a random start.
 
@@ -18,12 +19,12 @@ class FGSM(NormBoundedAttack):
     ----------
     eps : float or array-like of the shape of one sample, default=8/255
         Radius of the ball, in input units.
+    norm : {"linf", "l2", "l1"}, default="linf"
+        The norm that `eps` bounds.
     random_start : bool, default=False
         Start uniformly in the ball (FGSM-RS), which makes one-step training work.
     step_size : float or None, default=None
         Length of the step; None is `eps`, or ``1.25 * eps`` from a random start, as published.
-    norm : {"linf", "l2", "l1"}, default="linf"
-        The norm that `eps` bounds.
 
     See Also
     --------
@@ -43,24 +44,15 @@ class FGSM(NormBoundedAttack):
 
     _parameter_constraints: ClassVar[dict] = {
         **NormBoundedAttack._parameter_constraints,
-        "step_size": [Interval(Real, 0, None, closed="neither"), None],
+        "step_size": [POSITIVE, None],
         "random_start": ["boolean"],
     }
 
     steps = 1
 
-    def __init__(
-        self,
-        eps: float | ArrayLike = 8 / 255,
-        *,
-        random_start: bool = False,
-        step_size: float | None = None,
-        norm: str = "linf",
-    ) -> None:
-        self.eps = eps
-        self.random_start = random_start
-        self.step_size = step_size
-        self.norm = norm
+    _: KW_ONLY
+    random_start: bool = False
+    step_size: float | None = None
 
     @property
     def starts_at_sample(self) -> bool:
@@ -68,8 +60,7 @@ class FGSM(NormBoundedAttack):
         return not self.random_start
 
     def _attack(self, problem: Problem, start: Tensor | None) -> Tensor:
-        ball = self.threat.ball(problem.x, problem.clip)
-        init, rel_step_size = ("uniform", 1.25) if self.random_start else ("zero", 1.0)
-        step_size = rel_step_size * ball.eps if self.step_size is None else self.step_size
-        delta = ball.start(init, problem.generator) if start is None else ball.project(start)
-        return ball.perturbed(ball.project(ball.ascend(delta, problem.gradient(problem.x + delta), step_size)))
+        init, share = ("uniform", 1.25) if self.random_start else ("zero", 1.0)
+        rel_step_size = share if self.step_size is None else None
+        one = PGD(self.eps, norm=self.norm, steps=1, step_size=self.step_size, rel_step_size=rel_step_size, init=init)
+        return one._attack(problem, start)

@@ -1,17 +1,17 @@
 """The JPEG attack moves the frequencies that JPEG keeps, bounded by how finely it keeps them."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import cache
 from math import pi
-from numbers import Integral, Real
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sklearn_acs._compat import Interval
 from sklearn_acs.attacks.balls import uniform
+from sklearn_acs.attacks.base import COUNT, POSITIVE
 from sklearn_acs.attacks.transform import Transform, TransformAttack
 from sklearn_acs.data.formats import Clip
 
@@ -28,10 +28,10 @@ _LUMA = (
     (49, 64, 78, 87, 103, 121, 120, 101),
     (72, 92, 95, 98, 112, 100, 103, 99),
 )
-_CHROMA_LOW = ((17, 18, 24, 47), (18, 21, 26, 66), (24, 26, 56, 99), (47, 66, 99, 99))
-_CHROMA_HIGH = 99
+_CHROMA = ((17, 18, 24, 47), (18, 21, 26, 66), (24, 26, 56, 99), (47, 66, 99, 99))  # and 99 for all higher frequencies
 
 
+@dataclass(eq=False, repr=False)
 class JPEG(TransformAttack):
     """JPEG attack: it moves the coefficients that JPEG stores, each by a share of its quantisation step.
 
@@ -90,35 +90,26 @@ class JPEG(TransformAttack):
 
     _parameter_constraints: ClassVar[dict] = {
         **TransformAttack._parameter_constraints,
-        "step_size": [Interval(Real, 0, None, closed="neither"), None],
-        "restarts": [Interval(Integral, 1, None, closed="left")],
+        "step_size": [POSITIVE, None],
+        "restarts": [COUNT],
     }
 
     metric = "jpeg"
 
-    def __init__(
-        self, bound: float = 0.25, *, steps: int = 200, step_size: float | None = None, restarts: int = 1
-    ) -> None:
-        self.bound = bound
-        self.steps = steps
-        self.step_size = step_size
-        self.restarts = restarts
+    bound: float = 0.25
+    _: KW_ONLY
+    steps: int = 200
+    step_size: float | None = None
+    restarts: int = 1
 
     def _start(self, x: Tensor, generator: torch.Generator) -> Tensor:
         if x.shape[1] not in (1, 3):
             raise ValueError(f"JPEG is for images of 1 or 3 channels; got samples of shape {tuple(x.shape[1:])}")
-        height, width = _padded(x)
-        per_pixel = 1.0 if x.shape[1] == 1 else 1.5
-        return self.bound * (2 * uniform((len(x), int(per_pixel * height * width)), x, generator) - 1)
+        return self.bound * (2 * uniform(coefficients(x).shape, x, generator) - 1)
 
     def _transform(self, x: Tensor, clip: Clip) -> Transform:
         width = 1.0 if clip is None else clip[1] - clip[0]
-
-        def transform(moves: Tensor) -> Tensor:
-            x_adv = x + width * decode(moves / 2, x.shape[1:])
-            return x_adv if clip is None else x_adv.clamp(*clip)
-
-        return transform
+        return lambda moves: x + width * decode(moves / 2, x.shape[1:])
 
     def _ascent(self, parameters: Tensor) -> Callable[[Tensor], object]:
         step_size = self.bound / self.steps**0.5 if self.step_size is None else self.step_size
@@ -143,12 +134,13 @@ def decode(moves: Tensor, shape: Sequence[int]) -> Tensor:
     channels, height, width = shape
     high, wide = _padded(moves.new_empty(0, *shape))
     luma = moves[:, : high * wide].reshape(-1, 1, high, wide)
-    image = _blockwise(_dct(moves), luma * _tiled(_luma_table(moves), luma))
+    dct, luma_table, chroma_table, _, rgb_of_ycc = _constants(moves.dtype, moves.device)
+    image = _blockwise(dct, luma * _tiled(luma_table, luma))
     if channels == 3:
         chroma = moves[:, high * wide :].reshape(-1, 2, high // 2, wide // 2)
-        chroma = _blockwise(_dct(moves), chroma * _tiled(_chroma_table(moves), chroma))
+        chroma = _blockwise(dct, chroma * _tiled(chroma_table, chroma))
         image = torch.cat([image, chroma.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)], dim=1)
-        image = torch.einsum("ij,njhw->nihw", _ycc_of_rgb(moves)[1], image)
+        image = torch.einsum("ij,njhw->nihw", rgb_of_ycc, image)
     return image[:, :, :height, :width] / 255
 
 
@@ -166,16 +158,16 @@ def coefficients(x: Tensor) -> Tensor:
         Those of brightness, where they lie in a plane of the image's size, and those of the two colour differences,
         in planes of half its width and height. Images are continued to multiples of 16 pixels by those at their edge.
     """
+    dct, luma_table, chroma_table, ycc_of_rgb, _ = _constants(x.dtype, x.device)
     height, width = _padded(x)
     image = 255 * F.pad(x, (0, width - x.shape[3], 0, height - x.shape[2]), mode="replicate")
     if x.shape[1] == 3:
-        image = torch.einsum("ij,njhw->nihw", _ycc_of_rgb(x)[0], image)
-    luma = _blockwise(_dct(x).T, image[:, :1] - 128)
-    planes = [luma / _tiled(_luma_table(x), luma)]
+        image = torch.einsum("ij,njhw->nihw", ycc_of_rgb, image)
+    planes = [(image[:, :1] - 128, luma_table)]
     if x.shape[1] == 3:
-        chroma = _blockwise(_dct(x).T, F.avg_pool2d(image[:, 1:], 2))
-        planes.append(chroma / _tiled(_chroma_table(x), chroma))
-    return torch.cat([plane.flatten(1) for plane in planes], dim=1)
+        planes.append((F.avg_pool2d(image[:, 1:], 2), chroma_table))
+    coded = [_blockwise(dct.T, plane) / _tiled(table, plane) for plane, table in planes]
+    return torch.cat([plane.flatten(1) for plane in coded], dim=1)
 
 
 def _padded(x: Tensor) -> tuple[int, int]:
@@ -194,39 +186,19 @@ def _tiled(table: Tensor, planes: Tensor) -> Tensor:
     return table.repeat(planes.shape[2] // 8, planes.shape[3] // 8)
 
 
-def _dct(like: Tensor) -> Tensor:
-    """The orthonormal cosine transform of 8 numbers, (frequency, place)."""
-    return _exact_dct().to(like)
-
-
 @cache
-def _exact_dct() -> Tensor:
+@torch.inference_mode(False)  # what is made in it could not be used outside
+def _constants(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
+    """The cosine transform, two quantisation tables, and the change of colours and back."""
     frequency, place = torch.arange(8, dtype=torch.float64)[:, None], torch.arange(8, dtype=torch.float64)
     waves = 0.5 * torch.cos((2 * place + 1) * frequency * pi / 16)
-    return torch.cat([waves[:1] / 2**0.5, waves[1:]])
-
-
-def _luma_table(like: Tensor) -> Tensor:
-    return torch.tensor(_LUMA, dtype=like.dtype, device=like.device)
-
-
-def _chroma_table(like: Tensor) -> Tensor:
-    table = torch.full((8, 8), _CHROMA_HIGH, dtype=like.dtype, device=like.device)
-    table[:4, :4] = torch.tensor(_CHROMA_LOW)
-    return table
-
-
-def _ycc_of_rgb(like: Tensor) -> tuple[Tensor, Tensor]:
-    """From red, green, blue to brightness and the two colour differences (ITU-R BT.601), and back."""
-    there, back = _exact_ycc()
-    return there.to(like), back.to(like)
-
-
-@cache
-def _exact_ycc() -> tuple[Tensor, Tensor]:
+    dct = torch.cat([waves[:1] / 2**0.5, waves[1:]])  # orthonormal, (frequency, place)
+    luma_table, chroma_table = torch.tensor(_LUMA), F.pad(torch.tensor(_CHROMA), (0, 4, 0, 4), value=99)
+    # From red, green, blue to brightness and the two colour differences (ITU-R BT.601).
     red, blue = 0.299, 0.114
     y = torch.tensor([red, 1 - red - blue, blue], dtype=torch.float64)
     cb = (torch.tensor([0.0, 0.0, 1.0]) - y) / (2 * (1 - blue))
     cr = (torch.tensor([1.0, 0.0, 0.0]) - y) / (2 * (1 - red))
-    there = torch.stack([y, cb, cr])
-    return there, torch.linalg.inv(there)
+    ycc_of_rgb = torch.stack([y, cb, cr])
+    exact = dct, luma_table, chroma_table, ycc_of_rgb, torch.linalg.inv(ycc_of_rgb)
+    return tuple(constant.to(device, dtype) for constant in exact)

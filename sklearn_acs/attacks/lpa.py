@@ -1,18 +1,16 @@
 """Lagrangian perceptual attacks pay for distance: Fast-LPA for training, LPA for evaluation."""
 
-import os
-from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from math import inf
-from numbers import Integral, Real
 from typing import ClassVar
 
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sklearn_acs._compat import Interval, StrOptions
+from sklearn_acs._compat import StrOptions
 from sklearn_acs.attacks.balls import length, per_sample
+from sklearn_acs.attacks.base import COUNT, NOT_NEGATIVE, POSITIVE
 from sklearn_acs.attacks.perceptual import PerceptualAttack, PerceptualProblem
 from sklearn_acs.attacks.perceptual_ball import PROJECTIONS, PerceptualBall
 
@@ -20,6 +18,7 @@ _REACH = 0.1  # how far ahead, in units of `scale`, a step looks to see how fast
 _DECAY = 0.1  # of the step size, from the first step to the last; of Fast-LPA's penalty, the other way round
 
 
+@dataclass(eq=False, repr=False)
 class FastLPA(PerceptualAttack):
     """Fast Lagrangian perceptual attack (Fast-LPA), the inner maximiser of perceptual adversarial training.
 
@@ -89,36 +88,17 @@ class FastLPA(PerceptualAttack):
 
     _parameter_constraints: ClassVar[dict] = {
         **PerceptualAttack._parameter_constraints,
-        "lam": [Interval(Real, 0, None, closed="left")],
-        "projection": [StrOptions(set(PROJECTIONS))],
+        "lam": [NOT_NEGATIVE],
+        "projection": [StrOptions({"none", *PROJECTIONS})],
     }
 
     cap = inf
 
-    def __init__(
-        self,
-        bound: float = 0.5,
-        *,
-        steps: int = 10,
-        step_size: float | None = None,
-        lam: float = 10.0,
-        distance: str | nn.Module = "self",
-        layers: Sequence[str] | None = None,
-        weights: str | os.PathLike | None = None,
-        scale: str | float | ArrayLike = "auto",
-        only_correct: bool = True,
-        projection: str = "none",
-    ) -> None:
-        self.bound = bound
-        self.steps = steps
-        self.step_size = step_size
-        self.lam = lam
-        self.distance = distance
-        self.layers = layers
-        self.weights = weights
-        self.scale = scale
-        self.only_correct = only_correct
-        self.projection = projection
+    _: KW_ONLY
+    steps: int = 10
+    lam: float = 10.0
+    distance: str | nn.Module = "self"
+    projection: str = "none"
 
     def for_evaluation(self) -> "FastLPA":
         """The same with every example brought back to the bound."""
@@ -134,9 +114,10 @@ class FastLPA(PerceptualAttack):
             value = problem.goal.value(logits) - self.lam * _DECAY ** (1 - done) * penalty
             gradient = torch.autograd.grad(value.sum(), point)[0]
             x_adv = ascend(problem.ball, point.detach(), phi.detach(), gradient, step_size * _DECAY**done, 1e-4)
-        return self._project(problem, x_adv)
+        return x_adv if self.projection == "none" else self._project(problem, x_adv)
 
 
+@dataclass(eq=False, repr=False)
 class LPA(PerceptualAttack):
     """Lagrangian perceptual attack (LPA): Fast-LPA's steps for evaluation, with a penalty sought for each sample.
 
@@ -197,45 +178,22 @@ class LPA(PerceptualAttack):
 
     _parameter_constraints: ClassVar[dict] = {
         **PerceptualAttack._parameter_constraints,
-        "lam": [Interval(Real, 0, None, closed="neither")],
-        "rounds": [Interval(Integral, 1, None, closed="left")],
+        "lam": [POSITIVE],
+        "rounds": [COUNT],
     }
 
-    def __init__(
-        self,
-        bound: float = 0.5,
-        *,
-        steps: int = 40,
-        step_size: float | None = None,
-        lam: float = 0.01,
-        rounds: int = 5,
-        distance: str | nn.Module = "alex",
-        layers: Sequence[str] | None = None,
-        weights: str | os.PathLike | None = None,
-        scale: str | float | ArrayLike = "auto",
-        only_correct: bool = True,
-        projection: str = "newton",
-    ) -> None:
-        self.bound = bound
-        self.steps = steps
-        self.step_size = step_size
-        self.lam = lam
-        self.rounds = rounds
-        self.distance = distance
-        self.layers = layers
-        self.weights = weights
-        self.scale = scale
-        self.only_correct = only_correct
-        self.projection = projection
+    _: KW_ONLY
+    lam: float = 0.01
+    rounds: int = 5
 
     def _ascend(self, problem: PerceptualProblem, x_adv: Tensor) -> Tensor:
         step_size = self.bound if self.step_size is None else self.step_size
-        x_adv, live = x_adv.clone(), torch.arange(len(x_adv), device=x_adv.device)
+        x_adv, left = x_adv.clone(), torch.arange(len(x_adv), device=x_adv.device)
         lam = torch.full((len(x_adv),), self.lam, dtype=x_adv.dtype, device=x_adv.device)
         part = problem
         for _ in range(self.rounds):
             for step in range(self.steps):
-                point = x_adv[live].requires_grad_()
+                point = x_adv[left].requires_grad_()
                 logits, phi = problem.look(point)
                 distance = part.ball.distance(phi)
                 value = part.goal.value(logits) - lam * F.relu(distance - self.bound)
@@ -243,15 +201,15 @@ class LPA(PerceptualAttack):
                 found = part.goal.reached(logits) & (distance <= part.ball.limit)
                 stride = step_size * _DECAY ** (step / self.steps)
                 moved = ascend(part.ball, point.detach(), phi.detach(), gradient, stride, 1e-8)
-                left = (~found).nonzero().squeeze(1)
-                if len(left) < len(live):
-                    live, lam, part = live[left], lam[left], part.take(left)
-                    moved, distance = moved[left], distance[left]
-                if len(live) == 0:
+                going = (~found).nonzero().squeeze(1)
+                if len(going) < len(left):
+                    left, lam, part = left[going], lam[going], part.take(going)
+                    moved, distance = moved[going], distance[going]
+                if len(left) == 0:
                     return x_adv
-                x_adv[live] = moved
+                x_adv[left] = moved
             lam = torch.where(distance.detach() >= self.bound, 10 * lam, lam)
-        x_adv[live] = self._project(part, x_adv[live])
+        x_adv[left] = self._project(part, x_adv[left])
         return x_adv
 
 

@@ -31,9 +31,6 @@ class LpipsNetwork(nn.Module):
         The metric, of which the network and its standardisation of colours are taken.
     """
 
-    scaling: nn.Module
-    net: nn.Module
-
     def __init__(self, lpips: Any) -> None:
         super().__init__()
         self.scaling, self.net = lpips.scaling_layer, lpips.net
@@ -114,10 +111,7 @@ def _load(net: nn.Module, name: str, weights: str) -> None:
     else:
         given = torch.load(weights, map_location="cpu", weights_only=True)
     names = {key: "features." + key.partition(".")[2] for key in net.state_dict()}  # slice2.3.bias: features.3.bias
-    missing = [given_name for given_name in names.values() if given_name not in given]
-    if missing:
-        raise ValueError(f"weights={weights!r} are not those of distance={name!r}: {missing} are missing")
     try:
-        net.load_state_dict({key: given[given_name] for key, given_name in names.items()})
+        net.load_state_dict({key: given[given_name] for key, given_name in names.items() if given_name in given})
     except RuntimeError as error:
         raise ValueError(f"weights={weights!r} are not those of distance={name!r}: {error}") from error

@@ -1,18 +1,17 @@
 """N-FGSM takes one step from far-off noise, which keeps single-step training from collapsing."""
 
-from numbers import Real
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
-from numpy.typing import ArrayLike
 from torch import Tensor
 
-from sklearn_acs._compat import Interval
-from sklearn_acs.attacks.base import Attack
+from sklearn_acs.attacks.base import POSITIVE, Attack
 from sklearn_acs.attacks.norm_bounded import NormBoundedAttack
 from sklearn_acs.attacks.pgd import PGD
 from sklearn_acs.attacks.problem import Problem
 
 
+@dataclass(eq=False, repr=False)
 class NFGSM(NormBoundedAttack):
     """Noisy fast gradient sign method (N-FGSM): it steps up the loss from noise larger than the ball; for training.
 
@@ -24,12 +23,12 @@ class NFGSM(NormBoundedAttack):
     ----------
     eps : float or array-like of the shape of one sample, default=8/255
         Radius of the ball that training defends, in input units. An array gives each feature its own (linf only).
+    norm : {"linf", "l2", "l1"}, default="linf"
+        The norm of `eps`, of the noise and of the step; the paper has linf alone.
     noise : float, default=2.0
         Radius of the noise in multiples of `eps`.
     step_size : float or None, default=None
         Length of the step; None is `eps`.
-    norm : {"linf", "l2", "l1"}, default="linf"
-        The norm of `eps`, of the noise and of the step; the paper has linf alone.
 
     See Also
     --------
@@ -60,24 +59,15 @@ class NFGSM(NormBoundedAttack):
 
     _parameter_constraints: ClassVar[dict] = {
         **NormBoundedAttack._parameter_constraints,
-        "step_size": [Interval(Real, 0, None, closed="neither"), None],
-        "noise": [Interval(Real, 0, None, closed="neither")],
+        "step_size": [POSITIVE, None],
+        "noise": [POSITIVE],
     }
 
     steps = 1
 
-    def __init__(
-        self,
-        eps: float | ArrayLike = 8 / 255,
-        *,
-        noise: float = 2.0,
-        step_size: float | None = None,
-        norm: str = "linf",
-    ) -> None:
-        self.eps = eps
-        self.noise = noise
-        self.step_size = step_size
-        self.norm = norm
+    _: KW_ONLY
+    noise: float = 2.0
+    step_size: float | None = None
 
     def for_evaluation(self) -> Attack:
         """``PGD`` in the ball of radius `eps`, which these examples leave."""

@@ -1,6 +1,6 @@
 """Norm-bounded attacks have a radius and a norm, and with them all that others ask of an attack."""
 
-from numbers import Real
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -8,9 +8,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from sklearn_acs._compat import Interval, StrOptions
+from sklearn_acs._compat import StrOptions
 from sklearn_acs.attacks.balls import BALLS
-from sklearn_acs.attacks.base import Attack
+from sklearn_acs.attacks.base import POSITIVE, Attack
 from sklearn_acs.attacks.threat import Threat
 from sklearn_acs.data.formats import Clip, InputFormat
 
@@ -18,18 +18,19 @@ TABLE_EPS = 0.1
 """Linf radius for tables of an attack given by name, in standard deviations of each feature."""
 
 
+@dataclass(eq=False, repr=False)
 class NormBoundedAttack(Attack):
     """Base class of attacks whose perturbations, or those they train against, are at most `eps` in a norm.
 
-    A subclass has the parameters `eps` and `norm`, and writes `_attack`. It is then trained against, settled, measured
-    and evaluated as the others are; with ``remembers = True`` and a `for_evaluation` that does not remember, training
+    A subclass has these parameters and writes `_attack`. It is then trained against, settled, measured and evaluated
+    as the others are; with ``remembers = True`` and a `for_evaluation` that does not remember, training
     starts it from each sample's last perturbation. With a row in `ATTACKS` it has a name.
 
     Parameters
     ----------
-    eps : float or array-like of the shape of one sample
+    eps : float or array-like of the shape of one sample, default=8/255
         Radius of the ball, in input units. An array gives each feature its own bound (linf only).
-    norm : {"linf", "l2", "l1"}
+    norm : {"linf", "l2", "l1"}, default="linf"
         The norm that `eps` bounds.
 
     Examples
@@ -37,10 +38,6 @@ class NormBoundedAttack(Attack):
     >>> import torch
     >>> from sklearn_acs.attacks import NormBoundedAttack
     >>> class Noise(NormBoundedAttack):
-    ...     def __init__(self, eps=8 / 255, *, norm="linf"):
-    ...         self.eps = eps
-    ...         self.norm = norm
-    ...
     ...     def _attack(self, problem, start):
     ...         ball = self.threat.ball(problem.x, problem.clip)
     ...         return ball.perturbed(ball.start("uniform", problem.generator) if start is None else start)
@@ -51,12 +48,13 @@ class NormBoundedAttack(Attack):
     """
 
     _parameter_constraints: ClassVar[dict] = {
-        "eps": [Interval(Real, 0, None, closed="neither"), "array-like"],
+        "eps": [POSITIVE, "array-like"],
         "norm": [StrOptions(set(BALLS))],
     }
 
-    eps: float | ArrayLike
-    norm: str
+    eps: float | ArrayLike = 8 / 255
+    _: KW_ONLY
+    norm: str = "linf"
 
     def validate(self) -> None:
         """Raise ValueError when a parameter is out of range; called once before any work."""

@@ -5,8 +5,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, replace
-from numbers import Integral, Real
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -14,9 +13,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from sklearn_acs._compat import Interval, StrOptions
+from sklearn_acs._compat import StrOptions
 from sklearn_acs.attacks.balls import gaussian
-from sklearn_acs.attacks.base import Attack
+from sklearn_acs.attacks.base import COUNT, POSITIVE, Attack
 from sklearn_acs.attacks.features import Features, Look, looking
 from sklearn_acs.attacks.lpips_networks import LPIPS_NETWORKS, check_weights, lpips_network
 from sklearn_acs.attacks.perceptual_ball import PROJECTIONS, PerceptualBall
@@ -41,33 +40,34 @@ class PerceptualProblem(Problem):
         return replace(super().take(rows), ball=self.ball.take(rows))
 
 
+@dataclass(eq=False, repr=False)
 class PerceptualAttack(Attack):
     """Base class of attacks within a perceptual distance; a subclass says in `_ascend` how they search."""
 
     _parameter_constraints: ClassVar[dict] = {
-        "bound": [Interval(Real, 0, None, closed="neither")],
-        "steps": [Interval(Integral, 1, None, closed="left")],
-        "step_size": [Interval(Real, 0, None, closed="neither"), None],
+        "bound": [POSITIVE],
+        "steps": [COUNT],
+        "step_size": [POSITIVE, None],
         "distance": [StrOptions({"self", *LPIPS_NETWORKS}), nn.Module],
         "layers": ["array-like", None],
         "weights": [str, os.PathLike, None],
-        "scale": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither"), "array-like"],
+        "scale": [StrOptions({"auto"}), POSITIVE, "array-like"],
         "only_correct": ["boolean"],
-        "projection": [StrOptions({"newton", "bisection"})],
+        "projection": [StrOptions(set(PROJECTIONS))],
     }
 
     cap: ClassVar[float] = 1.0
 
-    # The parameters that every subclass has.
-    bound: float
-    steps: int
-    step_size: float | None
-    distance: str | nn.Module
-    layers: Sequence[str] | None
-    weights: str | os.PathLike | None
-    scale: str | float | ArrayLike
-    only_correct: bool
-    projection: str
+    bound: float = 0.5
+    _: KW_ONLY
+    steps: int = 40
+    step_size: float | None = None
+    distance: str | nn.Module = "alex"
+    layers: Sequence[str] | None = None
+    weights: str | os.PathLike | None = None
+    scale: str | float | ArrayLike = "auto"
+    only_correct: bool = True
+    projection: str = "newton"
 
     def default_loss(self, logits: Tensor, y: Tensor, clean_logits: Tensor | None = None) -> Tensor:
         """What the attack raises unless told otherwise, per sample: the margin of the best wrong class."""
@@ -85,20 +85,15 @@ class PerceptualAttack(Attack):
     def validate(self) -> None:
         """Raise ValueError when a parameter is out of range; called once before any work."""
         super().validate()
+        by_lpips = self.distance in LPIPS_NETWORKS
+        if self.weights is not None and not by_lpips:
+            raise ValueError(f"weights={self.weights!r} are for distance in {LPIPS_NETWORKS}, not {self.distance!r}")
         if self.weights is not None:
-            if not self._judges_by_lpips():
-                raise ValueError(
-                    f"weights={self.weights!r} are for distance in {LPIPS_NETWORKS}; got distance={self.distance!r}"
-                )
             check_weights(self.weights)
-        if self.layers is not None:
-            names = list(self.layers)
-            if self._judges_by_lpips():
-                raise ValueError(
-                    f"layers={names!r} are for distance='self' or a module; got distance={self.distance!r}"
-                )
-            if not names or not all(isinstance(name, str) for name in names):
-                raise ValueError(f"layers={names!r} must be names of layers, one or more, or None")
+        if self.layers is not None and by_lpips:
+            raise ValueError(f"layers={self.layers!r} are for distance='self' or a module, not {self.distance!r}")
+        if self.layers is not None and not (len(self.layers) and all(isinstance(name, str) for name in self.layers)):
+            raise ValueError(f"layers={self.layers!r} must be names of layers, one or more, or None")
         if not isinstance(self.scale, str) and not (np.asarray(self.scale) > 0).all():
             raise ValueError(f"scale={self.scale!r} must be 'auto' or numbers > 0")
 
@@ -131,24 +126,21 @@ class PerceptualAttack(Attack):
         with frozen(model), torch.no_grad(), self._looking(model, x, clip) as (_, features):
             return torch.linalg.vector_norm(features(x_adv) - features(x), dim=1)
 
-    def _judges_by_lpips(self) -> bool:
-        return isinstance(self.distance, str) and self.distance in LPIPS_NETWORKS
-
     @contextmanager
     def _looking(self, model: nn.Module, x: Tensor, clip: Clip) -> Iterator[tuple[Look, Features]]:
         """Ways to look at samples like `x`: for the model's logits and what is compared, and for the latter alone."""
-        if self._judges_by_lpips():
-            weights = None if self.weights is None else os.fspath(self.weights)
-            network = lpips_network(str(self.distance), weights, x.device)
-            low, high = clip or (0.0, 1.0)
-            yield _beside(model, lambda x: network((x - low) / (high - low)))
+        if self.distance == "self":
+            with looking(model, self.layers) as look:
+                yield look, lambda x: look(x)[1]
         elif isinstance(self.distance, nn.Module):
             judge = self.distance.to(x.device)
             with frozen(judge), looking(judge, self.layers) as look:
                 yield _beside(model, lambda x: look(x)[1])
         else:
-            with looking(model, self.layers) as look:
-                yield look, lambda x: look(x)[1]
+            weights = None if self.weights is None else os.fspath(self.weights)
+            network = lpips_network(self.distance, weights, x.device)
+            low, high = clip or (0.0, 1.0)
+            yield _beside(model, lambda x: network((x - low) / (high - low)))
 
     def _unit(self, x: Tensor, clip: Clip) -> float | Tensor:
         """What one step is counted in; see `scale`."""

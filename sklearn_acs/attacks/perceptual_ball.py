@@ -1,6 +1,5 @@
 """A ball in a network's activations holds the inputs that look like a given one; two projections lead back into it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -118,17 +117,12 @@ class PerceptualBall:
         def at(share: Tensor) -> Tensor:
             return ball.cut(ball.x + per_sample(share, move) * move)
 
-        inside, step = torch.zeros(len(outside), dtype=move.dtype, device=move.device), 1.0
-        for _ in range(HALVINGS):
-            step /= 2
-            further = inside + step
+        inside = torch.zeros(len(outside), dtype=move.dtype, device=move.device)
+        for halving in range(1, HALVINGS + 1):
+            further = inside + 0.5**halving
             holds = ball.distance(self.features(at(further))) <= self.limit
             inside = torch.where(holds, further, inside)
         return x_adv.index_copy(0, outside, at(inside))
 
 
-PROJECTIONS: dict[str, Callable[[PerceptualBall, Tensor], Tensor]] = {
-    "none": lambda ball, x_adv: x_adv,
-    "newton": PerceptualBall.newton,
-    "bisection": PerceptualBall.bisection,
-}
+PROJECTIONS = {"newton": PerceptualBall.newton, "bisection": PerceptualBall.bisection}

@@ -1,17 +1,18 @@
 """PGD takes small steps up the loss and stays in a ball, in linf, l2 or l1."""
 
-from numbers import Integral, Real
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Self
 
-from numpy.typing import ArrayLike
 from torch import Tensor
 
-from sklearn_acs._compat import Interval, StrOptions
+from sklearn_acs._compat import StrOptions
+from sklearn_acs.attacks.base import COUNT, POSITIVE
 from sklearn_acs.attacks.norm_bounded import NormBoundedAttack
 from sklearn_acs.attacks.problem import Problem
 from sklearn_acs.data.formats import InputFormat
 
 
+@dataclass(eq=False, repr=False)
 class PGD(NormBoundedAttack):
     """Projected gradient descent (PGD): it takes many small steps up the loss, each followed by one into a norm's ball.
 
@@ -19,6 +20,8 @@ class PGD(NormBoundedAttack):
     ----------
     eps : float or array-like of the shape of one sample, default=8/255
         Radius of the ball, in input units. An array gives each feature its own bound (linf only).
+    norm : {"linf", "l2", "l1"}, default="linf"
+        The norm that `eps` bounds.
     steps : int, default=10
         Gradient steps, each one forward and one backward pass through the model.
     step_size : float or None, default=None
@@ -26,8 +29,6 @@ class PGD(NormBoundedAttack):
     rel_step_size : float or None, default=None
         Length of a step as a share of `eps`; None is ``2.5 / steps``, enough to cross the ball, and ``1 / steps`` with
         ``init="previous"``, whose steps go on from one epoch to the next.
-    norm : {"linf", "l2", "l1"}, default="linf"
-        The norm that `eps` bounds.
     init : {"auto", "uniform", "normal", "zero", "previous"}, default="auto"
         Where the ascent starts: uniformly in the ball, at 0.001 N(0, 1) a pixel (TRADES and MART), or at the sample
         itself. "auto" is the start that the training objective asks for, and uniform on its own. "previous" is, in
@@ -73,34 +74,21 @@ class PGD(NormBoundedAttack):
 
     _parameter_constraints: ClassVar[dict] = {
         **NormBoundedAttack._parameter_constraints,
-        "steps": [Interval(Integral, 1, None, closed="left")],
-        "step_size": [Interval(Real, 0, None, closed="neither"), None],
-        "rel_step_size": [Interval(Real, 0, None, closed="neither"), None],
+        "steps": [COUNT],
+        "step_size": [POSITIVE, None],
+        "rel_step_size": [POSITIVE, None],
         "init": [StrOptions({"auto", "uniform", "normal", "zero", "previous"})],
-        "max_age": [Interval(Integral, 1, None, closed="left"), None],
-        "restarts": [Interval(Integral, 1, None, closed="left")],
+        "max_age": [COUNT, None],
+        "restarts": [COUNT],
     }
 
-    def __init__(
-        self,
-        eps: float | ArrayLike = 8 / 255,
-        *,
-        steps: int = 10,
-        step_size: float | None = None,
-        rel_step_size: float | None = None,
-        norm: str = "linf",
-        init: str = "auto",
-        max_age: int | None = None,
-        restarts: int = 1,
-    ) -> None:
-        self.eps = eps
-        self.steps = steps
-        self.step_size = step_size
-        self.rel_step_size = rel_step_size
-        self.norm = norm
-        self.init = init
-        self.max_age = max_age
-        self.restarts = restarts
+    _: KW_ONLY
+    steps: int = 10
+    step_size: float | None = None
+    rel_step_size: float | None = None
+    init: str = "auto"
+    max_age: int | None = None
+    restarts: int = 1
 
     def validate(self) -> None:
         """Raise ValueError when a parameter is out of range; called once before any work."""

@@ -50,7 +50,5 @@ def PGD5010(
     >>> PGD5010(eps=0.5, norm="l2")
     PGD(eps=0.5, norm='l2', rel_step_size=0.1, restarts=10, steps=50)
     """
-    rel_step_size = None if step_size is not None else 1 / 8 if norm == "linf" else 1 / 10
-    return PGD(
-        eps, steps=steps, step_size=step_size, rel_step_size=rel_step_size, norm=norm, init=init, restarts=restarts
-    )
+    share = None if step_size is not None else 1 / 8 if norm == "linf" else 1 / 10
+    return PGD(eps, steps=steps, step_size=step_size, rel_step_size=share, norm=norm, init=init, restarts=restarts)

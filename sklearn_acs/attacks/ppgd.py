@@ -1,11 +1,7 @@
 """PPGD takes the steepest steps in a perceptual distance, and after each goes back into its ball."""
 
-import os
-from collections.abc import Sequence
-
 import torch
-from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from torch import Tensor
 
 from sklearn_acs.attacks.balls import length, per_sample
 from sklearn_acs.attacks.perceptual import PerceptualAttack, PerceptualProblem
@@ -75,29 +71,6 @@ class PPGD(PerceptualAttack):
     >>> bool((attack.measure(model, x, x_adv) <= 0.3).all())
     True
     """
-
-    def __init__(
-        self,
-        bound: float = 0.5,
-        *,
-        steps: int = 40,
-        step_size: float | None = None,
-        distance: str | nn.Module = "alex",
-        layers: Sequence[str] | None = None,
-        weights: str | os.PathLike | None = None,
-        scale: str | float | ArrayLike = "auto",
-        only_correct: bool = True,
-        projection: str = "newton",
-    ) -> None:
-        self.bound = bound
-        self.steps = steps
-        self.step_size = step_size
-        self.distance = distance
-        self.layers = layers
-        self.weights = weights
-        self.scale = scale
-        self.only_correct = only_correct
-        self.projection = projection
 
     def _ascend(self, problem: PerceptualProblem, x_adv: Tensor) -> Tensor:
         step_size = 2 * self.bound / self.steps if self.step_size is None else self.step_size

@@ -52,9 +52,9 @@ class Goal:
     """
 
     loss: AttackLoss
-    success: AttackLoss | None  # returns bools; None is not known
+    success: AttackLoss  # the same, of bools
     y: Tensor  # (batch,)
-    clean_logits: Tensor | None  # (batch, C)
+    clean_logits: Tensor | None = None  # (batch, C)
     rows: Tensor | None = None  # None is all
 
     def value(self, logits: Tensor) -> Tensor:
@@ -63,8 +63,6 @@ class Goal:
 
     def reached(self, logits: Tensor) -> Tensor:
         """Whether the attack on each sample has succeeded; False where that is not known."""
-        if self.success is None:
-            return torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
         return self._of_rows(self.success, logits)
 
     def take(self, rows: Tensor) -> "Goal":

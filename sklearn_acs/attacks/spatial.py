@@ -1,5 +1,7 @@
 """StAdv moves pixels a little instead of changing them."""
 
+from dataclasses import KW_ONLY, dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -8,6 +10,7 @@ from sklearn_acs.attacks.transform import SmoothTransformAttack, Transform
 from sklearn_acs.data.formats import Clip
 
 
+@dataclass(eq=False, repr=False)
 class StAdv(SmoothTransformAttack):
     """Spatially transformed adversarial examples (StAdv): it fetches each pixel from a little beside its place.
 
@@ -62,24 +65,17 @@ class StAdv(SmoothTransformAttack):
 
     metric = "flow"
 
-    def __init__(
-        self, bound: float = 0.02, *, steps: int = 50, step_size: float = 0.01, smoothness: float = 0.0025
-    ) -> None:
-        self.bound = bound
-        self.steps = steps
-        self.step_size = step_size
-        self.smoothness = smoothness
+    bound: float = 0.02
+    _: KW_ONLY
+    steps: int = 50
+    step_size: float = 0.01
+    smoothness: float = 0.0025
 
     def _start(self, x: Tensor, generator: torch.Generator) -> Tensor:
         return x.new_zeros(len(x), 2, *x.shape[2:])
 
     def _transform(self, x: Tensor, clip: Clip) -> Transform:
-        def transform(flow: Tensor) -> Tensor:
-            moved = warp(x, flow)
-            # Averages of pixels stay in the box that pixels are in, but for rounding.
-            return moved if clip is None else moved.clamp(*clip)
-
-        return transform
+        return lambda flow: warp(x, flow)
 
 
 def warp(x: Tensor, flow: Tensor) -> Tensor:
@@ -97,8 +93,7 @@ def warp(x: Tensor, flow: Tensor) -> Tensor:
     Tensor of shape (batch, C, H, W)
         Bilinear between pixels.
     """
-    height, width = x.shape[2:]
-    across = (2 * torch.arange(width, device=x.device) + 1 - width).to(x.dtype) / width  # centres of the pixels
-    down = (2 * torch.arange(height, device=x.device) + 1 - height).to(x.dtype) / height
+    # The centres of the pixels.
+    down, across = ((2 * torch.arange(side, device=x.device) + 1 - side).to(x.dtype) / side for side in x.shape[2:])
     grid = torch.stack([flow[:, 0] + across, flow[:, 1] + down[:, None]], dim=3)
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)

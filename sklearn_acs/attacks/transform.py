@@ -2,14 +2,12 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from numbers import Integral, Real
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from sklearn_acs._compat import Interval
-from sklearn_acs.attacks.base import Attack
+from sklearn_acs.attacks.base import COUNT, NOT_NEGATIVE, POSITIVE, Attack
 from sklearn_acs.attacks.problem import Problem, margin_loss
 from sklearn_acs.data.formats import Clip
 
@@ -30,8 +28,8 @@ class TransformAttack(Attack):
     """
 
     _parameter_constraints: ClassVar[dict] = {
-        "bound": [Interval(Real, 0, None, closed="neither")],
-        "steps": [Interval(Integral, 1, None, closed="left")],
+        "bound": [POSITIVE],
+        "steps": [COUNT],
     }
 
     bound: float
@@ -63,6 +61,8 @@ class TransformAttack(Attack):
         for step in range(self.steps + 1):
             with torch.set_grad_enabled(step < self.steps):
                 x_adv = transform(parameters)
+                if problem.clip is not None:  # which rounding, at least, may leave
+                    x_adv = x_adv.clamp(*problem.clip)
                 logits = problem.model(x_adv)
                 value = problem.goal.value(logits)
             with torch.no_grad():
@@ -81,7 +81,10 @@ class TransformAttack(Attack):
 
     @abstractmethod
     def _transform(self, x: Tensor, clip: Clip) -> Transform:
-        """Make the transform of one batch; what does not depend on parameters is computed here, once."""
+        """Make the transform of one batch; what does not depend on parameters is computed here, once.
+
+        What it returns is cut to the box `clip` by whoever calls it.
+        """
 
     @abstractmethod
     def _start(self, x: Tensor, generator: torch.Generator) -> Tensor:
@@ -101,8 +104,8 @@ class SmoothTransformAttack(TransformAttack):
 
     _parameter_constraints: ClassVar[dict] = {
         **TransformAttack._parameter_constraints,
-        "step_size": [Interval(Real, 0, None, closed="neither")],
-        "smoothness": [Interval(Real, 0, None, closed="left")],
+        "step_size": [POSITIVE],
+        "smoothness": [NOT_NEGATIVE],
     }
 
     step_size: float

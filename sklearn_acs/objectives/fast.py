@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sklearn_acs._compat import Interval, StrOptions
-from sklearn_acs.attacks import FGSM, NFGSM, Attack
+from sklearn_acs.attacks import FGSM, NFGSM
+from sklearn_acs.attacks.base import NOT_NEGATIVE, Attack
 from sklearn_acs.attacks.problem import cross_entropy
 from sklearn_acs.data.formats import Clip
 from sklearn_acs.objectives.adversarial import Adversarial
@@ -78,7 +79,7 @@ class FastAT(Adversarial):
     _parameter_constraints: ClassVar[dict] = {
         **Adversarial._parameter_constraints,
         "start": [StrOptions({"random", "noise", "zero"})],
-        "gradalign": [Interval(Real, 0, None, closed="left")],
+        "gradalign": [NOT_NEGATIVE],
         "guard": [Interval(Real, 0, 1, closed="right"), None],
     }
 
@@ -103,10 +104,8 @@ class FastAT(Adversarial):
     def check_attack(self, attack: Attack) -> None:
         """Raise ValueError where GradAlign or the guard have no ball to draw from."""
         super().check_attack(attack)
-        if attack.for_evaluation().threat is not None:
-            return
         for name, value, without in (("gradalign", self.gradalign, 0), ("guard", self.guard, None)):
-            if value:
+            if value and attack.for_evaluation().threat is None:
                 raise ValueError(
                     f"{name}={value!r} draws from the ball of a norm, and attack={attack!r} has none; use FGSM, NFGSM, "
                     f"PGD or one of them inside another attack, or {name}={without}"

@@ -1,13 +1,11 @@
 """MART cares most about samples that are misclassified under attack, or nearly so."""
 
-from numbers import Real
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from sklearn_acs._compat import Interval
-from sklearn_acs.attacks.base import Attack
+from sklearn_acs.attacks.base import NOT_NEGATIVE, Attack
 from sklearn_acs.objectives.base import ADVERSARIAL, CLEAN, Logits, Objective
 
 _ROOM = 1e-4  # keeps the margin term finite where the prediction is certain and wrong, as in the authors' code
@@ -52,7 +50,7 @@ class MART(Objective):
 
     _parameter_constraints: ClassVar[dict] = {
         **Objective._parameter_constraints,
-        "beta": [Interval(Real, 0, None, closed="left")],
+        "beta": [NOT_NEGATIVE],
     }
 
     branches = (CLEAN, ADVERSARIAL)

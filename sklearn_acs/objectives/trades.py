@@ -1,12 +1,11 @@
 """TRADES adds to clean cross-entropy a penalty on how far an attack can move the prediction."""
 
-from numbers import Real
 from typing import ClassVar
 
 from torch import Tensor
 
-from sklearn_acs._compat import Interval, StrOptions
-from sklearn_acs.attacks.base import Attack
+from sklearn_acs._compat import StrOptions
+from sklearn_acs.attacks.base import NOT_NEGATIVE, Attack
 from sklearn_acs.objectives.base import ADVERSARIAL, CLEAN, CrossEntropyObjective, Logits
 
 
@@ -52,7 +51,7 @@ class TRADES(CrossEntropyObjective):
 
     _parameter_constraints: ClassVar[dict] = {
         **CrossEntropyObjective._parameter_constraints,
-        "beta": [Interval(Real, 0, None, closed="left")],
+        "beta": [NOT_NEGATIVE],
         "divergence": [StrOptions({"kl", "ce"})],
     }
 

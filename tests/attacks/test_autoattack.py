@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from sklearn_acs import AutoAttack, RobustClassifier
-from sklearn_acs.attacks.autoattack import NORMS, _Log, _square_fits
+from sklearn_acs.attacks.autoattack import _Log, _square_fits
 from sklearn_acs.models import frozen
 
 CLIP = (0.0, 1.0)
@@ -92,7 +92,7 @@ def test_it_is_what_the_package_returns_for_the_same_seed(norm, eps, version):
     model = make_model()
     x, y = make_batch(model)
     x_adv = AutoAttack(eps, norm=norm, version=version).perturb(model, x, y, clip=CLIP, generator=seeded(7))
-    expected = directly(model, x, y, seed=seed_of(seeded(7)), norm=NORMS[norm], eps=eps, version=version)
+    expected = directly(model, x, y, seed=seed_of(seeded(7)), norm=norm.capitalize(), eps=eps, version=version)
     assert torch.equal(x_adv, expected)
     changed = (x_adv != x).flatten(1).any(1)
     assert 0 < changed.sum() < len(x)
@@ -214,7 +214,7 @@ def test_attacks_may_be_chosen():
 )
 def test_square_runs_for_just_those_sizes_that_it_can_tile(size, norm):
     x = torch.rand(2, 1, *size, generator=seeded())
-    square = SquareAttack(lambda x: x.flatten(1)[:, :3].clone(), norm=NORMS[norm], n_queries=2, eps=0.1)
+    square = SquareAttack(lambda x: x.flatten(1)[:, :3].clone(), norm=norm.capitalize(), n_queries=2, eps=0.1)
     with torch.random.fork_rng(devices=[]):
         try:
             square.perturb(x, x.flatten(1)[:, :3].argmax(1))

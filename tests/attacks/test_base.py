@@ -178,7 +178,7 @@ def test_sizes_of_a_transform_are_those_of_the_parameters_that_made_each_example
         transform = make(self, x, clip)
 
         def spy(parameters):
-            made = transform(parameters)
+            made = transform(parameters).clamp(*CLIP)
             sizes = parameters.detach().abs().flatten(1).amax(1)
             tried.extend(zip(made.detach().clone(), sizes.tolist(), strict=True))
             return made

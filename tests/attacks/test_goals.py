@@ -191,8 +191,8 @@ def test_lpa_searches_on_for_a_loss_that_knows_no_success():
 
 def test_a_goal_taken_twice_sees_the_whole_batch_and_gives_the_rows_left():
     weight = torch.arange(6.0)
-    y = torch.arange(6)
-    goal = Goal(lambda logits, y, clean: weight * logits[:, 0], lambda logits, y, clean: y > 3, y, None)
+    y = torch.zeros(6)
+    goal = Goal(lambda logits, y, _: weight * logits[:, 0], lambda logits, y, _: weight > 3, y)
     part = goal.take(torch.tensor([1, 3, 5])).take(torch.tensor([0, 2]))
     logits = torch.tensor([[10.0, 0.0], [20.0, 0.0]], requires_grad=True)
     value = part.value(logits)
@@ -200,7 +200,7 @@ def test_a_goal_taken_twice_sees_the_whole_batch_and_gives_the_rows_left():
     assert part.reached(logits).tolist() == [False, True]
     value.sum().backward()
     assert logits.grad.tolist() == [[1.0, 0.0], [5.0, 0.0]]
-    assert not Goal(goal.loss, None, y, None).reached(torch.zeros(6, 2)).any()
+    assert not PGD()._goal(y, None, goal.loss, None).take(torch.tensor([1, 4])).reached(logits).any()
 
 
 class NanForSome(nn.Module):

@@ -11,7 +11,7 @@ from sklearn_acs.attacks.perceptual_ball import PROJECTIONS, PerceptualBall
 from sklearn_acs.models import mlp, preact_resnet18
 
 CLIP = (0.0, 1.0)
-WAYS = sorted(set(PROJECTIONS) - {"none"})
+WAYS = sorted(PROJECTIONS)
 
 
 def seeded(seed=0):
