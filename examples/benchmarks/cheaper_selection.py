@@ -47,17 +47,14 @@ class ExactErrors(Callback):
         self.errors_: list[float] = []
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
-        selection = dict(net.callbacks_)["coreset_selection"]
-        if not selection.schedule.selects(selection.epoch_):
+        training = net.training_
+        if not training.schedule.selects(training.epoch):
             return
-        run = net.run_
-        with run.meter.aside("checks"):
-            coreset, generator = selection.coresets_[selection.epoch_], torch.Generator(net.device).manual_seed(0)
-            exact = Adversary(PGD(EPS), net.criterion_, net.clip, generator)
-            layer = last_linear(net.module_, run.batches.data[0][0][None])
-            selecting, run.selecting = run.selecting, exact
-            found = last_layer_gradients(net, layer)
-            run.selecting = selecting
+        with training.meter.aside("checks"):
+            coreset, generator = training.selection.last, torch.Generator(net.device).manual_seed(0)
+            exact = Adversary(PGD(EPS), training.objective, training.clip, generator)
+            layer = last_linear(net.module_, training.batches.data[0][0][None])
+            found = last_layer_gradients(net.module_, layer, training.batches, exact)
             weights = torch.zeros(len(found), dtype=torch.float64)
             weights[coreset.indices] = torch.as_tensor(coreset.weights, dtype=torch.float64)
             self.errors_.append(relative_error(found.exact_sum(weights), found.exact_sum()))

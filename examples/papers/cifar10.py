@@ -39,7 +39,7 @@ from shared import (
 )
 
 from sklearn_acs import FGSM, NFGSM, PGD, PGD5010, AutoAttack, BulletTrain, FastAT, RobustClassifier, evaluate
-from sklearn_acs.training.rate import OPTIMIZERS
+from sklearn_acs.training.optimizers import OPTIMIZERS
 
 FULL = "full"
 
