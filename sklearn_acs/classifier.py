@@ -1,5 +1,6 @@
 """RobustClassifier: scikit-learn's face of adversarial training on coresets."""
 
+import warnings
 from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self, cast
@@ -404,27 +405,43 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         try:
             training.run()
         except BaseException:
-            if training.epoch:
+            if training.epochs_done:
                 self._assign(plan, training, data)
+                if training.interrupted:
+                    n_epochs = plan.schedule.n_epochs
+                    epoch = min(training.epochs_done + 1, n_epochs)
+                    warnings.warn(f"interrupted in epoch {epoch} of {n_epochs}", stacklevel=3)
             raise
         self._assign(plan, training, data)
         return self
 
     def _assign(self, plan: Plan, training: Training, data: TrainingData) -> None:
         """Set the fitted attributes."""
-        self._format = data.format
-        self.classes_, self.clip_, self.input_format_ = data.format.classes, data.format.clip, data.format.inputs
-        if self.input_format_.is_table:
-            self.n_features_in_ = self.input_format_.given_shape[0]
-            if self.input_format_.feature_names is not None:
-                self.feature_names_in_ = self.input_format_.feature_names
-        self.net_, self.attack_, self.schedule_ = training.net, plan.attack, plan.schedule
-        self.history_, self.cost_ = training.net.history, training.meter.cost
-        self.coresets_ = training.coresets
-        self.coreset_ = next(reversed(self.coresets_.values()), None)
-        self.best_epoch_ = None if training.best is None else training.best.epoch
-        self.best_validation_score_ = None if training.best is None else training.best.score
-        self.interrupted_, self.stop_reason_ = training.interrupted, training.stop_reason
+        inputs, best = data.format.inputs, training.best
+        of_tables = {
+            "n_features_in_": inputs.given_shape[0] if inputs.is_table else None,
+            "feature_names_in_": inputs.feature_names,
+        }
+        self.__dict__.update(  # all at once: no interrupt finds half of them
+            of_tables,
+            _format=data.format,
+            classes_=data.format.classes,
+            clip_=data.format.clip,
+            input_format_=inputs,
+            net_=training.net,
+            attack_=plan.attack,
+            schedule_=plan.schedule,
+            history_=training.net.history,
+            cost_=training.meter.cost,
+            coresets_=training.coresets,
+            coreset_=next(reversed(training.coresets.values()), None),
+            best_epoch_=best and best.epoch,
+            best_validation_score_=best and best.score,
+            interrupted_=training.interrupted,
+            stop_reason_=training.stop_reason,
+        )
+        for name in [name for name, value in of_tables.items() if value is None]:
+            delattr(self, name)
 
     @property
     def model_(self) -> FittedModel:

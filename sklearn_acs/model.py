@@ -91,7 +91,7 @@ class FittedModel:
         check_range(example, clip)
         made = cls(model, DataFormat(inputs, clip, np.arange(0)), seed, {}, name)
         with frozen(model), torch.no_grad():
-            shape = tuple(model(to_float(inputs.to_model(example[:1])).to(made.device)).shape)
+            shape = tuple(model(to_float(inputs.to_model(example[:1].clone())).to(made.device)).shape)
         if len(shape) != 2 or shape[1] < 2:
             raise ValueError(
                 f"{name} must give logits of shape (batch, C) for C >= 2 classes; one sample gives {shape}"

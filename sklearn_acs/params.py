@@ -59,6 +59,11 @@ def make_part(
     return part
 
 
+def options_of(params: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """Pick the parameters that are kept for a part, without the prefix."""
+    return {key.removeprefix(f"{part}__"): value for key, value in params.items() if key.startswith(f"{part}__")}
+
+
 class RoutedParamsMixin:
     """Lets an estimator take, list and set ``part__name`` parameters even while `part` is only a name or None.
 
@@ -85,8 +90,7 @@ class RoutedParamsMixin:
 
     def _routed(self, part: str) -> dict[str, Any]:
         """Parameters kept for `part`, without the prefix."""
-        prefix = part + "__"
-        return {key.removeprefix(prefix): value for key, value in vars(self).items() if key.startswith(prefix)}
+        return options_of(vars(self), part)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Parameters of this estimator, those kept for its parts included.

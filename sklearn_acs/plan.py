@@ -22,7 +22,7 @@ from sklearn_acs.data.holdout import hold_out
 from sklearn_acs.data.training_data import TrainingData
 from sklearn_acs.models import build_model, check_logits
 from sklearn_acs.objectives import OBJECTIVES, Objective
-from sklearn_acs.params import make_part
+from sklearn_acs.params import make_part, options_of
 from sklearn_acs.selectors import SELECTORS
 from sklearn_acs.selectors.base import BaseSelector
 from sklearn_acs.training.adversary import Adversary
@@ -87,7 +87,7 @@ class Plan:
         """
 
         def part(name: str, known: Mapping[str, Any], base: type, default: Any = None) -> Any:
-            value, options = params[name] if default is None else default, _options(params, name)
+            value, options = params[name] if default is None else default, options_of(params, name)
             if value is None and options:
                 advice = f"one of {sorted(known)} or " if known else ""
                 raise ValueError(f"{name}=None has no parameters {sorted(options)}; give {advice}an object")
@@ -104,7 +104,7 @@ class Plan:
                 "use 'fresh', or in_batch=None"
             )
         for name in ("iterator_train", "iterator_valid"):
-            check_loader_options(_options(params, name), name)
+            check_loader_options(options_of(params, name), name)
         frac = 1.0 if selector is None else params["coreset_frac"]
         schedule = CoresetSchedule(params["max_epochs"], frac, params["select_every"], params["warmup_frac"])
         lr_schedule, augment, callbacks = params["lr_schedule"], params["augment"], params["callbacks"] or []
@@ -209,8 +209,17 @@ class Plan:
             recorder = None
             if layer is not None and params["selection_gradients"] == "last":
                 recorder = FactorRecorder(layer, len(data.y))
-            who = (selection_state, at_selections, on_held_out, held_out, layer, recorder)
-            selection = Selection(self.selector, params["select_by"], n_select, *who)
+            selection = Selection(
+                self.selector,
+                params["select_by"],
+                n_select,
+                selection_state,
+                adversary=at_selections,
+                validating=on_held_out,
+                held_out=held_out,
+                layer=layer,
+                recorder=recorder,
+            )
             attacked = bool(self.selector.fit_inputs) + (
                 len(apart.y) / len(data.y) if apart is not None and asks else 0
             )
@@ -247,7 +256,7 @@ class Plan:
             sample_weight=weight,
             augment=self.augment,
             augment_generator=torch.Generator(device=self.device).manual_seed(self.seeds.augment),
-            **_options(self.params, "iterator_train"),
+            **options_of(self.params, "iterator_train"),
         )
 
     def _net(self, format: DataFormat, early: bool) -> tuple[AdversarialNet, str]:
@@ -260,9 +269,9 @@ class Plan:
             len(format.classes),
             mean=format.mean,
             scale=format.scale,
-            **_options(params, "module"),
+            **options_of(params, "module"),
         )
-        optimizer, lr, options = params["optimizer"], params["lr"], _options(params, "optimizer")
+        optimizer, lr, options = params["optimizer"], params["lr"], options_of(params, "optimizer")
         if isinstance(optimizer, str):
             optimizer, default_lr, defaults = OPTIMIZERS[optimizer]
             lr, options = default_lr if lr is None else lr, {**defaults, **options}
@@ -271,7 +280,7 @@ class Plan:
         elif lr is None:
             raise ValueError(f"lr=None has no default for optimizer={optimizer!r}; give a number")
         options = {f"optimizer__{key}": value for key, value in options.items()}
-        options |= {f"callbacks__{key}": value for key, value in _options(params, "callbacks").items()}
+        options |= {f"callbacks__{key}": value for key, value in options_of(params, "callbacks").items()}
         callbacks: list[Any] = [("best_state", BestState(params["n_iter_no_change"]))] if early else []
         callbacks += [("in_batch", self.in_batch)] if self.in_batch is not None else []
         callbacks += params["callbacks"] or []
@@ -338,8 +347,3 @@ class Plan:
         per_coreset = batch_count(n_select, self.params["batch_size"])
         n_steps = self.schedule.full_epochs * n_batches + self.schedule.coreset_epochs * per_coreset
         return Rate(net.optimizer_, self.lr_schedule, n_steps)
-
-
-def _options(params: Mapping[str, Any], part: str) -> dict[str, Any]:
-    """Parameters kept for a part, without the prefix; those of a part that is an object are set on it already."""
-    return {key.removeprefix(f"{part}__"): value for key, value in params.items() if key.startswith(f"{part}__")}

@@ -129,18 +129,21 @@ def test_x_reaches_the_optimisers_step_in_twelve_stops_that_the_page_lists():
         assert re.search(rf"class {owner}\b.*?def {method}\(", "\n".join(p.read_text() for p in FILES), re.DOTALL)
 
 
-def test_a_fit_assigns_its_attributes_once(monkeypatch):
-    assigned = []
+def test_a_fit_assigns_its_attributes_in_one_place(monkeypatch):
+    assign, calls, set_outside = RobustClassifier._assign, [], []
 
-    def note(self, name, value):
-        assigned.append(name)
-        object.__setattr__(self, name, value)
+    def note(self, *made):
+        calls.append({**vars(self)})
+        assign(self, *made)
 
     clf = RobustClassifier(max_epochs=2, attack=PGD(eps=0.1, steps=1))
-    monkeypatch.setattr(RobustClassifier, "__setattr__", note, raising=False)
+    before = {**vars(clf)}
+    monkeypatch.setattr(RobustClassifier, "_assign", note)
+    monkeypatch.setattr(RobustClassifier, "__setattr__", lambda *given: set_outside.append(given), raising=False)
     clf.fit(X, y)
-    assert assigned
-    assert len(assigned) == len(set(assigned))
+    assert calls == [before]
+    assert set_outside == []
+    assert clf.score(X, y) > 0
 
 
 # An attack of one's own: a class and a row

@@ -104,6 +104,19 @@ def test_a_fitted_model_perturbs_towards_other_classes_within_the_box():
     torch.testing.assert_close(x_adv, torch.tensor([[0.3], [0.65], [0.35], [0.7]]))
 
 
+def test_x_is_not_written_to_by_a_module_that_works_in_place():
+    class InPlace(nn.Linear):
+        def forward(self, x):
+            return super().forward(x if x.requires_grad else x.relu_())
+
+    module = InPlace(3, 2)
+    images = torch.linspace(-1, 1, 30).reshape(10, 3)
+    before, labels = images.clone(), torch.arange(10) % 2
+    robust_accuracy(module, images, labels, PGD(eps=0.1), clip=(-1, 1))
+    evaluate(module, images.numpy(), labels, PGD(eps=0.1), clip=(-1, 1))
+    assert torch.equal(images, before)
+
+
 def test_only_models_are_judged():
     with pytest.raises(TypeError, match=r"fitted RobustClassifier or an nn\.Module; got int"):
         FittedModel.of(3, X)

@@ -48,11 +48,11 @@ class ExactErrors(Callback):
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
         training = net.training_
-        if not training.schedule.selects(training.epoch):
+        if not training.schedule.selects(training.epochs_done):
             return
         with training.meter.aside("checks"):
             coreset, generator = training.selection.last, torch.Generator(net.device).manual_seed(0)
-            exact = Adversary(PGD(EPS), training.objective, training.clip, generator)
+            exact = Adversary(PGD(EPS), training.adversary.objective, training.adversary.clip, generator)
             layer = last_linear(net.module_, training.batches.data[0][0][None])
             found = last_layer_gradients(net.module_, layer, training.batches, exact)
             weights = torch.zeros(len(found), dtype=torch.float64)

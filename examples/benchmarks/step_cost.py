@@ -44,7 +44,7 @@ class HalfRobust(Callback):
     """Tells Bullet-Train at once what it would learn in the course of training."""
 
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:
-        net.training_.attack.robust_share_ = torch.tensor(SHARE)
+        net.training_.adversary.attack.robust_share_ = torch.tensor(SHARE)
 
 
 def sorted_by(clf: RobustClassifier, X: np.ndarray, y: np.ndarray) -> tuple[float, float]:

@@ -41,10 +41,10 @@ class BestState(Callback):
     def on_train_begin(self, net: AdversarialNet, **kwargs: Any) -> None:
         """Settle the attack."""
         training: Training = net.training_
-        within, self.since_ = training.attack.for_evaluation(), 0
+        within, self.since_ = training.adversary.attack.for_evaluation(), 0
         threat = within.threat
         self.attack_ = within if threat is None else PGD(threat.eps, steps=5, rel_step_size=1 / 4, norm=threat.norm)
-        self.column_ = "valid_robust" if ADVERSARIAL in training.objective.branches else "valid_accuracy"
+        self.column_ = "valid_robust" if ADVERSARIAL in training.adversary.objective.branches else "valid_accuracy"
 
     def on_epoch_end(self, net: AdversarialNet, **kwargs: Any) -> None:
         """Measure, keep what is best, and stop where nothing improves."""
@@ -65,7 +65,7 @@ class BestState(Callback):
         batches = held_out.aside(torch.arange(len(held_out.data)))
         if self.column_ == "valid_robust":  # from the same random starts every time
             generator = torch.Generator(device=training.net.device).manual_seed(0)
-            right = robust_correct(module, batches, self.attack_, training.clip, generator)
+            right = robust_correct(module, batches, self.attack_, training.adversary.clip, generator)
         else:
             right = torch.cat([correct(module, x, y).cpu() for x, y in batches])
         weight = training.held_weight.double()

@@ -78,7 +78,7 @@ class Dynamics(Callback):
         if self.n_samples is not None and not (isinstance(self.n_samples, Integral) and self.n_samples >= 1):
             raise ValueError(f"n_samples of Dynamics must be None or an int of 1 or more; got {self.n_samples!r}")
         training: Training = net.training_
-        within = training.attack.for_evaluation()
+        within = training.adversary.attack.for_evaluation()
         self.attack_: Attack = clone(within if self.attack is None else self.attack)
         if self.attack is None and within.threat is not None:
             self.attack_ = PGD(within.threat.eps, steps=STEPS, norm=within.threat.norm)
@@ -105,7 +105,7 @@ class Dynamics(Callback):
         generator = torch.Generator(device=training.net.device).manual_seed(0)  # the same draws after every epoch
         for x, y in training.batches.aside(self.rows_):
             right = correct(module, x, y)
-            x_adv = self.attack_.perturb(module, x[right], y[right], clip=training.clip, generator=generator)
+            x_adv = self.attack_.perturb(module, x[right], y[right], clip=training.adversary.clip, generator=generator)
             robust = correct(module, x_adv, y[right]).sum()
             counts.append(torch.stack([(~right).sum(), right.sum() - robust, robust]))
         return torch.stack(counts).sum(0).tolist()

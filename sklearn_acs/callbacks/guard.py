@@ -82,10 +82,11 @@ class CollapseGuard(Callback):
         if not (isinstance(self.max_fall, Real) and 0 < self.max_fall <= 1):
             raise ValueError(f"max_fall of CollapseGuard must be a number in (0, 1]; got {self.max_fall!r}")
         training: Training = net.training_
-        threat = training.attack.for_evaluation().threat
+        attack = training.adversary.attack
+        threat = attack.for_evaluation().threat
         if threat is None:
             raise ValueError(
-                f"CollapseGuard attacks with PGD in the ball of a norm, and attack={training.attack!r} has none; use "
+                f"CollapseGuard attacks with PGD in the ball of a norm, and attack={attack!r} has none; use "
                 "FGSM, NFGSM, PGD or one of them inside another attack, or leave the guard out (guard=None in FastAT)"
             )
         self.attack_: PGD = PGD(threat.eps, steps=5, rel_step_size=1 / 4, norm=threat.norm)  # as published
@@ -138,7 +139,7 @@ class CollapseGuard(Callback):
         """Accuracy of the samples under PGD, from the same random starts every time, and under one step."""
         generator = torch.Generator(device=training.net.device).manual_seed(0)
         both = (
-            robust_correct(training.module, self.samples_, attack, training.clip, generator)
+            robust_correct(training.module, self.samples_, attack, training.adversary.clip, generator)
             for attack in (self.attack_, self.one_step_)
         )
         under_pgd, under_one_step = (right.double().mean().item() for right in both)

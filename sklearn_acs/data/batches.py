@@ -88,11 +88,11 @@ class StreamedData(Dataset):
             "pin_memory": self.device.type == "cuda",
             "persistent_workers": loader_options.get("num_workers", 0) > 0,
         }
-        plan = Plan()
-        loader = DataLoader(self, batch_sampler=plan, **{**defaults, **loader_options})
+        ahead = NextBatches()
+        loader = DataLoader(self, batch_sampler=ahead, **{**defaults, **loader_options})
 
         def fetch(batches: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-            plan.batches = [index.tolist() for index in batches]
+            ahead.batches = [index.tolist() for index in batches]
             labels = moved([self.y[index] for index in batches], self.device)
             for x, y in zip(loader, labels, strict=True):
                 self.check(x)
@@ -105,7 +105,7 @@ class StreamedData(Dataset):
         return self.reader()(batches)
 
 
-class Plan:
+class NextBatches:
     """The batches that a DataLoader reads next, as its sampler."""
 
     batches: list[list[int]] = []

@@ -1,6 +1,6 @@
 """`robust_accuracy` measures the accuracy of one model under one attack."""
 
-from typing import Any, Protocol
+from typing import Any
 
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
@@ -10,16 +10,8 @@ from sklearn_acs.data.formats import Clip
 from sklearn_acs.model import FittedModel
 
 
-class RobustModel(Protocol):
-    """Tells its own accuracy under attack, which is all that a robust scorer needs of an estimator."""
-
-    def robust_score(self, X: Any, y: Any = None, attack: Any = None, sample_weight: Any = None) -> float:
-        """Measure the share of samples that are right as they are and under `attack`."""
-        ...
-
-
 def robust_accuracy(
-    model: nn.Module | RobustModel,
+    model: Any,
     X: ArrayLike | Tensor,
     y: ArrayLike | Tensor,
     attack: Attack | str = "pgd",

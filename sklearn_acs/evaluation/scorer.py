@@ -5,7 +5,6 @@ from typing import Any
 from sklearn.pipeline import Pipeline
 
 from sklearn_acs.attacks import ATTACKS, Attack
-from sklearn_acs.evaluation.accuracy import RobustModel
 from sklearn_acs.params import make_part
 
 
@@ -15,7 +14,7 @@ class RobustScorer:
     def __init__(self, attack: Attack | str | None) -> None:
         self.attack = attack
 
-    def __call__(self, estimator: RobustModel, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+    def __call__(self, estimator: Any, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Score a fitted estimator, a search's best one, or the last step of a pipeline."""
         estimator = getattr(estimator, "best_estimator_", estimator)
         if isinstance(estimator, Pipeline):

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from torch import Tensor
 
 from sklearn_acs._compat import Interval, RealNotInt, fit_context, safe_indexing
+from sklearn_acs.data.tensors import refuse_masked
 from sklearn_acs.gradients import LastLayerGradients, as_gradients
 from sklearn_acs.selectors._classes import Solved, Task, solve_on_cpu
 from sklearn_acs.selectors._coreset import ClassSelection, Coreset
@@ -209,7 +210,9 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def _validate_gradients(self, G: Any, *, reset: bool) -> LastLayerGradients:
         if not isinstance(G, Tensor | LastLayerGradients):
-            return as_gradients(validate_data(self, G, reset=reset, dtype=[np.float64, np.float32, np.float16]))
+            return as_gradients(
+                validate_data(self, refuse_masked(G, "G"), reset=reset, dtype=[np.float64, np.float32, np.float16])
+            )
         gradients = as_gradients(G)
         if len(gradients) == 0:
             raise ValueError(f"{type(self).__name__} needs at least one gradient, got shape {gradients.shape}.")

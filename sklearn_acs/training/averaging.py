@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from sklearn_acs._compat import Interval
-from sklearn_acs.training.weights import load_weights, replace_buffer, weights_of
+from sklearn_acs.training.weights import fits, load_weights, weights_of
 
 __all__ = ["AVERAGES", "EMA", "WeightAverage"]
 
@@ -116,8 +116,9 @@ class WeightAverage:
         copied: Pairs = [], []
         averages = dict(self.module.named_buffers())
         for name, value in self.trained.named_buffers():
-            if (averages[name].shape, averages[name].dtype) != (value.shape, value.dtype):
-                replace_buffer(self.module, name, value)
+            if not fits(averages.get(name), value):
+                owner, _, short = name.rpartition(".")
+                self.module.get_submodule(owner)._buffers[short] = value.clone()
                 continue
             pairs = averaged if name in finite and value.is_floating_point() else copied
             pairs[0].append(averages[name])

@@ -8,10 +8,11 @@ from types import FrameType
 
 
 @contextmanager
-def noting_interrupts(note: threading.Event) -> Iterator[None]:
-    """Set an event where the process is sent SIGINT, and hand the signal on to whoever had it before.
+def noting_interrupts(pressed: threading.Event, held: threading.Event) -> Iterator[None]:
+    """Set `pressed` where the process is sent SIGINT, and hand the signal on to whoever had it before.
 
-    In other threads than the main one, which alone gets signals, nothing is noted.
+    While `held` is set the first signal is only noted, so that what is under way ends in order; the next one is handed
+    on. In other threads than the main one, which alone gets signals, nothing is noted.
     """
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(before):
@@ -19,8 +20,10 @@ def noting_interrupts(note: threading.Event) -> Iterator[None]:
         return
 
     def handle(signum: int, frame: FrameType | None) -> None:
-        note.set()
-        before(signum, frame)
+        again = pressed.is_set()
+        pressed.set()
+        if again or not held.is_set():
+            before(signum, frame)
 
     signal.signal(signal.SIGINT, handle)
     try:

@@ -18,10 +18,17 @@ FUSED_DEVICES = ("cpu", "cuda")
 """Where these do a step in one pass over memory, a third of the time on a CPU, and on a GPU without waiting for it."""
 
 
-def kind_of(optimizer: Optimizer) -> tuple:
-    """Tell what decides which state an optimiser keeps: its class and its switches, as Adam's `amsgrad`."""
-    switches = {name: value for name, value in optimizer.defaults.items() if isinstance(value, bool)}
-    return type(optimizer), switches
+def take_over(optimizer: Optimizer, before: Optimizer) -> None:
+    """Let an optimiser go on with the momentum of one of its kind, at its own rate.
+
+    Of a kind are those of one class and with the same switches, as Adam's `amsgrad`, which decide what state there is.
+    """
+
+    def kind(each: Optimizer) -> tuple:
+        return type(each), {name: value for name, value in each.defaults.items() if isinstance(value, bool)}
+
+    if kind(optimizer) == kind(before):
+        load_optimizer(optimizer, {**before.state_dict(), "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:

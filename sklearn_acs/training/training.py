@@ -1,7 +1,6 @@
 """A training: the owner of everything that changes while a network is trained, and the loop over its epochs."""
 
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass, field, replace
 from math import isfinite
@@ -13,18 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sklearn_acs.attacks import Attack
 from sklearn_acs.data.batches import Batch, Batches
-from sklearn_acs.data.formats import Clip
-from sklearn_acs.objectives import Objective
 from sklearn_acs.selectors import Coreset
+from sklearn_acs.training.adversary import Adversary
 from sklearn_acs.training.averaging import WeightAverage
 from sklearn_acs.training.cost import CostMeter
 from sklearn_acs.training.in_batch import InBatchSelection
 from sklearn_acs.training.interrupts import noting_interrupts
 from sklearn_acs.training.memory import PerturbationMemory
 from sklearn_acs.training.net import AdversarialNet
-from sklearn_acs.training.optimizers import kind_of, load_optimizer
+from sklearn_acs.training.optimizers import load_optimizer, take_over
 from sklearn_acs.training.progress import Progress
 from sklearn_acs.training.rate import Rate
 from sklearn_acs.training.schedule import CoresetSchedule
@@ -46,9 +43,9 @@ class Best:
 class Training:
     """Trains a network: made by a `Plan`, run once.
 
-    ``run`` goes through the epochs of the schedule, each a selection if it is time and a ``step`` for each batch; it
-    ends early by ``stop``. ``state_dict`` has everything that a training stopped between two epochs needs to go on to
-    the same bits. When `run` has ended, the data is let go, and what is left is what another training goes on from.
+    ``run`` goes through the schedule by ``epoch``: a selection if it is time, and a ``step`` for each batch.
+    ``stop`` ends it early. ``state_dict`` has everything that a training stopped between two epochs needs to go on to
+    the same bits. When it has run, the data is let go, and what is left is what another training goes on from.
     """
 
     net: AdversarialNet  # skorch's engine: optimiser, history, callbacks, the step of a batch
@@ -69,7 +66,7 @@ class Training:
     memory: PerturbationMemory | None = None
     held_out: Batches | None = None  # for early stopping and for selectors that ask for them
     held_weight: Tensor | None = None
-    epoch: int = 0  # epochs that are over
+    epochs_done: int = 0
     stop_reason: str | None = None  # why it ended before its last epoch
     best: Best | None = None  # what early stopping has kept
     interrupted: bool = False  # whether a user's Ctrl-C ended it
@@ -77,6 +74,7 @@ class Training:
     _before_epoch: list[Weights] = field(default_factory=list)
     _finite_before: set[str] = field(default_factory=set)  # buffers that held numbers alone before the epoch
     _callbacks: dict[str, Any] = field(default_factory=dict)  # states to go on from, once the callbacks have begun
+    _callbacks_began: bool = False
 
     def __post_init__(self) -> None:
         self.net.training_ = self
@@ -92,19 +90,9 @@ class Training:
         return self.module if self.average is None else self.average.module
 
     @property
-    def objective(self) -> Objective:
-        """What is minimised."""
-        return self.net.step_.adversary.objective
-
-    @property
-    def attack(self) -> Attack:
-        """What is trained against."""
-        return self.net.step_.adversary.attack
-
-    @property
-    def clip(self) -> Clip:
-        """The box that inputs live in."""
-        return self.net.step_.adversary.clip
+    def adversary(self) -> Adversary:
+        """Attacks the batches: has the attack, the objective, the box and their generator."""
+        return self.net.step_.adversary
 
     @property
     def in_batch(self) -> InBatchSelection | None:
@@ -112,17 +100,19 @@ class Training:
         return self.net.step_.in_batch
 
     def stop(self, reason: str) -> None:
-        """End the training: when the callbacks have seen this epoch, or, amid an epoch, after this batch.
+        """End the training when the callbacks have seen this epoch, or, amid one, after this batch.
 
-        Parameters
-        ----------
-        reason : str
-            Kept as `stop_reason`; the first one counts.
+        The first reason is kept as `stop_reason`.
         """
         self.stop_reason = self.stop_reason or reason
 
-    def run(self) -> None:
+    def run(self, after_epoch: Callable[["Training"], None] | None = None) -> None:
         """Train until the schedule ends or something stops it.
+
+        Parameters
+        ----------
+        after_epoch : callable or None, default=None
+            Called with the training when all callbacks have been told of an epoch: the time to keep its `state_dict`.
 
         Raises
         ------
@@ -131,52 +121,55 @@ class Training:
         KeyboardInterrupt
             The user's Ctrl-C, raised again when everything is in order. (A callback that raises one itself, as skorch's
             EarlyStopping does, only stops the training.)
+        RuntimeError
+            It has run before.
         """
-        interrupt: KeyboardInterrupt | None = None
-        about, pressed = {"X": self.batches.data, "y": None}, Event()
+        self._check_not_over()
+        about, pressed, held = {"X": self.batches.data, "y": None}, Event(), Event()
         with (
             torch.inference_mode(False),
             torch.enable_grad(),
             self.randomness.in_use(),
-            noting_interrupts(pressed),
+            noting_interrupts(pressed, held),
             self.meter.watching(self.module, self.final_module),
         ):
             try:
                 self.net.notify("on_train_begin", **about)
-                self._go_on_with_callbacks()
+                for name, callback in self.net.callbacks_:
+                    if name in self._callbacks:
+                        callback.load_state_dict(self._callbacks[name])
+                self._callbacks_began = True
                 try:
-                    while self.stop_reason is None and self.epoch < self.schedule.n_epochs:
-                        self._run_epoch()
-                except KeyboardInterrupt as error:
-                    if pressed.is_set():
-                        interrupt, self.interrupted = error, True
-                    else:
+                    while self.stop_reason is None and self.epochs_done < self.schedule.n_epochs:
+                        self.epoch()
+                        if after_epoch is not None:
+                            after_epoch(self)
+                except KeyboardInterrupt:
+                    if not pressed.is_set():
                         self.stop("a callback raised KeyboardInterrupt")
+                held.set()
                 self._drop_unfinished()
                 self.net.notify("on_train_end", **about)
             finally:
+                held.set()
                 self._finish()
-        if interrupt is not None:
-            n_epochs = self.schedule.n_epochs
-            try:
-                if self.epoch:
-                    warnings.warn(f"interrupted in epoch {min(self.epoch + 1, n_epochs)} of {n_epochs}", stacklevel=3)
-            finally:  # also where warnings are errors
-                raise interrupt
+                self.interrupted = pressed.is_set()
+        if self.interrupted:
+            raise KeyboardInterrupt
 
-    def _run_epoch(self) -> None:
+    def epoch(self) -> None:
         """Select if it is time, train for an epoch, and tell the callbacks."""
         begun, history, schedule = perf_counter(), self.net.history, self.schedule
         loss = history[-1, "train_loss"] if len(history) else None
-        if self.selection is not None and schedule.selects(self.epoch):
-            self.progress.enter("selecting", self.epoch, loss)
-            self.selection.select(self.epoch, self.module, self.batches, self.meter, self.progress)
+        if self.selection is not None and schedule.selects(self.epochs_done):
+            self.progress.enter("selecting", self.epochs_done, loss)
+            self.selection.select(self.epochs_done, self.module, self.batches, self.meter, self.progress)
             if self.rate is not None:  # a coreset of batches may be a little larger or smaller than planned
-                self.rate.expect((schedule.n_epochs - self.epoch) * len(self.batches))
+                self.rate.expect((schedule.n_epochs - self.epochs_done) * len(self.batches))
         recorder = None if self.selection is None else self.selection.recorder
-        self.net.step_.recorder = recorder if schedule.selects(self.epoch + 1) else None
-        phase = schedule.phase(self.epoch)
-        self.progress.enter(phase, self.epoch, loss)
+        self.net.step_.recorder = recorder if schedule.selects(self.epochs_done + 1) else None
+        phase = schedule.phase(self.epochs_done)
+        self.progress.enter(phase, self.epochs_done, loss)
         self.meter.enter(phase)
 
         data = {"dataset_train": self.batches.data, "dataset_valid": None}
@@ -189,7 +182,7 @@ class Training:
             self._train_on_batches()
         if self.stop_reason is None:
             history.record("seconds", perf_counter() - begun)
-            self.epoch += 1
+            self.epochs_done += 1
             self.net.notify("on_epoch_end", **data)
 
     def _train_on_batches(self) -> None:
@@ -262,7 +255,7 @@ class Training:
 
     def take_over(self, before: "Training", *, with_optimizer: bool) -> None:
         """Go on with what another training has learned beside its weights, perhaps with its optimiser too."""
-        self.attack.load_state_dict(before.attack.state_dict())
+        self.adversary.attack.load_state_dict(before.adversary.attack.state_dict())
         if self.in_batch is not None and before.in_batch is not None:
             self._callbacks["in_batch"] = before.in_batch.state_dict()
         if self.average is not None and before.average is not None:
@@ -270,30 +263,36 @@ class Training:
         if with_optimizer:
             self.net.history_ = copy(before.net.history_)
             self.net.step_.scaler.load_state_dict(before.net.step_.scaler.state_dict())
-            ours, theirs = self.net.optimizer_, before.net.optimizer_
-            if kind_of(ours) == kind_of(theirs):
-                load_optimizer(ours, {**theirs.state_dict(), "param_groups": ours.state_dict()["param_groups"]})
+            take_over(self.net.optimizer_, before.net.optimizer_)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a training needs to go on: tensors are those in use, to be saved or copied."""
+        """Everything that a training needs to go on between two epochs; tensors are those in use, to be copied or saved.
+
+        What callbacks without a `state_dict` have learned, and Datasets that draw in worker processes, is not in it.
+        """
+        self._check_not_over()
+        callbacks = self._callbacks
+        if self._callbacks_began:
+            callbacks = {name: each.state_dict() for name, each in self.net.callbacks_ if hasattr(each, "state_dict")}
         return {
-            "epoch": self.epoch,
+            "epochs_done": self.epochs_done,
+            "stop_reason": self.stop_reason,
             "weights": weights_of(self.module),
             "optimizer": self.net.optimizer_.state_dict(),
             "history": copy(self.net.history_),
             "best": self.best,
-            "attack_generator": self.net.step_.adversary.generator.get_state(),
+            "attack_generator": self.adversary.generator.get_state(),
             "callbacks": {name: each.state_dict() for name, each in self.net.callbacks_ if hasattr(each, "state_dict")},
             **{name: member.state_dict() for name, member in self._members()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from the state of another training of the same plan on the same data."""
-        self.epoch, self.best = state["epoch"], state["best"]
+        self.epochs_done, self.stop_reason, self.best = (state[key] for key in ("epochs_done", "stop_reason", "best"))
         load_weights(self.module, state["weights"])
         load_optimizer(self.net.optimizer_, state["optimizer"])
         self.net.history_ = copy(state["history"])
-        self.net.step_.adversary.generator.set_state(state["attack_generator"])
+        self.adversary.generator.set_state(state["attack_generator"])
         self._callbacks = state["callbacks"]
         for name, member in self._members():
             member.load_state_dict(state[name])
@@ -301,7 +300,7 @@ class Training:
     def _members(self) -> Iterator[tuple[str, Any]]:
         """What else changes, each with a `state_dict` of its own."""
         members = {
-            "attack": self.attack,
+            "attack": self.adversary.attack,
             "average": self.average,
             "batches": self.batches,
             "cost": self.meter,
@@ -316,10 +315,9 @@ class Training:
     def _modules(self) -> list[nn.Module]:
         return list(dict.fromkeys([self.module, self.final_module]))
 
-    def _go_on_with_callbacks(self) -> None:
-        for name, callback in self.net.callbacks_:
-            if name in self._callbacks:
-                callback.load_state_dict(self._callbacks[name])
+    def _check_not_over(self) -> None:
+        if not hasattr(self, "batches"):
+            raise RuntimeError("this training is over and has let its data go; a plan makes another one")
 
     def _drop_unfinished(self) -> None:
         """Forget an epoch that was cut short, and its weights where it was about to diverge."""
@@ -332,7 +330,7 @@ class Training:
 
     def _finish(self) -> None:
         """Leave the weights that are to be kept, in eval mode, and let go of the data."""
-        self._drop_unfinished()
+        self._drop_unfinished()  # after an error nobody has done so
         if self.best is not None:
             self.restore(self.best.weights)
             self.best = replace(self.best, weights=[])
@@ -344,7 +342,8 @@ class Training:
             self.coresets = {
                 epoch: replace(coreset, indices=self.rows[coreset.indices])
                 for epoch, coreset in self.selection.coresets.items()
+                if epoch < self.epochs_done
             }
-        self.net.step_.adversary.memory = self.net.step_.recorder = None
+        self.adversary.memory = self.net.step_.recorder = None
         self.selection = self.memory = self.held_out = self.held_weight = self.rate = None
         del self.batches, self.progress, self.randomness, self.rows

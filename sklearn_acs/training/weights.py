@@ -13,7 +13,7 @@ Weights = dict[str, Any]
 
 def weights_of(module: nn.Module) -> Weights:
     """Name the weights of a module: its `state_dict`, and the buffers that are not part of that."""
-    return {**module.state_dict(), **dict(module.named_buffers())}
+    return {**module.state_dict(), **dict(module.named_buffers(remove_duplicate=False))}
 
 
 def copy_of_weights(module: nn.Module) -> Weights:
@@ -22,20 +22,30 @@ def copy_of_weights(module: nn.Module) -> Weights:
 
 
 def load_weights(module: nn.Module, weights: Weights) -> None:
-    """Give a module other weights, also for a buffer that `forward` has put another tensor in the place of."""
-    for name, buffer in module.named_buffers():
-        if (buffer.shape, buffer.dtype) != (weights[name].shape, weights[name].dtype):
-            replace_buffer(module, name, weights[name])
-    module.load_state_dict({name: weights[name] for name in module.state_dict()})
-    with torch.no_grad():
-        for name, buffer in module.named_buffers():
-            buffer.copy_(weights[name])
+    """Give a module other weights, also for a buffer that `forward` sets, or puts another tensor in the place of."""
+    buffers = set()
+    for prefix, part in module.named_modules():
+        for short, buffer in part._buffers.items():
+            name = f"{prefix}.{short}".lstrip(".")
+            buffers.add(name)
+            part._buffers[short] = written(buffer, weights.get(name))
+    rest = {name: value for name, value in weights.items() if name not in buffers}
+    module.load_state_dict(rest, strict=False)
 
 
-def replace_buffer(module: nn.Module, name: str, value: Tensor) -> None:
-    """Put a copy of another tensor in the place of a buffer."""
-    owner, _, short = name.rpartition(".")
-    module.get_submodule(owner)._buffers[short] = value.clone()
+@torch.no_grad()
+def written(buffer: Tensor | None, value: Tensor | None) -> Tensor | None:
+    """Write a value into a buffer and return that, or return a copy of the value where it does not fit in."""
+    if buffer is None or value is None or not fits(buffer, value):
+        return None if value is None else value.clone()
+    return buffer.copy_(value)
+
+
+def fits(buffer: Tensor | None, value: Tensor) -> bool:
+    """Whether a value can be written into a buffer: it is as large and has a place for each number."""
+    if buffer is None or (buffer.shape, buffer.dtype) != (value.shape, value.dtype):
+        return False
+    return not any(stride == 0 < size - 1 for stride, size in zip(buffer.stride(), buffer.shape, strict=True))
 
 
 def finite_buffers(module: nn.Module) -> set[str]:

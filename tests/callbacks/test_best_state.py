@@ -195,7 +195,7 @@ def test_weights_that_are_not_finite_leave_the_best_state():
 
 
 def test_a_collapse_that_the_guard_finds_leaves_the_best_state(monkeypatch):
-    monkeypatch.setattr(CollapseGuard, "_accuracies", lambda self, training: (0.9 * (training.epoch < 5), 0.9))
+    monkeypatch.setattr(CollapseGuard, "_accuracies", lambda self, training: (0.9 * (training.epochs_done < 5), 0.9))
     trace = Trace()
     clf = make([trace, Ruin(5)], objective="fast", attack=FGSM(eps=0.1), averaging="ema", lr=0.01)
     with pytest.warns(ConvergenceWarning, match="collapsed in epoch 5"):

@@ -108,7 +108,7 @@ class Inspect(Callback):
 
     def on_epoch_end(self, net, **kwargs):
         training, adversary = net.training_, net.training_.selection.validating
-        if training.epoch == training.schedule.n_epochs:
+        if training.epochs_done == training.schedule.n_epochs:
             held_out, state = training.held_out, adversary.generator.get_state()
             self.batches = list(held_out.everything())
             self.inputs = [adversary.inputs(net.module_, batch) for batch in self.batches]

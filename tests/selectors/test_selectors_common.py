@@ -272,3 +272,9 @@ def test_select_refuses_what_is_not_aligned(selector):
 def test_a_coreset_cannot_be_changed(selector):
     with pytest.raises(AttributeError):
         selector.fit(G).coreset_.error = 0.0
+
+
+def test_masked_gradients_are_refused():
+    for selector in SELECTORS.values():
+        with pytest.raises(ValueError, match="G is a masked array"):
+            selector(n_select=2).fit(np.ma.masked_greater(np.eye(4), 0.5))

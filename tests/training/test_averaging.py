@@ -218,7 +218,7 @@ class Ruin(Callback):
 
 
 def test_the_guard_takes_the_average_back_too(monkeypatch):
-    monkeypatch.setattr(CollapseGuard, "_accuracies", lambda self, training: (0.9 * (training.epoch < 4), 0.9))
+    monkeypatch.setattr(CollapseGuard, "_accuracies", lambda self, training: (0.9 * (training.epochs_done < 4), 0.9))
     until = make(max_epochs=3).fit(X, y)
     with pytest.warns(ConvergenceWarning, match="collapsed in epoch 4"):
         clf = make(callbacks=[Ruin(4), CollapseGuard()], max_epochs=6).fit(X, y)

@@ -27,7 +27,7 @@ class Watch(Callback):
 
     def on_epoch_begin(self, net, **kwargs):
         training = net.training_
-        self.recorder, self.begins = net.step_.recorder, training.schedule.selects(training.epoch)
+        self.recorder, self.begins = net.step_.recorder, training.schedule.selects(training.epochs_done)
 
     def on_grad_computed(self, net, **kwargs):
         self.at_step = {name: value.clone() for name, value in net.module_.state_dict().items()}

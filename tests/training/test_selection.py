@@ -22,7 +22,7 @@ class Inspect(Callback):
 
     def on_epoch_end(self, net, **kwargs):
         training, adversary = net.training_, net.step_.adversary
-        if training.epoch == training.schedule.n_epochs:
+        if training.epochs_done == training.schedule.n_epochs:
             self.batches = list(training.batches.everything())
             state = adversary.generator.get_state()
             self.inputs = [adversary.inputs(net.module_, batch) for batch in self.batches]

@@ -27,6 +27,7 @@ from sklearn_acs.data.training_data import TrainingData
 from sklearn_acs.plan import Plan
 from sklearn_acs.training.cost import CostMeter
 from sklearn_acs.training.seeds import LocalRandomness
+from sklearn_acs.training.selection import Selection
 from sklearn_acs.training.weights import weights_of
 
 DIGITS = load_digits(n_class=3)
@@ -84,29 +85,39 @@ CONFIGURATIONS = {
     "bullet": {"attack": BulletTrain(PGD(eps=0.15, steps=2))},
     "adaptive in-batch selection": {"in_batch": InBatchSelection("adaptive")},
     "early stopping": {"early_stopping": True},
+    "early stopping that stops": {"early_stopping": True, "n_iter_no_change": 1, "max_epochs": 30, "lr": 0.5},
     "float16": {"precision": "fp16"},
     "fast, guarded": {"objective": "fast", "attack": None},
     "callbacks": {"callbacks": [StabilityTracker(), Dynamics(n_samples=20), CollapseGuard()]},
 }
 
+AT_OTHER_EPOCHS = [
+    ("gradmatch", 0),
+    ("early stopping that stops", -1),
+    ("adaptive in-batch selection", -1),
+    ("fast, guarded", 1),
+    ("remembered steps, augmented", -2),
+]
 
-@pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_a_training_that_goes_on_from_its_state_ends_with_the_same_bits(name):
+
+@pytest.mark.parametrize(
+    ("name", "at"), [*((name, 4) for name in CONFIGURATIONS if "stops" not in name), *AT_OTHER_EPOCHS]
+)
+def test_a_training_that_goes_on_from_its_state_ends_with_the_same_bits(name, at):
     clf = make(**CONFIGURATIONS[name])
-    states = []
-    keep = At(5, lambda net: states.append(deepcopy(net.training_.state_dict())))
-    callbacks = CONFIGURATIONS[name].get("callbacks", [])
-    whole = training_of(clone(clf).set_params(callbacks=[*deepcopy(callbacks), keep]))
-    whole.run()
-    assert whole.epoch > 5
+    states, callbacks = [], CONFIGURATIONS[name].get("callbacks", [])
+    whole = training_of(clone(clf).set_params(callbacks=deepcopy(callbacks)))
+    whole.run(after_epoch=lambda training: states.append(deepcopy(training.state_dict())))
+    assert whole.epochs_done == len(states) >= 3
 
-    rest = training_of(clone(clf).set_params(callbacks=[*deepcopy(callbacks), At(0, None)]))
-    rest.load_state_dict(states[0])
+    rest = training_of(clone(clf).set_params(callbacks=deepcopy(callbacks)))
+    rest.load_state_dict(states[at])
     rest.run()
     for one, other in zip(whole.weights(), rest.weights(), strict=True):
         assert same(one, other)
-    columns = ["epoch", "phase", "train_loss", "lr", "coreset_size"]
-    assert rest.net.history[:, columns] == whole.net.history[:, columns]
+    assert rest.stop_reason == whole.stop_reason
+    for one, other in zip(whole.net.history, rest.net.history, strict=True):
+        assert {**other, "seconds": 0} == {**one, "seconds": 0}
     assert rest.coresets.keys() == whole.coresets.keys()
     for epoch, coreset in whole.coresets.items():
         np.testing.assert_array_equal(rest.coresets[epoch].indices, coreset.indices)
@@ -127,6 +138,23 @@ def test_the_state_is_made_of_those_of_its_members():
     members = {"attack", "average", "batches", "cost", "memory", "randomness", "rate", "scaler", "selection"}
     assert members <= training.state_dict().keys()
     assert same(training.state_dict()["weights"], weights_of(training.module))
+
+
+def test_a_state_can_be_had_before_training_and_leads_to_the_same_bits():
+    params = {"early_stopping": True, "in_batch": InBatchSelection("adaptive"), "callbacks": [CollapseGuard()]}
+    whole, rest = training_of(make(**params)), training_of(make(**params))
+    rest.load_state_dict(deepcopy(whole.state_dict()))
+    whole.run()
+    rest.run()
+    assert all(same(one, other) for one, other in zip(whole.weights(), rest.weights(), strict=True))
+
+
+def test_a_training_runs_once():
+    training = training_of(make(max_epochs=2))
+    training.run()
+    for again in (training.run, training.state_dict):
+        with pytest.raises(RuntimeError, match="this training is over"):
+            again()
 
 
 def test_a_training_that_has_run_holds_no_data():
@@ -215,6 +243,45 @@ def test_ctrl_c_before_an_epoch_is_over_leaves_nothing_fitted():
     with pytest.raises(KeyboardInterrupt):
         clf.fit(X, y)
     assert not [name for name in vars(clf) if name.endswith("_") and not name.startswith("__")]
+
+
+def test_ctrl_c_when_training_ends_lets_it_end_in_order():
+    class AtEnd(Callback):
+        def on_train_end(self, net, **kwargs):
+            press_ctrl_c(net)
+
+    plain = make(averaging="ema", max_epochs=3).fit(X, y)
+    clf = make(averaging="ema", max_epochs=3, callbacks=[AtEnd()])
+    with pytest.warns(UserWarning, match="interrupted in epoch"), pytest.raises(KeyboardInterrupt):
+        clf.fit(X, y)
+    assert clf.interrupted_
+    assert same(clf.net_.module_.state_dict(), plain.net_.module_.state_dict())
+    assert not clf.net_.module_.training
+
+
+def test_a_coreset_of_an_epoch_that_is_not_over_is_not_told_of():
+    interrupt = At(3, press_ctrl_c, "on_epoch_begin")
+    clf = make(warmup_frac=0.0, select_every=1, callbacks=[interrupt])
+    with pytest.warns(UserWarning, match="interrupted in epoch 3"), pytest.raises(KeyboardInterrupt):
+        clf.fit(X, y)
+    assert list(clf.coresets_) == [0, 1]
+
+
+def test_ctrl_c_in_the_first_selection_is_what_is_raised(monkeypatch):
+    monkeypatch.setattr(Selection, "select", lambda *given: press_ctrl_c(None))
+    for params in ({"in_batch": InBatchSelection(0.5)}, {"early_stopping": True}, {"callbacks": [CollapseGuard()]}):
+        with pytest.raises(KeyboardInterrupt):
+            make(warmup_frac=0.0, **params).fit(X, y)
+
+
+def test_a_refit_forgets_what_only_the_data_before_had():
+    pandas = pytest.importorskip("pandas")
+    table = X.reshape(len(X), -1)[:, :4]
+    clf = make(max_epochs=1).fit(pandas.DataFrame(table, columns=["a", "b", "c", "d"]), y)
+    assert clf.feature_names_in_.tolist() == ["a", "b", "c", "d"]
+    clf.fit(table[:, :3], y)
+    assert (clf.n_features_in_, hasattr(clf, "feature_names_in_")) == (3, False)
+    assert not hasattr(clf.fit(X, y), "n_features_in_")
 
 
 def test_the_handler_of_sigint_is_the_one_before():

@@ -42,6 +42,21 @@ class Rebinding(nn.Module):
         return self.linear(x)
 
 
+class Late(nn.Module):
+    """Sets a buffer in its first training step, and has an expanded one."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(6, 2)
+        self.register_buffer("cache", None)
+        self.register_buffer("wide", torch.zeros(1).expand(3), persistent=False)
+
+    def forward(self, x):
+        if self.training:
+            self.cache = x.detach().mean(0)
+        return self.linear(x) + self.wide.sum()
+
+
 class Extra(nn.Module):
     """Has a state beside its tensors."""
 
@@ -66,7 +81,9 @@ def make(module, **params) -> RobustClassifier:
 
 
 @pytest.mark.parametrize("params", [{}, {"averaging": "ema"}, {"early_stopping": True}])
-@pytest.mark.parametrize("module", [Masked(), Rebinding(), Extra()], ids=["mask", "rebinding", "extra state"])
+@pytest.mark.parametrize(
+    "module", [Masked(), Rebinding(), Late(), Extra()], ids=["mask", "rebinding", "late", "extra state"]
+)
 def test_such_modules_train_and_predict_numbers(module, params):
     clf = make(module, **params).fit(X, y)
     assert np.isfinite(clf.predict_proba(X)).all()
@@ -102,6 +119,17 @@ def test_weights_go_back_and_forth_with_all_buffers():
     assert now["0.seen"].shape == (1,)
     assert module[2].note == "used"
     assert torch.equal(now["1.running_mean"], kept["1.running_mean"])
+
+
+def test_weights_from_before_a_buffer_was_set_take_it_back():
+    module = Late()
+    kept = copy_of_weights(module)
+    module(torch.rand(2, 6))
+    later = copy_of_weights(module)
+    load_weights(module, kept)
+    assert module.cache is None
+    load_weights(module, later)
+    assert torch.equal(module.cache, later["cache"])
 
 
 def test_buffers_that_are_not_saved_survive_a_warm_start():
