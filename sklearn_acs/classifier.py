@@ -518,11 +518,7 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         return super().score(X, labels.cpu() if isinstance(labels, Tensor) else labels, sample_weight)
 
     def robust_score(
-        self,
-        X: Any,
-        y: Any = None,
-        attack: Attack | str | None = None,
-        sample_weight: ArrayLike | None = None,
+        self, X: Any, y: Any = None, attack: Attack | str | None = None, sample_weight: ArrayLike | None = None
     ) -> float:
         """Compute the accuracy under attack: the share of samples predicted rightly as they are and after the attack.
 

@@ -185,11 +185,7 @@ def correct(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def robust_correct(
-    module: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    attack: Attack,
-    clip: Clip,
-    generator: torch.Generator,
+    module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], attack: Attack, clip: Clip, generator: torch.Generator
 ) -> Tensor:
     """Tell which samples a module predicts rightly both as they are and under attack; wrong ones are not attacked.
 

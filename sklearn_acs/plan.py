@@ -20,7 +20,7 @@ from sklearn_acs.data.batches import Augment, Batches, StreamedData, batch_count
 from sklearn_acs.data.formats import DataFormat, make_data
 from sklearn_acs.data.holdout import hold_out
 from sklearn_acs.data.training_data import TrainingData
-from sklearn_acs.models import build_model, check_logits
+from sklearn_acs.models import build_model, check_logits, last_linear
 from sklearn_acs.objectives import OBJECTIVES, Objective
 from sklearn_acs.params import make_part, options_of
 from sklearn_acs.selectors import SELECTORS
@@ -38,7 +38,7 @@ from sklearn_acs.training.rate import LR_SCHEDULES, LrSchedule, Rate
 from sklearn_acs.training.recorder import FactorRecorder
 from sklearn_acs.training.schedule import CoresetSchedule
 from sklearn_acs.training.seeds import LocalRandomness, Seeds, spawn_seeds
-from sklearn_acs.training.selection import Selection, coreset_size, find_layer
+from sklearn_acs.training.selection import Selection, coreset_size
 from sklearn_acs.training.step import Step
 from sklearn_acs.training.training import Training
 from sklearn_acs.training.weights import load_weights, weights_of
@@ -310,7 +310,8 @@ class Plan:
         """Check the module on some samples, find its last layer, compile it, and take over earlier weights."""
         example, _ = next(iter(batches.data.fetch([torch.arange(min(len(batches.data), 8))])))
         check_logits(module, example, len(format.classes))
-        layer = None if self.selector is None else find_layer(self.selector, module, example)
+        matches = self.selector is not None and "gradients" in self.selector.fit_inputs
+        layer = last_linear(module, example) if matches else None
         if self.params["compile"]:
             compile_forward(module)
         if before is not None:

@@ -56,10 +56,6 @@ class Ball(ABC):
             return self.project(NORMAL_START * gaussian(self.x, generator))
         return self.project(self.uniform(generator))
 
-    def per_sample(self, values: Tensor) -> Tensor:
-        """Shape (batch,) values as (batch, 1, ...), to broadcast over a sample."""
-        return per_sample(values, self.x)
-
 
 class LinfBall(Ball):
     """Every coordinate moves by at most eps, a number or one per feature."""
@@ -97,13 +93,13 @@ class L2Ball(Ball):
         # each pixel from (-eps, eps), a point far outside the ball.
         direction = gaussian(self.x, generator)
         radius = uniform((len(self.x),), self.x, generator) ** (1 / self.x[0].numel())
-        return direction * self.per_sample(self.eps * radius / length(direction).clamp_(min=_TINY))
+        return direction * per_sample(self.eps * radius / length(direction).clamp_(min=_TINY), self.x)
 
     def ascend(self, delta: Tensor, gradient: Tensor, step_size: float | Tensor) -> Tensor:
-        return delta + gradient * self.per_sample(step_size / length(gradient).clamp_(min=_TINY))
+        return delta + gradient * per_sample(step_size / length(gradient).clamp_(min=_TINY), self.x)
 
     def project(self, delta: Tensor) -> Tensor:
-        return self.cut(delta * self.per_sample((self.eps / length(delta).clamp_(min=_TINY)).clamp_(max=1.0)))
+        return self.cut(delta * per_sample((self.eps / length(delta).clamp_(min=_TINY)).clamp_(max=1.0), self.x))
 
     def size(self, delta: Tensor) -> Tensor:
         return length(delta)

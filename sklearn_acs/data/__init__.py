@@ -9,11 +9,4 @@ from sklearn_acs.data.image_sets import (
     load_svhn,
 )
 
-__all__ = [
-    "ImageNetSubset",
-    "imagenet_subset",
-    "load_cifar10",
-    "load_cifar100",
-    "load_fashion_mnist",
-    "load_svhn",
-]
+__all__ = ["ImageNetSubset", "imagenet_subset", "load_cifar10", "load_cifar100", "load_fashion_mnist", "load_svhn"]

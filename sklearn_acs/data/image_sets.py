@@ -12,14 +12,7 @@ from torch.utils.data import Dataset
 
 from sklearn_acs.data.labels import dataset_labels
 
-__all__ = [
-    "ImageNetSubset",
-    "imagenet_subset",
-    "load_cifar10",
-    "load_cifar100",
-    "load_fashion_mnist",
-    "load_svhn",
-]
+__all__ = ["ImageNetSubset", "imagenet_subset", "load_cifar10", "load_cifar100", "load_fashion_mnist", "load_svhn"]
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
@@ -188,11 +181,7 @@ class ImageNetSubset(Dataset[tuple[Tensor, int]]):
 
 
 def imagenet_subset(
-    root: str | Path,
-    wnids: Sequence[str],
-    *,
-    split: str = "train",
-    transform: Callable[[Any], Tensor] | None = None,
+    root: str | Path, wnids: Sequence[str], *, split: str = "train", transform: Callable[[Any], Tensor] | None = None
 ) -> ImageNetSubset:
     """Find the images of some classes of ImageNet, ``root/split/wnid/*.JPEG``, which are read when asked for.
 

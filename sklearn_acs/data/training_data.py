@@ -98,11 +98,7 @@ class TrainingData:
         """Split into samples to train on, with weights of mean 1 again, and samples held out."""
         of_kept, of_held = (
             replace(
-                self,
-                samples=take_samples(self.samples, at),
-                y=self.y[at],
-                weight=self.weight[at],
-                rows=self.rows[at],
+                self, samples=take_samples(self.samples, at), y=self.y[at], weight=self.weight[at], rows=self.rows[at]
             )
             for at in (kept, held)
         )

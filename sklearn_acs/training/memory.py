@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklearn_acs.attacks.balls import Ball
+from sklearn_acs.attacks.balls import Ball, per_sample
 from sklearn_acs.attacks.threat import Threat
 from sklearn_acs.data.batches import Batch
 
@@ -96,7 +96,7 @@ class PerturbationMemory:
         Zero is no place to start from: a divergence has no gradient there.
         """
         remembered = self._read(batch, ball)
-        somewhere = ball.per_sample(remembered.flatten(1).any(1))
+        somewhere = per_sample(remembered.flatten(1).any(1), remembered)
         if batch.view is not None:
             remembered = batch.view.see(remembered)
         return ball.project(torch.where(somewhere, remembered, fresh))
@@ -117,4 +117,4 @@ class PerturbationMemory:
         """Perturbations as they were kept, in input units; zeros where none is known."""
         rows = batch.rows.to(self._levels.device)
         largest = torch.where(self.knows(rows), self._largest[rows], 0) / LEVELS
-        return self._levels[rows].to(batch.x) * ball.per_sample(largest.to(batch.x)) * ball.eps
+        return self._levels[rows].to(batch.x) * per_sample(largest.to(batch.x), batch.x) * ball.eps

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sklearn_acs.attacks.base import cross_entropy
 from sklearn_acs.data.batches import Batches
 from sklearn_acs.gradients import LastLayerGradients, as_gradients, batch_factors
-from sklearn_acs.models import frozen, last_linear
+from sklearn_acs.models import frozen
 from sklearn_acs.objectives import ADVERSARIAL, CLEAN
 from sklearn_acs.objectives.base import Logits
 from sklearn_acs.selectors import BaseSelector, ClassSelection, Coreset
@@ -104,16 +104,8 @@ class Selection:
                 f"training diverged before epoch {epoch + 1}: gradients or losses are not finite. A smaller lr may help"
             )
         meter.enter("solver")
-        coreset = self.coresets[epoch] = choose(
-            self.selector,
-            gradients,
-            batches.data.y,
-            self.select_by,
-            self.n_select,
-            batches.batch_size,
-            self.random_state,
-            **given,
-        )
+        how = self.select_by, self.n_select, batches.batch_size, self.random_state
+        coreset = self.coresets[epoch] = choose(self.selector, gradients, batches.data.y, *how, **given)
         batches.use_coreset(coreset.indices, coreset.weights)
         return coreset
 
@@ -163,11 +155,6 @@ def group_count(n_samples: int, batch_size: int) -> int:
     return ceil(n_samples / size)
 
 
-def find_layer(selector: BaseSelector, module: nn.Module, example: Tensor) -> nn.Linear | None:
-    """The last layer of a module, for a selector that matches its gradients; a module without one is a ValueError."""
-    return last_linear(module, example) if "gradients" in selector.fit_inputs else None
-
-
 def last_layer_gradients(
     module: nn.Module,
     layer: nn.Linear,
@@ -212,11 +199,7 @@ def last_layer_gradients(
 
 @torch.no_grad()
 def sample_scores(
-    module: nn.Module,
-    score: str,
-    batches: Batches,
-    adversary: Adversary,
-    advance: Advance = skip,
+    module: nn.Module, score: str, batches: Batches, adversary: Adversary, advance: Advance = skip
 ) -> Tensor:
     """The "loss" of every sample by the objective, or the "margin" of its last branch, (n,), as gradients are had.
 

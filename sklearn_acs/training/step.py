@@ -70,12 +70,7 @@ class Step:
             self.recorder.keep(batch, logits, losses)
         with uncompiled(module):
             penalty = objective.penalty(
-                module,
-                batch.x,
-                batch.y,
-                attack=adversary.attack,
-                clip=adversary.clip,
-                generator=adversary.generator,
+                module, batch.x, batch.y, attack=adversary.attack, clip=adversary.clip, generator=adversary.generator
             )
         loss = (batch.weight * (losses if penalty is None else losses + penalty)).mean()
         self.scaler.scale(loss).backward()

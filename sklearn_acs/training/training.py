@@ -266,7 +266,7 @@ class Training:
             take_over(self.net.optimizer_, before.net.optimizer_)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a training needs to go on between two epochs; tensors are those in use, to be copied or saved.
+        """Everything that a training needs to go on between two epochs; tensors are those in use: copy or save them.
 
         What callbacks without a `state_dict` have learned, and Datasets that draw in worker processes, is not in it.
         """
@@ -282,7 +282,7 @@ class Training:
             "history": copy(self.net.history_),
             "best": self.best,
             "attack_generator": self.adversary.generator.get_state(),
-            "callbacks": {name: each.state_dict() for name, each in self.net.callbacks_ if hasattr(each, "state_dict")},
+            "callbacks": callbacks,
             **{name: member.state_dict() for name, member in self._members()},
         }
 
