@@ -1,4 +1,4 @@
-"""RobustClassifier: scikit-learn's face of adversarial training on coresets."""
+"""RobustClassifier trains adversarially on coresets, behind scikit-learn's methods."""
 
 import warnings
 from collections.abc import Callable

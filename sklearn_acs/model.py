@@ -1,4 +1,4 @@
-"""A model that has been trained: it gives logits, is attacked, and is judged by what stays right."""
+"""FittedModel gives logits of a trained network, attacks it, and judges what stays right."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ PREDICT_BATCH = 512
 
 @dataclass(frozen=True, eq=False)
 class FittedModel:
-    """A module and what must be known to use it: how its inputs look, their box, the classes, the features' scale.
+    """Holds a module and what must be known to use it: its inputs' format and box, the classes, the features' scale.
 
     Attributes
     ----------
@@ -124,7 +124,7 @@ class FittedModel:
         return encode_labels(labels, self.format.classes, scoring=scoring)
 
     def logits(self, X: Any, batch_size: int = PREDICT_BATCH) -> Tensor:
-        """Logits of every sample in eval mode, on the CPU."""
+        """Compute the logits of every sample in eval mode, on the CPU."""
         batches = self._in_order(self.data(self.read(X)), batch_size)
         with frozen(self.module), torch.no_grad():
             return torch.cat([self.module(x).float().cpu() for x, _ in batches])
@@ -140,7 +140,7 @@ class FittedModel:
         return made.settled(form, scale, by_name=by_name)
 
     def perturb(self, X: Any, y: Any, attack: Attack | str) -> Tensor:
-        """Adversarial examples of the shape of `X`, for labels that the model knows."""
+        """Make adversarial examples of the shape of `X`, for labels that the model knows."""
         data, generator = self.data(self.read(X), self.codes(X, y, scoring=False)), self.generator()
         made, clip = self.settled(attack).without_memory(), self.format.clip
         parts = [made.perturb(self.module, x, y, clip=clip, generator=generator) for x, y in self._in_order(data)]
@@ -169,7 +169,7 @@ class FittedModel:
         return robust_correct(self.module, batches, made, self.format.clip, self.generator())
 
     def generator(self) -> torch.Generator:
-        """A generator for attacks, the same every time."""
+        """Make a generator for attacks, the same every time."""
         return torch.Generator(device=self.device).manual_seed(self.seed)
 
     def _in_order(

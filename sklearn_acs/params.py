@@ -1,4 +1,4 @@
-"""Parts given by name or as objects, and parameters that reach into them: ``objective__beta=1``."""
+"""Parts are given by name or as objects, and parameters reach into them: ``objective__beta=1``."""
 
 from collections.abc import Callable, Mapping
 from inspect import signature
@@ -84,16 +84,16 @@ class RoutedParamsMixin:
                 )
 
     def _extra_params(self) -> dict[str, Any]:
-        """What ``__init__`` was given beyond its named parameters."""
+        """Find what ``__init__`` was given beyond its named parameters."""
         named = self._get_param_names()  # type: ignore[attr-defined]
         return {k: v for k, v in vars(self).items() if k not in named and not (k.startswith("_") or k.endswith("_"))}
 
     def _routed(self, part: str) -> dict[str, Any]:
-        """Parameters kept for `part`, without the prefix."""
+        """Pick the parameters kept for `part`, without the prefix."""
         return options_of(vars(self), part)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Parameters of this estimator, those kept for its parts included.
+        """Get the parameters of this estimator, those kept for its parts included.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""The plan of a fit: its parts made from the classifier's parameters, and the training made from them and the data."""
+"""Plan makes the parts of a fit from the classifier's parameters, and a Training from them and the data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -46,7 +46,7 @@ from sklearn_acs.training.weights import load_weights, weights_of
 
 @dataclass(frozen=True)
 class Plan:
-    """What a fit will do: made from the classifier's parameters, fitted to the data's format, and then unchanged."""
+    """Says what a fit will do: made from the classifier's parameters, fitted to the data's format, then unchanged."""
 
     params: Mapping[str, Any]  # the classifier's, those kept for its parts among them
     objective: Objective
@@ -248,7 +248,7 @@ class Plan:
         return training
 
     def _batches(self, data: TrainingData, weight: Tensor | None) -> Batches:
-        """Batches of the data, each kind of draw with a generator of its own."""
+        """Make batches of the data, each kind of draw with a generator of its own."""
         return Batches(
             make_data(data.samples, data.y, data.format.inputs, data.format.clip, self.device),
             self.params["batch_size"],
@@ -260,7 +260,7 @@ class Plan:
         )
 
     def _net(self, format: DataFormat, early: bool) -> tuple[AdversarialNet, str]:
-        """The skorch net, its module built in the precision asked for and its optimiser ready."""
+        """Make the skorch net, its module built in the precision asked for and its optimiser ready."""
         params = self.params
         module = partial(
             build_model,
@@ -321,7 +321,7 @@ class Plan:
     def _adversaries(
         self, batches: Batches, format: DataFormat
     ) -> tuple[Adversary, Adversary, Adversary, PerturbationMemory | None]:
-        """Who attacks in training, at selections, and on samples held out; and what they remember."""
+        """Make the adversaries of training, of selections and of samples held out, and what they remember."""
         generator = torch.Generator(device=self.device).manual_seed(self.seeds.attack)
         attack, at_selections = self.attack, self.selection_attack or self.attack
         remembering, memory = next((each for each in (attack, at_selections) if each.remembers), None), None
@@ -342,7 +342,7 @@ class Plan:
         return in_training, in_selections, adversary(at_selections.without_memory()), memory
 
     def _rate(self, net: AdversarialNet, n_batches: int, n_select: int) -> Rate | None:
-        """The learning rate's schedule over the steps that the training will take."""
+        """Make the learning rate's schedule over the steps that the training will take."""
         if self.lr_schedule is None:
             return None
         per_coreset = batch_count(n_select, self.params["batch_size"])

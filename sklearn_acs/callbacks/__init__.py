@@ -1,1 +1,1 @@
-"""What users put into `callbacks=`: early stopping's best state, the guard, and what follows a training."""
+"""Callbacks stop a training, guard it, and follow it; users put them into `callbacks=`."""

@@ -1,4 +1,4 @@
-"""Early stopping: accuracy on samples held out, the best weights, and the end of a training that finds no better."""
+"""BestState stops early: it scores held-out samples, and ends a training that finds no better weights."""
 
 from math import inf
 from time import perf_counter
@@ -31,7 +31,7 @@ class BestState(Callback):
         self.n_iter_no_change = n_iter_no_change
 
     def state_dict(self) -> dict[str, int]:
-        """How many epochs have found no better score."""
+        """Tell how many epochs have found no better score."""
         return {"since": self.since_}
 
     def load_state_dict(self, state: dict[str, int]) -> None:

@@ -1,4 +1,4 @@
-"""How many samples are outliers, at the boundary or robust, epoch by epoch."""
+"""Dynamics counts how many samples are outliers, at the boundary or robust, epoch by epoch."""
 
 from numbers import Integral
 from typing import Any
@@ -111,7 +111,7 @@ class Dynamics(Callback):
         return torch.stack(counts).sum(0).tolist()
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows of the table so far."""
+        """Name the rows of the table so far."""
         return {"rows": list(self.table_.rows)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A guard against catastrophic overfitting: it ends training where robust accuracy falls off a cliff."""
+"""CollapseGuard ends a training in which robust accuracy falls off a cliff: catastrophic overfitting."""
 
 import warnings
 from numbers import Real
@@ -98,7 +98,7 @@ class CollapseGuard(Callback):
         self.collapsed_epoch_: int | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The accuracies of the last epoch, and in which one they fell."""
+        """Name the accuracies of the last epoch, and the epoch in which they fell."""
         return {"accuracies": self.accuracies_, "collapsed_epoch": self.collapsed_epoch_}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -136,7 +136,7 @@ class CollapseGuard(Callback):
         self.samples_, self.good_ = [], []
 
     def _accuracies(self, training: Training) -> tuple[float, float]:
-        """Accuracy of the samples under PGD, from the same random starts every time, and under one step."""
+        """Measure accuracy of the samples under PGD, from the same random starts every time, and under one step."""
         generator = torch.Generator(device=training.net.device).manual_seed(0)
         both = (
             robust_correct(training.module, self.samples_, attack, training.adversary.clip, generator)

@@ -1,4 +1,4 @@
-"""Learning stability: how often each sample's adversarial example was misclassified while a model was trained."""
+"""StabilityTracker counts how often each sample's adversarial example was misclassified in training."""
 
 from typing import Any
 
@@ -133,7 +133,7 @@ class StabilityTracker(Callback):
         y_pred: Tensor | None = None,
         **kwargs: Any,
     ) -> None:
-        """Remember who was trained on, and, on the device, who of them was misclassified."""
+        """Keep, on the device, which samples were trained on and which of them were misclassified."""
         assert trained is not None and inputs is not None and y_pred is not None
         self.rows_.append(trained.rows)
         self.wrong_.append(y_pred.argmax(1) != trained.y)
@@ -156,7 +156,7 @@ class StabilityTracker(Callback):
         self.rows_, self.wrong_, self.minima_ = [], [], []
 
     def state_dict(self) -> dict[str, Any]:
-        """What the runs, the one that goes on among them, have counted."""
+        """Name what all runs have counted, the present one among them."""
         return {"runs": [*self.runs_], "sums": [*self.sums_], "counts": self.counts_, "sum": self.sum_}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -174,7 +174,7 @@ class StabilityTracker(Callback):
 
 @torch.no_grad()
 def smallest_adversarial(module: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, halvings: int = 3) -> Tensor:
-    """Least share of each perturbation that is misclassified, in units of ``2 ** -halvings``; 1 where not all of it is.
+    """Find the least share of each perturbation that is misclassified, to ``2 ** -halvings``; 1 where none is.
 
     By bisection along the way from x to x_adv, in eval mode.
     """
@@ -190,7 +190,7 @@ def smallest_adversarial(module: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor,
 
 
 def _ranks(seen: np.ndarray, wrong: np.ndarray) -> np.ndarray:
-    """Ranks by the share of wrong epochs, the middle one for samples never seen."""
+    """Rank by the share of wrong epochs; samples never seen get the middle rank."""
     known = seen > 0
     ranks = np.full(len(seen), (known.sum() + 1) / 2)
     ranks[known] = rankdata(wrong[known] / seen[known])

@@ -1,4 +1,4 @@
-"""What is trained on: the formats that users hold, the one way from arrays to tensors, batches, and image sets."""
+"""Data in users' formats becomes tensors, labels become codes, and both become batches; image sets are loaded."""
 
 from sklearn_acs.data.image_sets import (
     ImageNetSubset,

@@ -1,4 +1,4 @@
-"""Where batches come from: arrays kept on the device, or a Dataset streamed from disk; all of them or a coreset."""
+"""Batches cuts mini-batches of arrays kept on the device or of a Dataset streamed from disk, or of a coreset."""
 
 from collections.abc import Callable, Iterator, Sequence
 from inspect import signature
@@ -25,7 +25,7 @@ NOT_FOR_LOADERS = {"dataset", "batch_size", "shuffle", "sampler", "batch_sampler
 
 
 class Batch(NamedTuple):
-    """Samples that go through one training step together."""
+    """Holds samples that go through one training step together."""
 
     x: Tensor  # (batch, ...), float
     y: Tensor  # (batch,), labels 0 to C-1
@@ -34,13 +34,13 @@ class Batch(NamedTuple):
     view: View | None = None  # of the samples, where an `Augmentation` changed them
 
     def take(self, at: Tensor) -> "Batch":
-        """Some samples of the batch."""
+        """Take some samples of the batch."""
         x, y, weight, rows = (field[at] for field in self[:4])
         return Batch(x, y, weight, rows, None if self.view is None else self.view.take(at))
 
 
 class ArrayData(Dataset):
-    """Samples kept as tensors on the device; uint8 images stay uint8 and become [0, 1] floats batch by batch."""
+    """Keeps samples as tensors on the device; uint8 images stay uint8 and become [0, 1] floats batch by batch."""
 
     def __init__(self, x: Tensor, y: Tensor, device: torch.device) -> None:
         self.x, self.y, self.device = x.to(device), y.to(device), device
@@ -52,17 +52,17 @@ class ArrayData(Dataset):
         return to_float(self.x[index]), self.y[index]
 
     def reader(self, **loader_options: Any) -> Reader:
-        """`fetch`: there is no DataLoader, so that its options have nothing to act on."""
+        """Return `fetch`: there is no DataLoader for the options to act on."""
         return self.fetch
 
     def fetch(self, batches: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Samples of each batch of indices."""
+        """Take the samples of each batch of indices."""
         for index in moved(batches, self.device):
             yield to_float(self.x[index]), self.y[index]
 
 
 class StreamedData(Dataset):
-    """A Dataset that is read batch by batch and never held in memory, with its labels encoded as 0 to C-1."""
+    """Reads a Dataset batch by batch, never holding it in memory, with labels encoded as 0 to C-1."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class StreamedData(Dataset):
         return self.encode(self.dataset[index][0])
 
     def reader(self, **loader_options: Any) -> Reader:
-        """`fetch` by one DataLoader with these options, whose workers stay for the next call; one call at a time."""
+        """Return a `fetch` by one DataLoader with these options, whose workers stay; one call at a time."""
         defaults = {
             # The loader seeds its workers from a generator; without one given it would draw from the global one.
             "generator": torch.Generator().manual_seed(0),
@@ -101,12 +101,12 @@ class StreamedData(Dataset):
         return fetch
 
     def fetch(self, batches: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Samples of each batch of indices, read in this process."""
+        """Read the samples of each batch of indices in this process."""
         return self.reader()(batches)
 
 
 class NextBatches:
-    """The batches that a DataLoader reads next, as its sampler."""
+    """Tells a DataLoader, as its sampler, which batches to read next."""
 
     batches: list[list[int]] = []
 
@@ -118,7 +118,7 @@ class NextBatches:
 
 
 class Batches:
-    """Mini-batches of a data set, or of the coreset it was last pointed at.
+    """Cuts mini-batches of a data set, or of the coreset it was last pointed at.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ class Batches:
         self.weight[self.indices] *= scale * torch.as_tensor(weights, dtype=torch.float32)
 
     def state_dict(self) -> dict[str, Any]:
-        """What goes on with a training: the coreset in use and the states of all generators."""
+        """Name the coreset in use and the states of all generators."""
         drawn = {name: generator.get_state() for name, generator in self._generators().items()}
         return {"indices": self.indices, "weight": self.weight, "generators": drawn}
 
@@ -194,7 +194,7 @@ class Batches:
         return len(self._split(self.indices))
 
     def __iter__(self) -> Iterator[Batch]:
-        """Every sample of the coreset once, in a fresh order, augmented."""
+        """Give every sample of the coreset once, in a fresh order, augmented."""
         order = self.indices[torch.randperm(len(self.indices), generator=self.generator)]
         for batch in self._read(order, self.weight):
             if isinstance(self.augment, Augmentation):
@@ -206,11 +206,11 @@ class Batches:
                 yield batch
 
     def everything(self) -> Iterator[Batch]:
-        """Every sample of the whole set once, in order, as it is: what a selection looks at."""
+        """Give every sample of the whole set once, in order, as it is: what a selection looks at."""
         return self._read(torch.arange(len(self.data)), self.sample_weight)
 
     def aside(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Samples as they are, in batches no larger than those of training, whose randomness is not touched."""
+        """Give samples as they are, in batches as large as those of training, without touching its randomness."""
         self._aside.manual_seed(0)
         with torch.random.fork_rng(devices=[]):  # from which a Dataset may draw
             yield from self._read_aside(list(rows.split(self.batch_size)))
@@ -238,10 +238,10 @@ def check_loader_options(options: dict[str, Any], part: str) -> None:
 
 
 def batch_count(n_samples: int, batch_size: int) -> int:
-    """How many batches `Batches` makes of so many samples."""
+    """Calculate how many batches `Batches` makes of so many samples."""
     return ceil(n_samples / batch_size) - (n_samples > batch_size > 1 and n_samples % batch_size == 1)
 
 
 def moved(batches: list[Tensor], device: torch.device) -> Sequence[Tensor]:
-    """Batches on a device, in one copy for all of them: a GPU finishes its work before each."""
+    """Move batches to a device in one copy for all of them: a GPU finishes its work before each copy."""
     return torch.cat(batches).to(device).split([len(batch) for batch in batches]) if batches else []

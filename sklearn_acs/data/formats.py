@@ -1,4 +1,4 @@
-"""How samples look that users hold (tables, images, Datasets), and what a model is given for them."""
+"""Formats tell how users' samples look (tables, images, Datasets) and turn them into what a model takes."""
 
 from collections.abc import Sized
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ SAMPLES_FOR_STATISTICS = 512
 
 @dataclass(frozen=True, eq=False)
 class InputFormat:
-    """How the samples given to `fit` look, and what the model gets for each of them.
+    """Tells how the samples given to `fit` look, and what the model gets for each of them.
 
     Attributes
     ----------
@@ -71,19 +71,19 @@ class InputFormat:
             raise ValueError(f"X has samples of shape {tuple(shape)}, but fit saw samples of shape {self.given_shape}")
 
     def to_model(self, x: Tensor) -> Tensor:
-        """Batch as given -> batch for the model, channels first."""
+        """Turn a batch as given into one for the model, channels first."""
         if self.is_table or self.channel_axis == 1:
             return x
         return x.unsqueeze(1) if self.channel_axis is None else x.movedim(3, 1).contiguous()
 
     def to_given(self, x: Tensor) -> Tensor:
-        """Batch for the model -> batch as given."""
+        """Turn a batch for the model into one as given."""
         if self.is_table or self.channel_axis == 1:
             return x
         return x.squeeze(1) if self.channel_axis is None else x.movedim(1, 3).contiguous()
 
     def encode_one(self, x: Any) -> Tensor:
-        """One sample of a Dataset -> one sample for the model."""
+        """Turn one sample of a Dataset into one for the model."""
         sample = plain_tensor(x)
         sample = sample.float() if self.is_table else sample
         self.check(tuple(sample.shape))
@@ -92,7 +92,7 @@ class InputFormat:
 
 @dataclass(frozen=True, eq=False)
 class DataFormat:
-    """What is known of data before any training, and what whoever judges a model must know of it.
+    """Holds what is known of data before any training, and what judging a model needs.
 
     Attributes
     ----------
@@ -153,22 +153,22 @@ def read_samples(X: Any, form: InputFormat | None = None, owner: str = "RobustCl
 
 
 def _n_axes(X: Any) -> int:
-    """Number of axes of an array or of nested lists; 2 for whatever else scikit-learn may make a table of."""
+    """Count the axes of an array or of nested lists; 2 for whatever else scikit-learn may make a table of."""
     return np.ndim(X) if isinstance(X, list | tuple) else getattr(X, "ndim", 2)
 
 
 def n_samples(samples: Samples) -> int:
-    """Number of samples."""
+    """Count the samples."""
     return len(cast(Sized, samples))
 
 
 def take_samples(samples: Samples, rows: np.ndarray) -> Samples:
-    """The samples `rows`; of a Dataset a part that is not read."""
+    """Take the samples `rows`; of a Dataset a part that is not read."""
     return Subset(samples, rows.tolist()) if isinstance(samples, Dataset) else samples[rows]
 
 
 def example_of(samples: Samples) -> Tensor:
-    """A batch that stands for all samples, as given: the tensor itself, or evenly spaced samples of a Dataset."""
+    """Take a batch that stands for all samples: the tensor itself, or evenly spaced samples of a Dataset."""
     if isinstance(samples, Tensor):
         return samples
     n = n_samples(samples)
@@ -180,7 +180,7 @@ def example_of(samples: Samples) -> Tensor:
 def make_data(
     samples: Samples, y: Tensor, form: InputFormat, clip: Clip, device: torch.device
 ) -> ArrayData | StreamedData:
-    """Samples as given and encoded labels -> what batches are cut from, after a check of shape and range."""
+    """Check the shape and range of samples, and turn them into what batches are cut from."""
     if isinstance(samples, Dataset):
         return StreamedData(samples, y, device, form.encode_one, partial(check_range, clip=clip))
     form.check(tuple(samples.shape[1:]))
@@ -189,7 +189,7 @@ def make_data(
 
 
 def find_clip(clip: str | Clip, is_table: bool) -> Clip:
-    """The box that inputs live in; "auto" is (0, 1) for images and none for tables."""
+    """Find the box that inputs live in; "auto" is (0, 1) for images and none for tables."""
     if isinstance(clip, str):
         return None if is_table else (0.0, 1.0)
     if clip is not None and not (len(clip) == 2 and clip[0] < clip[1]):
@@ -215,7 +215,7 @@ def check_range(x: Tensor, clip: Clip) -> None:
 
 
 def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and scale that standardise a batch, per feature of a table and per channel of images.
+    """Compute the mean and scale that standardise a batch, per feature of a table and per channel of images.
 
     The scale of something constant is 1, as in scikit-learn's StandardScaler.
     """

@@ -1,4 +1,4 @@
-"""Labels as users hold them, and the codes 0 to C-1 that a model is trained on."""
+"""Labels of any kind become the codes 0 to C-1 that a model is trained on."""
 
 import warnings
 from collections.abc import Sized
@@ -39,7 +39,7 @@ def read_labels(X: Any, y: Any, n_samples: int) -> np.ndarray:
 
 
 def dataset_labels(dataset: Dataset) -> np.ndarray:
-    """Labels of a Dataset of (x, y): its `targets` or `labels`, as torchvision's have them, or one pass over it."""
+    """Find the labels of a Dataset: its `targets` or `labels`, as torchvision's have them, or by one pass over it."""
     if isinstance(dataset, Subset):
         return dataset_labels(dataset.dataset)[list(dataset.indices)]
     for name in ("targets", "labels"):

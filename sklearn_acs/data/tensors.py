@@ -1,4 +1,4 @@
-"""The one way from arrays, tensors, lists and images to tensors."""
+"""Arrays, tensors, lists and images become tensors here, and nowhere else."""
 
 import warnings
 from typing import Any

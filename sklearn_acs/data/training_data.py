@@ -1,4 +1,4 @@
-"""What a fit trains on: samples of positive weight, with encoded labels, and what is known of their format."""
+"""TrainingData holds what a fit trains on: samples of positive weight, encoded labels, and their format."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,7 +28,7 @@ from sklearn_acs.data.labels import encode_labels, read_labels
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """Samples as they came, with their labels and weights.
+    """Holds samples as they came, with their labels and weights.
 
     Attributes
     ----------

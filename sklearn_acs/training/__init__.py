@@ -1,1 +1,1 @@
-"""The training loop: a skorch net, its batches, the schedule of coresets, and what it all cost."""
+"""A `Training` trains a network: its loop and step, its selections, and everything that changes meanwhile."""

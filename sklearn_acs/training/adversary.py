@@ -1,4 +1,4 @@
-"""The attack on batches: in training, at selections, and on samples held out."""
+"""An Adversary attacks batches: in training, at selections, and on samples held out."""
 
 from dataclasses import dataclass
 
@@ -41,14 +41,14 @@ class Adversary:
     reads: bool = False
 
     def inputs(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Inputs of each forward pass that the objective needs: the batch, its adversarial examples, or both."""
+        """Make the inputs of each forward pass that the objective needs: clean, adversarial, or both."""
         inputs = {CLEAN: batch.x} if CLEAN in self.objective.branches else {}
         if ADVERSARIAL in self.objective.branches:
             inputs[ADVERSARIAL] = self.examples(module, batch)
         return inputs
 
     def examples(self, module: nn.Module, batch: Batch) -> Tensor:
-        """Adversarial examples of a batch."""
+        """Make adversarial examples of a batch."""
         if self.memory is None:
             return self._attack(module, batch, None)
         ball = self.memory.threat.ball(batch.x, self.clip)

@@ -1,4 +1,4 @@
-"""Averages of the weights over the steps of training, which predict better than the last weights do."""
+"""EMA averages the weights over the steps of training; the average predicts better than the last weights do."""
 
 from copy import deepcopy
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ __all__ = ["AVERAGES", "EMA", "WeightAverage"]
 
 @dataclass(eq=False, repr=False)
 class EMA(BaseEstimator):
-    """Exponential moving average of the weights: ``average = d * average + (1 - d) * weights`` after each step.
+    """Averages the weights exponentially: ``average = d * average + (1 - d) * weights`` after each step.
 
     Predictions, scores, adversarial examples and evaluations use the average; training goes on with the weights
     themselves, which attacks and selections look at meanwhile. It costs no pass through the network.
@@ -68,7 +68,7 @@ class EMA(BaseEstimator):
         self._validate_params()
 
     def decay_at(self, step: int) -> float:
-        """Share of the average that step `step` keeps, counted from 0."""
+        """Tell which share of the average step `step` keeps, counted from 0."""
         return min(self.decay, (1 + step) / (10 + step))
 
 
@@ -78,7 +78,7 @@ AVERAGES: dict[str, type[EMA]] = {"ema": EMA}
 
 
 class WeightAverage:
-    """A module being trained and the average of its weights, a module like it.
+    """Keeps the average of the weights of a module being trained, as a module like it.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ class WeightAverage:
         self.module, self.n_steps = deepcopy(trained), 0
 
     def state_dict(self) -> dict[str, Any]:
-        """The averaged weights, and how many steps they have followed."""
+        """Name the averaged weights, and how many steps they have followed."""
         return {"weights": weights_of(self.module), "n_steps": self.n_steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a fit cost: samples through the network and seconds, for each of its phases."""
+"""Cost tells what a fit took, phase by phase: samples through the network, and seconds."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ STEP_PARTS = ("data", "attack", "update", "callbacks")
 
 @dataclass
 class PhaseCost:
-    """Cost of one phase: samples sent forwards, samples sent backwards, seconds of wall clock."""
+    """Counts for one phase the samples sent forwards and backwards and the seconds of wall clock."""
 
     forwards: int = 0
     backwards: int = 0
@@ -30,7 +30,7 @@ class PhaseCost:
 
 
 class Cost(Mapping[str, PhaseCost]):
-    """Cost of a fit by phase; the phases' seconds add up to the whole fit.
+    """Tells the cost of a fit by phase; the phases' seconds add up to the whole fit.
 
     The phases are "setup" (checking and moving data, building the model), "full" (epochs on all data), "selection"
     (attacking every sample and reading its gradients), "solver" (choosing the coreset from them), "coreset" (epochs on
@@ -79,7 +79,7 @@ class Cost(Mapping[str, PhaseCost]):
 
 
 class CostMeter:
-    """Adds what happens to a module, and the time that passes, to one phase of a `Cost` after the other."""
+    """Adds the passes through a module and the seconds to the phase of a `Cost` that is under way."""
 
     def __init__(self, phase: str = "setup") -> None:
         self.cost = Cost()
@@ -92,7 +92,7 @@ class CostMeter:
         self._phase, self._since = phase, now
 
     def state_dict(self) -> dict[str, Any]:
-        """The cost so far."""
+        """Copy the cost so far."""
         self.enter(self._phase)
         return {"cost": deepcopy(self.cost)}
 
@@ -105,7 +105,7 @@ class CostMeter:
 
     @contextmanager
     def aside(self, phase: str) -> Iterator[None]:
-        """Go on in another phase, and then in the one before."""
+        """Count to another phase inside, and after it to the one before."""
         before = self._phase
         self.enter(phase)
         try:
@@ -156,7 +156,7 @@ class StepClock:
             self._marks.append((part, perf_counter()))
 
     def read(self) -> dict[str, float]:
-        """Seconds of each part since the first mark or the last reading, which waits for the device."""
+        """Wait for the device, and tell the seconds of each part since the first mark or the last reading."""
         seconds = dict.fromkeys(STEP_PARTS, 0.0)
         if self._on_cuda and self._marks:
             self._marks[-1][1].synchronize()

@@ -1,4 +1,4 @@
-"""Training on the hardest samples of each batch alone."""
+"""InBatchSelection lets training take the hardest samples of each batch alone."""
 
 from dataclasses import KW_ONLY, dataclass
 from math import ceil
@@ -22,7 +22,7 @@ __all__ = ["InBatchSelection"]
 
 @dataclass(eq=False, repr=False)
 class InBatchSelection(BaseEstimator, Callback):
-    """Train on the share of each batch whose loss is largest.
+    """Keeps the share of each batch whose loss is largest, to train on.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ class InBatchSelection(BaseEstimator, Callback):
         self._validate_params()
 
     def state_dict(self) -> dict[str, float]:
-        """The share that the next epoch would keep."""
+        """Name the share that the next epoch would keep."""
         return {"share": self.share_}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
@@ -119,7 +119,7 @@ class InBatchSelection(BaseEstimator, Callback):
             self.share_ = max(self.min_share, self.share_ * wrong / judged)
 
     def before_attack(self, module: nn.Module, objective: Objective, batch: Batch) -> Batch:
-        """What is left of a batch to attack and train on."""
+        """Take the hardest samples of a batch, to attack and to train on."""
         with frozen(module), torch.no_grad():
             logits = module(batch.x)
         keep = self._hardest(cross_entropy(logits, batch.y), logits, batch.y)
@@ -130,7 +130,7 @@ class InBatchSelection(BaseEstimator, Callback):
     def after_attack(
         self, module: nn.Module, adversary: Adversary, batch: Batch, inputs: dict[str, Tensor]
     ) -> tuple[Batch, dict[str, Tensor]]:
-        """What is left of a batch, and of the inputs of its forward passes, to train on."""
+        """Take the hardest samples of a batch that has been attacked, and their inputs, to train on."""
         n_clean = len(batch.y)
         if set(inputs) == {ADVERSARIAL}:
             inputs = {ADVERSARIAL: torch.cat([batch.x, inputs[ADVERSARIAL]])}
@@ -148,7 +148,7 @@ class InBatchSelection(BaseEstimator, Callback):
         return batch.take(keep), {branch: x[keep] for branch, x in inputs.items()}
 
     def _hardest(self, losses: Tensor, logits: Tensor, y: Tensor) -> Tensor:
-        """Positions of the largest losses, in ascending order; at least two where there are, for BatchNorm's sake."""
+        """Find the positions of the largest losses, ascending; two at least where there are, for BatchNorm's sake."""
         wrong = (logits.argmax(1) != y).sum()
         self._judged.append(torch.stack([wrong, torch.full_like(wrong, len(y))]))
         n_kept = min(len(y), max(2, ceil(self.share_ * len(y))))

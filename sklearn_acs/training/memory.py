@@ -1,4 +1,4 @@
-"""The perturbation that each sample had last, kept in the frame of the sample as it is, without augmentation."""
+"""PerturbationMemory keeps the perturbation that each sample had last, in the frame without augmentation."""
 
 from math import prod
 from shutil import disk_usage
@@ -20,7 +20,7 @@ STATE = ("_levels", "_largest", "_renewed", "epoch")
 
 
 class PerturbationMemory:
-    """The last perturbation of every sample of a data set, in 8 bits a value.
+    """Keeps the last perturbation of every sample of a data set, in 8 bits a value.
 
     A value is kept in steps of its sample's largest one over 127, both in radii of the ball, so that every norm and
     every feature's own bound keep their precision: 1 byte a value and 4 a sample, 154 MB for CIFAR-10.
@@ -70,7 +70,7 @@ class PerturbationMemory:
         self.threat, self.max_age, self.on_disk, self.epoch = threat, max_age, on_disk, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Every perturbation, its size and its age."""
+        """Name every perturbation, its size and its age."""
         return {name: getattr(self, name) for name in STATE}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -80,18 +80,18 @@ class PerturbationMemory:
         self.epoch = state["epoch"]
 
     def knows(self, rows: Tensor) -> Tensor:
-        """Which of these samples have a perturbation that is not too old."""
+        """Tell which of these samples have a perturbation that is not too old."""
         renewed = self._renewed[rows.to(self._renewed.device)]
         known = renewed >= 0
         return known if self.max_age is None else known & (self.epoch - renewed <= self.max_age)
 
     def recall(self, batch: Batch, ball: Ball) -> Tensor:
-        """The last perturbations of a batch, as its view shows them; zeros where there are none."""
+        """Read the last perturbations of a batch, as its view shows them; zeros where there are none."""
         remembered = self._read(batch, ball)
         return ball.project(remembered if batch.view is None else batch.view.see(remembered))
 
     def start(self, batch: Batch, ball: Ball, fresh: Tensor) -> Tensor:
-        """The last perturbations of a batch, as its view shows them, and `fresh` ones where there are none or zeros.
+        """Read the last perturbations of a batch as its view shows them, `fresh` ones where there are none or zeros.
 
         Zero is no place to start from: a divergence has no gradient there.
         """
@@ -102,7 +102,7 @@ class PerturbationMemory:
         return ball.project(torch.where(somewhere, remembered, fresh))
 
     def keep(self, batch: Batch, ball: Ball, delta: Tensor) -> None:
-        """Remember a batch's perturbations; of pixels that its view does not show, the old ones."""
+        """Keep a batch's perturbations; pixels that its view does not show keep their old ones."""
         if batch.view is not None:
             delta = batch.view.put_back(delta, self._read(batch, ball))
         flat = (delta / ball.eps).nan_to_num(0.0, 0.0, 0.0).flatten(1)  # a radius of 0 allows none
@@ -114,7 +114,7 @@ class PerturbationMemory:
         self._renewed[rows] = self.epoch
 
     def _read(self, batch: Batch, ball: Ball) -> Tensor:
-        """Perturbations as they were kept, in input units; zeros where none is known."""
+        """Read perturbations as they were kept, in input units; zeros where none is known."""
         rows = batch.rows.to(self._levels.device)
         largest = torch.where(self.knows(rows), self._largest[rows], 0) / LEVELS
         return self._levels[rows].to(batch.x) * per_sample(largest.to(batch.x), batch.x) * ball.eps

@@ -1,4 +1,4 @@
-"""skorch's net as the engine of a training: it has the optimiser, the history and the callbacks."""
+"""AdversarialNet is the engine of a training: skorch's net, with optimiser, history and callbacks."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from sklearn_acs.training.step import Step
 
 
 class AdversarialNet(NeuralNet):
-    """skorch's net with the attack in its training step: what callbacks get, and ``net_`` of a fitted classifier.
+    """Is skorch's net with an attack in its training step: what callbacks get, and ``net_`` of a fitted classifier.
 
     Its loop over epochs is `Training`'s, which hands each batch to `train_step`. The criterion is the objective.
 
@@ -50,7 +50,7 @@ class AdversarialNet(NeuralNet):
             self.training_.net = self
 
     def get_default_callbacks(self) -> list:
-        """None: the training writes the history and shows its progress."""
+        """Return none: the training writes the history and shows its progress."""
         return []
 
     def initialize_criterion(self) -> "AdversarialNet":
@@ -59,7 +59,7 @@ class AdversarialNet(NeuralNet):
         return self
 
     def _get_module(self, name: str, msg: str) -> Any:
-        """The objective has no weights: of it skorch's Checkpoint saves and loads an empty module."""
+        """Let skorch's Checkpoint save and load an empty module for the objective, which has no weights."""
         return nn.Module() if name == "criterion_" else super()._get_module(name, msg)
 
     @property
@@ -73,7 +73,7 @@ class AdversarialNet(NeuralNet):
         return self.training_.precision
 
     def predict(self, X: Any) -> np.ndarray:
-        """Most probable class of each sample, 0 to C-1, as skorch's classifiers predict."""
+        """Predict the most probable class of each sample, 0 to C-1, as skorch's classifiers do."""
         return self.predict_proba(X).argmax(1)
 
     def train_step_single(self, batch: Batch, **fit_params: Any) -> dict[str, Any]:

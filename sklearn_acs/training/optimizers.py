@@ -1,4 +1,4 @@
-"""Optimisers by name, and what one of them takes over from another."""
+"""Optimisers have names, and take over from one another."""
 
 from copy import deepcopy
 from typing import Any

@@ -1,4 +1,4 @@
-"""Half precision and compilation of a module's forward pass, of which nothing outside the module has to know."""
+"""A module's forward pass runs in half precision, compiled, or both, and nothing outside the module notices."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ _numbers = count()
 
 
 def find_precision(precision: str, module: nn.Module, device: torch.device) -> str:
-    """What "auto" means for a module on a device; any other name stays as it is.
+    """Tell what "auto" means for a module on a device; any other name stays as it is.
 
     It is "bf16" on CUDA devices that have it, and on CPUs that have it (AVX512-BF16, AMX) for modules with
     convolutions; "fp32" everywhere else. A small fully connected network gains nothing on a CPU.
@@ -99,7 +99,7 @@ def uncompiled(module: nn.Module) -> Iterator[None]:
 
 
 class Forward:
-    """A module's `forward` in half precision, compiled, or both; it stands in the module's own `__dict__`.
+    """Runs a module's `forward` in half precision, compiled, or both, from the module's own `__dict__`.
 
     Hooks on the module itself run outside of it, in float32. While a layer inside has hooks, of a selection or of a
     perceptual attack, the module runs uncompiled: compiled code would pass them by.
@@ -121,7 +121,7 @@ class Forward:
         return {**vars(self), "compiled": None}
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Logits in float32."""
+        """Compute logits in float32."""
         hooked = any(part._forward_hooks or part._forward_pre_hooks for part in list(self.module.modules())[1:])
         run = self._run_compiled if self.compiled is not None and not hooked else self._run
         if self.dtype is not torch.float16 or hooked or not self._is_attacked(x):
@@ -163,14 +163,14 @@ class Forward:
             ) from error
 
     def _is_attacked(self, x: Tensor) -> bool:
-        """Whether gradients are taken with respect to the input alone, sample by sample."""
+        """Tell whether gradients are taken with respect to the input alone, sample by sample."""
         if not (x.requires_grad and torch.is_grad_enabled()) or self.module.training:
             return False
         return not any(parameter.requires_grad for parameter in self.module.parameters())
 
 
 class _Lift(torch.autograd.Function):
-    """The identity, behind which each sample's gradient is as large as `_ROOM`; notes the factors, powers of 2."""
+    """Is the identity, scales each sample's gradient to about `_ROOM`, and notes the factors, powers of 2."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, scale: list[Tensor]) -> Tensor:
@@ -187,7 +187,7 @@ class _Lift(torch.autograd.Function):
 
 
 class _Lower(torch.autograd.Function):
-    """The identity, behind which `_Lift`'s factors are taken out again, in float32."""
+    """Is the identity, and takes `_Lift`'s factors out of the gradient again, in float32."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: list[Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""One progress bar for a whole fit: the phase, the last loss, and the time left."""
+"""Progress shows one bar for a whole fit: the phase, the last loss, and the time left."""
 
 from tqdm import tqdm
 
@@ -6,7 +6,7 @@ from sklearn_acs.training.schedule import CORESET, CoresetSchedule
 
 
 class Progress:
-    """A bar over the samples that a fit will attack, selections included.
+    """Shows a bar over the samples that a fit will attack, selections included.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class Progress:
         self._bar.update(samples)
 
     def close(self, reason: str | None) -> None:
-        """Leave the bar as it stands, with the reason for which training ended early."""
+        """End the bar as it stands, and show why training ended early."""
         if reason is not None:
             self._bar.set_description(f"stopped: {reason}")
         self._bar.close()

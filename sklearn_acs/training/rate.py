@@ -1,4 +1,4 @@
-"""Schedules of the learning rate by name, and what sets the rate step by step."""
+"""Rate sets the learning rate step by step, as a schedule says; schedules have names."""
 
 from collections.abc import Callable
 from math import cos, pi
@@ -65,11 +65,11 @@ class Rate:
         self._set()
 
     def expect(self, steps_left: int) -> None:
-        """Reckon with so many steps from here on, which a new coreset makes known."""
+        """Plan for so many more steps, as a new coreset makes known."""
         self.n_steps = self.step + steps_left
 
     def state_dict(self) -> dict[str, int]:
-        """How far the schedule has come."""
+        """Tell how far the schedule has come."""
         return {"step": self.step, "n_steps": self.n_steps}
 
     def load_state_dict(self, state: dict[str, int]) -> None:

@@ -1,4 +1,4 @@
-"""The last-layer gradients that training steps compute anyway, kept for the next selection."""
+"""FactorRecorder keeps the last-layer gradients that training steps compute anyway, for the next selection."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,11 +58,11 @@ class FactorRecorder:
         return bool(self._seen.all())
 
     def gradients(self, weight: Tensor) -> LastLayerGradients:
-        """All samples' gradients, each loss times its weight."""
+        """Give all samples' gradients, each loss times its weight."""
         return LastLayerGradients([(weight.to(g.device)[:, None] * g, h1) for g, h1 in self._factors])
 
     def state_dict(self) -> dict[str, Any]:
-        """Which samples have been seen, and their factors."""
+        """Name the samples that have been seen, and their factors."""
         return {"seen": self._seen, "factors": self._factors}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

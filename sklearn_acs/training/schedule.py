@@ -1,4 +1,4 @@
-"""Which epoch trains on all data, which on the coreset, and when the coreset is selected anew: pure arithmetic."""
+"""CoresetSchedule calculates which epochs train on all data, which on the coreset, and which select anew."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ FULL, CORESET = "full", "coreset"
 
 @dataclass(frozen=True)
 class CoresetSchedule:
-    """The epochs of training on coresets.
+    """Calculates the epochs of training on coresets.
 
     ``round(warmup_frac * max_epochs * coreset_frac)`` epochs on all data come first, which cost as much as
     ``warmup_frac * max_epochs`` epochs on the coreset; the rest of `max_epochs` is trained on the coreset, selected
@@ -93,16 +93,16 @@ class CoresetSchedule:
         return FULL if epoch < self.full_epochs else CORESET
 
     def selects(self, epoch: int) -> bool:
-        """Whether epoch `epoch`, counted from 0, begins with a selection."""
+        """Say whether epoch `epoch`, counted from 0, begins with a selection."""
         since = epoch - self.full_epochs
         return 0 <= since < self.coreset_epochs and since % self.select_every == 0
 
     def cost(self, selection_cost: float = 1.0) -> float:
-        """Cost in epochs on all data, a selection costing `selection_cost` of them."""
+        """Calculate the cost in epochs on all data, of which a selection costs `selection_cost`."""
         return self.full_epochs + self.coreset_frac * self.coreset_epochs + selection_cost * self.n_selections
 
     def expected_speedup(self, selection_cost: float = 1.0) -> float:
-        """How many times faster this is than `max_epochs` epochs on all data.
+        """Calculate how many times faster this is than `max_epochs` epochs on all data.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Seeds for each use of randomness from one `random_state`, and a local stand-in for torch's global generators."""
+"""One `random_state` seeds each use of randomness, also what draws from torch's global generators."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class Seeds(NamedTuple):
-    """One seed for each use of randomness, so that more of one use does not shift another."""
+    """Has one seed for each use of randomness, so that more draws of one use do not shift another."""
 
     model: int  # initial weights, and what the module itself draws, as dropout does
     batches: int
@@ -22,7 +22,7 @@ class Seeds(NamedTuple):
 
 
 def spawn_seeds(random_state: int | np.random.RandomState | None, epochs_done: int = 0) -> Seeds:
-    """Seeds from a `random_state`: an int always gives the same, None fresh ones from the operating system.
+    """Make seeds of a `random_state`: an int always gives the same, None fresh ones from the operating system.
 
     scikit-learn's None is NumPy's global generator; that one is neither read nor changed here. Training that
     continues after `epochs_done` epochs gets seeds of its own, or it would repeat the same draws.
@@ -36,7 +36,7 @@ def spawn_seeds(random_state: int | np.random.RandomState | None, epochs_done: i
 
 
 class LocalRandomness:
-    """A stand-in for torch's global generators, from which dropout and initial weights are drawn.
+    """Stands in for torch's global generators, from which modules draw dropout and initial weights.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class LocalRandomness:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Let the global generators go on from where its own ended last, and leave them as they were.
+        """Let the global generators go on where this one stopped last, and set them back to what they were.
 
         A CUDA device is the current one inside, on whose streams events are timed and memory is pinned.
         """
@@ -68,7 +68,7 @@ class LocalRandomness:
                 self._states, self._in_use = self._get(), False
 
     def state_dict(self) -> dict[str, Any]:
-        """States of the generators."""
+        """Name the states of the generators."""
         return {"states": self._get() if self._in_use else self._states}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

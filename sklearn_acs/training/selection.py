@@ -1,4 +1,4 @@
-"""The choice of a coreset: every sample is attacked, its last-layer gradient is read, and a selector chooses."""
+"""Selection attacks every sample, reads its last-layer gradient, and lets a selector choose a coreset."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -110,7 +110,7 @@ class Selection:
         return coreset
 
     def validation_gradients(self, module: nn.Module, advance: Advance = skip) -> LastLayerGradients:
-        """Gradients of the cross-entropy of one branch at the samples held out, unweighted.
+        """Compute gradients of the cross-entropy of one branch at the samples held out, unweighted.
 
         What has to fall is the loss under attack (Li et al. 2023, Eq. 5), whatever else the objective adds up, and
         the clean loss only for an objective that attacks nothing.
@@ -129,7 +129,7 @@ class Selection:
         return next(reversed(self.coresets.values()), None)
 
     def state_dict(self) -> dict[str, Any]:
-        """The coresets, the generator's state, and the gradients recorded."""
+        """Name the coresets, the generator's state, and the gradients recorded."""
         recorded = None if self.recorder is None else self.recorder.state_dict()
         return {"coresets": dict(self.coresets), "random": self.random_state.get_state(), "recorder": recorded}
 
@@ -142,7 +142,7 @@ class Selection:
 
 
 def coreset_size(n_samples: int, coreset_frac: float, select_by: str, batch_size: int) -> int:
-    """Samples in a coreset: the fraction asked for, in whole batches where batches are chosen."""
+    """Calculate the samples in a coreset: the fraction asked for, in whole batches where batches are chosen."""
     if select_by == "batch":
         n_groups = group_count(n_samples, batch_size)
         return round(max(1, round(coreset_frac * n_groups)) * n_samples / n_groups)
@@ -150,7 +150,7 @@ def coreset_size(n_samples: int, coreset_frac: float, select_by: str, batch_size
 
 
 def group_count(n_samples: int, batch_size: int) -> int:
-    """Random batches that ``select_by="batch"`` chooses among."""
+    """Calculate how many random batches ``select_by="batch"`` chooses among."""
     size = max(1, min(batch_size, n_samples // MIN_GROUPS))
     return ceil(n_samples / size)
 
@@ -164,7 +164,7 @@ def last_layer_gradients(
     branch: str | None = None,
     advance: Advance = skip,
 ) -> LastLayerGradients:
-    """Gradients of the last layer at every sample's adversarial example, as factors.
+    """Compute the gradients of the last layer at every sample's adversarial example, as factors.
 
     Samples are attacked, or their perturbations read from memory, forwarded and differentiated batch by batch, without
     augmentation and in eval mode, so that neither a batch's other samples nor another crop has a say.
@@ -201,7 +201,7 @@ def last_layer_gradients(
 def sample_scores(
     module: nn.Module, score: str, batches: Batches, adversary: Adversary, advance: Advance = skip
 ) -> Tensor:
-    """The "loss" of every sample by the objective, or the "margin" of its last branch, (n,), as gradients are had.
+    """Compute the objective's "loss" of every attacked sample, or the "margin" of its last branch, (n,).
 
     Sample weights are left out.
     """

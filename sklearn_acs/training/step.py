@@ -1,4 +1,4 @@
-"""One training step: attack, a loss for each sample, their weighted mean, its gradients."""
+"""Step attacks a batch, computes a loss for each sample, and the gradients of their weighted mean."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass

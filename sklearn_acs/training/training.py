@@ -1,4 +1,4 @@
-"""A training: the owner of everything that changes while a network is trained, and the loop over its epochs."""
+"""Training owns everything that changes while a network is trained, and loops over its epochs."""
 
 from collections.abc import Callable, Iterator
 from copy import copy
@@ -32,7 +32,7 @@ from sklearn_acs.training.weights import Weights, copy_of_weights, diverged, fin
 
 @dataclass(frozen=True, eq=False)
 class Best:
-    """The weights that scored best on samples held out."""
+    """Holds the weights that scored best on samples held out."""
 
     epoch: int  # counted from 1, as in the history
     score: float
@@ -81,7 +81,7 @@ class Training:
         self.module: nn.Module = self.net.module_
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is pickled, as a part of the net."""
+        """Leave out the net, of which this is a part when it is pickled."""
         return {name: value for name, value in vars(self).items() if name != "net"}
 
     @property
@@ -186,7 +186,7 @@ class Training:
             self.net.notify("on_epoch_end", **data)
 
     def _train_on_batches(self) -> None:
-        """Go through the batches once; their losses are read from the device at the end, when a GPU need not wait."""
+        """Go through the batches once; read their losses from the device at the end, so that no GPU waits."""
         self._before_epoch, self._finite_before = self.weights(), finite_buffers(self.module)
         lr = self.net.optimizer_.param_groups[0]["lr"]
         losses, sizes, clock = [], [], self.net.step_.clock
@@ -266,7 +266,7 @@ class Training:
             take_over(self.net.optimizer_, before.net.optimizer_)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a training needs to go on between two epochs; tensors are those in use: copy or save them.
+        """Name all that a training needs to go on between two epochs; tensors are those in use: copy or save them.
 
         What callbacks without a `state_dict` have learned, and Datasets that draw in worker processes, is not in it.
         """
@@ -298,7 +298,7 @@ class Training:
             member.load_state_dict(state[name])
 
     def _members(self) -> Iterator[tuple[str, Any]]:
-        """What else changes, each with a `state_dict` of its own."""
+        """List what else changes, each with a `state_dict` of its own."""
         members = {
             "attack": self.adversary.attack,
             "average": self.average,

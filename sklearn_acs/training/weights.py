@@ -1,4 +1,4 @@
-"""Copies of a module's weights: its parameters and everything that belongs to them."""
+"""A module's weights, its parameters and what belongs to them, are copied, restored and checked here."""
 
 from collections.abc import Iterable
 from copy import deepcopy
@@ -42,24 +42,24 @@ def written(buffer: Tensor | None, value: Tensor | None) -> Tensor | None:
 
 
 def fits(buffer: Tensor | None, value: Tensor) -> bool:
-    """Whether a value can be written into a buffer: it is as large and has a place for each number."""
+    """Tell whether a value can be written into a buffer, which is as large and has a place for each number."""
     if buffer is None or (buffer.shape, buffer.dtype) != (value.shape, value.dtype):
         return False
     return not any(stride == 0 < size - 1 for stride, size in zip(buffer.stride(), buffer.shape, strict=True))
 
 
 def finite_buffers(module: nn.Module) -> set[str]:
-    """Names of the buffers that hold numbers alone; masks of -inf are none of them."""
+    """Find the names of buffers that hold finite numbers alone; a mask of -inf is none of them."""
     return {name for name, value in module.named_buffers() if all_finite([value])}
 
 
 def diverged(module: nn.Module, buffers: set[str]) -> bool:
-    """Whether a parameter, or one of those buffers, which were finite before, has become NaN or infinite."""
+    """Tell whether a parameter, or one of those buffers, finite before, has become NaN or infinite."""
     now = [value for name, value in module.named_buffers() if name in buffers]
     return not all_finite([*module.parameters(), *now])
 
 
 def all_finite(values: Iterable[Tensor]) -> bool:
-    """Whether no tensor holds NaN or infinity, read from the device once."""
+    """Tell whether no tensor holds NaN or infinity, with one reading from the device."""
     found = [value.isfinite().all() for value in values]
     return not found or bool(torch.stack(found).all())
