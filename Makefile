@@ -13,7 +13,7 @@ $(VENV)/installed: pyproject.toml
 	touch $@
 
 demo: $(VENV)/installed
-	$(BIN)/python examples/digits.py
+	SKLEARN_ACS_RESULTS=demo $(BIN)/python examples/digits.py
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2

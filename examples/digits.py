@@ -3,7 +3,7 @@
     python examples/digits.py
 
 Uses the 8x8 digits that come with scikit-learn. Prints clean accuracy, robust accuracy (PGD-20), seconds and
-speed-up over 3 seeds, and writes docs/results/digits.md and digits.png.
+speed-up over 3 seeds, and writes digits.md and digits.png to docs/results, or to the folder SKLEARN_ACS_RESULTS.
 """
 
 from argparse import ArgumentParser

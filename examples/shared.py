@@ -27,7 +27,7 @@ from sklearn_acs import PGD, Attack, CoresetSchedule, RobustClassifier
 from sklearn_acs.data import load_cifar10, load_fashion_mnist
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "docs" / "results"
+RESULTS = Path(os.environ.get("SKLEARN_ACS_RESULTS", ROOT / "docs" / "results"))
 FULL = "full training"
 
 Row = dict[str, Any]
@@ -303,7 +303,7 @@ def report(rows: list[Row], name: str, setting: str) -> None:
 
 
 def write_page(name: str, title: str, text: str, figure: Any = None, device: str = "auto") -> None:
-    """Print a page and write it to docs/results, with its figure; the page says which script made it, and where."""
+    """Print a page and write it to `RESULTS`, with its figure; the page says which script made it, and where."""
     script = Path(sys.argv[0]).resolve().relative_to(ROOT)
     page = f"# {title}\n\n{text}\n\nMade by `{script}`. {hardware(device)}\n"
     print(f"\n{page}")
@@ -312,7 +312,7 @@ def write_page(name: str, title: str, text: str, figure: Any = None, device: str
         figure.savefig(RESULTS / f"{name}.png", dpi=150)
         page += f"\n![]({name}.png)\n"
     (RESULTS / f"{name}.md").write_text(page)
-    print(f"written: docs/results/{name}.md")
+    print(f"written: {os.path.relpath(RESULTS)}/{name}.md")
 
 
 def hardware(device: str = "auto") -> str:
