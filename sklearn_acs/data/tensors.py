@@ -34,7 +34,7 @@ def as_tensor(values: Any, name: str = "X") -> Tensor:
     """
     if isinstance(values, Tensor):
         with torch.inference_mode(False):
-            return values.clone() if values.is_inference() else values.detach()
+            return (values.clone() if values.is_inference() else values.detach()).resolve_neg()
     array = np.asarray(refuse_masked(values, name))
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if any(stride < 0 for stride in array.strides):

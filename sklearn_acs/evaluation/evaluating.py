@@ -16,6 +16,7 @@ from tqdm import tqdm
 from sklearn_acs.attacks import Attack
 from sklearn_acs.data.batches import Reader
 from sklearn_acs.data.formats import Clip, DataFormat, example_of
+from sklearn_acs.data.labels import UNKNOWN
 from sklearn_acs.evaluation.masking import connected, find_masking, generator_for
 from sklearn_acs.evaluation.result import BROKEN, NORMS, WITHSTOOD, Evaluation
 from sklearn_acs.evaluation.state import State, fingerprint
@@ -158,7 +159,7 @@ def evaluate(
                 state.save()
                 bar.update(n_attacked)
                 bar.set_postfix(broken=f"{(outcomes == BROKEN).sum() / (outcomes > 0).sum():.1%}")
-        if check_masking:
+        if check_masking and (codes != UNKNOWN).any():
             reference = next(threat for threat in (*threats, fitted.settled("pgd").threat) if threat is not None)
             masking = find_masking(fitted, fetch, codes, reference, batch_size, random_state)
     return Evaluation(

@@ -90,6 +90,14 @@ def test_evaluate_counts_it_as_wrong_too_and_does_not_attack_it():
     assert not table.worst_case_[y == 2].any()
 
 
+@pytest.mark.filterwarnings("ignore:y contains")
+def test_of_unknown_labels_alone_nothing_is_right_and_nothing_is_looked_at():
+    clf = make().fit(X[y < 2], y[y < 2])
+    table = evaluate(clf, X[y == 2], y[y == 2], ATTACK, check_masking=True)
+    assert table["accuracy"] == [0, 0, 0]
+    assert table.masking is None
+
+
 def test_what_is_to_be_perturbed_has_a_known_label():
     with pytest.raises(ValueError, match="label 2"):
         make().fit(X[y < 2], y[y < 2]).perturb(X, y)

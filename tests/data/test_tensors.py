@@ -26,6 +26,7 @@ SAME_NUMBERS = {
     "read only": lambda a: np.lib.stride_tricks.as_strided(a, writeable=False),
     "tensor that requires a gradient": lambda a: torch.tensor(a, requires_grad=True),
     "inference tensor": inference,
+    "tensor whose sign is a bit": lambda a: torch.complex(torch.zeros(a.shape), -torch.tensor(a)).conj().imag,
     "float64 tensor": lambda a: torch.tensor(a).double(),
 }
 
