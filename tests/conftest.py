@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ os.environ.setdefault("MPLBACKEND", "Agg")  # pictures are drawn in memory
 
 # Two pytest workers run on two cores: more threads than that would only wait for each other.
 torch.set_num_threads(1)
+
+# A shell starts what runs in its background with Ctrl-C ignored; the tests of interrupts press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
