@@ -5,6 +5,7 @@ from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
@@ -20,6 +21,9 @@ from sklearn_acs.models.logits import predicted
 POSITIVE = Interval(Real, 0, None, closed="neither")
 NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
 COUNT = Interval(Integral, 1, None, closed="left")
+
+SCALED = ("eps", "bound", "step_size")
+"""Parameters that grow with the radius."""
 
 ATTACKS: "dict[str, Callable[..., Attack]]" = {}
 """What makes an attack, by its name; the package fills it with a row for each."""
@@ -103,6 +107,23 @@ class Attack(BaseEstimator, ABC):
     def shortened(self, steps: int, stride: float) -> Self:
         """Make the same attack with `steps` steps at most, `stride` times as long where it can say so."""
         return self.with_params(steps=min(steps, self.get_params(deep=False)["steps"]))
+
+    def scaled(self, factor: float) -> Self:
+        """Make the same attack with `factor` times its radius, and with steps as much longer where they are in units.
+
+        Parameters
+        ----------
+        factor : float
+            In (0, 1]; 1 gives the attack itself.
+
+        Returns
+        -------
+        Attack
+        """
+        if factor == 1:
+            return self
+        given = {name: getattr(self, name, None) for name in SCALED}
+        return self.with_params(**{name: np.multiply(factor, value) for name, value in given.items() if value is not None})
 
     def settled(
         self,

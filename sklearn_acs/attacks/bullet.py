@@ -119,6 +119,15 @@ class BulletTrain(Attack):
         options["by_name"] = not isinstance(self.attack, Attack)
         return self.with_params(attack=self._whole().settled(form, scale, **options))
 
+    def scaled(self, factor: float) -> Self:
+        """Make a copy around the attack inside with another radius, which has learned as much; see `Attack.scaled`."""
+        if factor == 1:
+            return self
+        robust_step_size = self.robust_step_size and factor * self.robust_step_size
+        made = self.with_params(attack=self._whole().scaled(factor), robust_step_size=robust_step_size)
+        made.load_state_dict(self.state_dict())
+        return made
+
     def for_evaluation(self) -> Attack:
         """What measures robustness against the attack itself: all its steps, for every sample."""
         return self._whole().for_evaluation()

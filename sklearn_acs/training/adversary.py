@@ -11,6 +11,7 @@ from sklearn_acs.data.formats import Clip
 from sklearn_acs.models import frozen
 from sklearn_acs.objectives import ADVERSARIAL, CLEAN, Objective
 from sklearn_acs.training.memory import PerturbationMemory
+from sklearn_acs.training.ramp import Ramp
 
 
 @dataclass
@@ -20,7 +21,7 @@ class Adversary:
     Attributes
     ----------
     attack : Attack
-        The attack.
+        The attack, of full radius.
     objective : Objective
         Has the inner loss.
     clip : (float, float) or None
@@ -29,6 +30,8 @@ class Adversary:
         Source of its random starts, on the device of the batches.
     memory : PerturbationMemory or None
         Of the data set that the batches come from, for an attack that remembers.
+    ramp : Ramp or None
+        What share of the radius is attacked with; None is all of it.
     reads : bool
         Take the remembered perturbations as they are, where all of a batch are known, without an attack.
     """
@@ -38,7 +41,13 @@ class Adversary:
     clip: Clip
     generator: torch.Generator
     memory: PerturbationMemory | None = None
+    ramp: Ramp | None = None
     reads: bool = False
+
+    @property
+    def current(self) -> Attack:
+        """The attack of the radius that the training has come to."""
+        return self.attack if self.ramp is None else self.attack.scaled(self.ramp.factor)
 
     def inputs(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Make the inputs of each forward pass that the objective needs: clean, adversarial, or both."""
@@ -49,23 +58,24 @@ class Adversary:
 
     def examples(self, module: nn.Module, batch: Batch) -> Tensor:
         """Make adversarial examples of a batch."""
-        if self.memory is None:
-            return self._attack(module, batch, None)
-        ball = self.memory.threat.ball(batch.x, self.clip)
+        attack = self.current
+        if self.memory is None or attack.threat is None:
+            return self._attack(attack, module, batch, None)
+        ball = attack.threat.ball(batch.x, self.clip)  # what is remembered, in radii, grows with it
         if self.reads and self.memory.knows(batch.rows).all():
             x_adv = batch.x + self.memory.recall(batch, ball)
             return x_adv if self.clip is None else x_adv.clamp_(*self.clip)
         start = self.memory.start(batch, ball, ball.start("uniform", self.generator))
-        x_adv = self._attack(module, batch, start)
+        x_adv = self._attack(attack, module, batch, start)
         self.memory.keep(batch, ball, x_adv - batch.x)
         return x_adv
 
-    def _attack(self, module: nn.Module, batch: Batch, start: Tensor | None) -> Tensor:
+    def _attack(self, attack: Attack, module: nn.Module, batch: Batch, start: Tensor | None) -> Tensor:
         clean_logits = None
         if CLEAN in self.objective.branches and self.objective.attack_uses_clean:
             with frozen(module), torch.no_grad():
                 clean_logits = module(batch.x)
-        return self.attack.perturb(
+        return attack.perturb(
             module,
             batch.x,
             batch.y,

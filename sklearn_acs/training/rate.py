@@ -5,6 +5,8 @@ from math import cos, pi
 
 from torch.optim import Optimizer
 
+from sklearn_acs.training.course import Course
+
 LrSchedule = Callable[[float], float]
 """``schedule(progress) -> factor`` of `lr`; progress runs from 0 to 1 over the steps of a fit."""
 
@@ -45,40 +47,17 @@ class Rate:
         Its parameter groups have the highest rate each.
     schedule : callable
         ``schedule(progress) -> factor``.
-    n_steps : int
-        Steps of the whole training.
-
-    Attributes
-    ----------
-    step : int
-        The step whose rate is set, counted from 0.
+    course : Course
+        Tells how far the training has come.
     """
 
-    def __init__(self, optimizer: Optimizer, schedule: LrSchedule, n_steps: int) -> None:
-        self.optimizer, self.schedule, self.n_steps, self.step = optimizer, schedule, n_steps, 0
+    def __init__(self, optimizer: Optimizer, schedule: LrSchedule, course: Course) -> None:
+        self.optimizer, self.schedule, self.course = optimizer, schedule, course
         self._highest = [group["lr"] for group in optimizer.param_groups]
-        self._set()
+        self.set()
 
-    def advance(self) -> None:
-        """Set the rates of the next step."""
-        self.step += 1
-        self._set()
-
-    def expect(self, steps_left: int) -> None:
-        """Plan for so many more steps, as a new coreset makes known."""
-        self.n_steps = self.step + steps_left
-
-    def state_dict(self) -> dict[str, int]:
-        """Tell how far the schedule has come."""
-        return {"step": self.step, "n_steps": self.n_steps}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from there."""
-        self.step, self.n_steps = state["step"], state["n_steps"]
-        self._set()
-
-    def _set(self) -> None:
-        # In the middle of the step, so that none has factor 0.
-        factor = self.schedule(min((self.step + 0.5) / self.n_steps, 1.0))
+    def set(self) -> None:
+        """Set the rates of the step that is under way."""
+        factor = self.schedule(self.course.progress)
         for group, highest in zip(self.optimizer.param_groups, self._highest, strict=True):
             group["lr"] = highest * factor
