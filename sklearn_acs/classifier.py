@@ -62,6 +62,11 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         means 10 steps (or one) in linf with radius 8/255 for images, and 0.1 standard deviations of each feature for
         tables; "fast-lpa" is bounded by 0.5 in the model's activations. An object means what it says, in the units
         of X.
+    attack_ramp : float, default=0
+        Share of the training, in [0, 1], over which the radius grows evenly from 0 to what `attack` says, at
+        selections too; 0 begins with all of it. It keeps a training from ending at one class for everything, as small
+        networks do at large radii, and with wrong labels. ``history_[:, "radius"]`` has the radius at the beginning
+        of each epoch. Training that goes on from another, by `warm_start` or `partial_fit`, begins with all of it.
     selector : {"gradmatch", "craig", "glister", "random", "score"}, BaseSelector or None, default="gradmatch"
         What chooses the coreset. None trains on everything. Its `n_select` and `per_class` are set from
         `coreset_frac` and `select_by`.
@@ -237,6 +242,7 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         "selection_gradients": [StrOptions(set(GRADIENTS_FROM))],
         "early_stopping": ["boolean"],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), None],
+        "attack_ramp": [Interval(Real, 0, 1, closed="both")],
         "in_batch": [InBatchSelection, None],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -261,6 +267,7 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         *,
         objective: str | Objective = "adversarial",
         attack: str | Attack | None = None,
+        attack_ramp: float = 0.0,
         selector: str | BaseSelector | None = "gradmatch",
         coreset_frac: float = 0.5,
         select_every: int = 20,
@@ -292,6 +299,7 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         self.module = module
         self.objective = objective
         self.attack = attack
+        self.attack_ramp = attack_ramp
         self.selector = selector
         self.coreset_frac = coreset_frac
         self.select_every = select_every

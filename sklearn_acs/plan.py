@@ -25,10 +25,12 @@ from sklearn_acs.selectors.base import BaseSelector
 from sklearn_acs.training.adversary import make_adversaries
 from sklearn_acs.training.averaging import AVERAGES, EMA, WeightAverage
 from sklearn_acs.training.cost import CostMeter, StepClock
+from sklearn_acs.training.course import Course
 from sklearn_acs.training.in_batch import InBatchSelection
 from sklearn_acs.training.net import AdversarialNet, find_device, make_net
 from sklearn_acs.training.precision import compile_forward
 from sklearn_acs.training.progress import Progress
+from sklearn_acs.training.ramp import Ramp
 from sklearn_acs.training.rate import LR_SCHEDULES, LrSchedule, Rate
 from sklearn_acs.training.recorder import FactorRecorder
 from sklearn_acs.training.schedule import CoresetSchedule
@@ -189,13 +191,15 @@ class Plan:
         with randomness.in_use():
             net, precision = self._net(data.format)
             average, layer = self._prepare(net.module_, batches, data.format, before)
+        n_select = coreset_size(len(data.y), self.schedule.coreset_frac, params["select_by"], params["batch_size"])
+        course = Course(self.schedule.n_steps(len(batches), batch_count(n_select, params["batch_size"])))
+        ramp = Ramp(params["attack_ramp"], course) if params["attack_ramp"] and before is None else None
         adversaries = make_adversaries(
-            self.attack, self.selection_attack, self.objective, batches.data, data.format, seeds.attack
+            self.attack, self.selection_attack, self.objective, batches.data, data.format, seeds.attack, ramp
         )
         scaler = GradScaler(self.device.type, init_scale=2.0**10, enabled=precision == "fp16")
         net.step_ = Step(net.module_, adversaries.in_training, scaler, StepClock(self.device), self.in_batch)
 
-        n_select = coreset_size(len(data.y), self.schedule.coreset_frac, params["select_by"], params["batch_size"])
         selection, attacked = None, 0.0
         if self.selector is not None:
             recorder = None
@@ -229,7 +233,8 @@ class Plan:
             meter=meter,
             progress=Progress(self.schedule, len(data.y), n_select, attacked, bool(params["verbose"])),
             selection=selection,
-            rate=self._rate(net, len(batches), n_select),
+            course=course,
+            rate=None if self.lr_schedule is None else Rate(net.optimizer_, self.lr_schedule, course),
             average=average,
             memory=adversaries.memory,
             held_out=held_out,
@@ -279,11 +284,3 @@ class Plan:
         if before is not None:
             load_weights(module, weights_of(before.module))
         return None if self.averaging is None else WeightAverage(module, self.averaging), layer
-
-    def _rate(self, net: AdversarialNet, n_batches: int, n_select: int) -> Rate | None:
-        """Make the learning rate's schedule over the steps that the training will take."""
-        if self.lr_schedule is None:
-            return None
-        per_coreset = batch_count(n_select, self.params["batch_size"])
-        n_steps = self.schedule.full_epochs * n_batches + self.schedule.coreset_epochs * per_coreset
-        return Rate(net.optimizer_, self.lr_schedule, n_steps)

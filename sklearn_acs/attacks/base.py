@@ -22,7 +22,10 @@ POSITIVE = Interval(Real, 0, None, closed="neither")
 NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
 COUNT = Interval(Integral, 1, None, closed="left")
 
-SCALED = ("eps", "bound", "step_size")
+RADII = ("eps", "bound")
+"""Names that a radius has."""
+
+SCALED = (*RADII, "step_size")
 """Parameters that grow with the radius."""
 
 ATTACKS: "dict[str, Callable[..., Attack]]" = {}
@@ -49,6 +52,12 @@ class Attack(BaseEstimator, ABC):
     def threat(self) -> Threat | None:
         """The ball of a norm that bounds perturbations, or that they defend in training; None where there is none."""
         return None
+
+    @property
+    def radius(self) -> float | None:
+        """Its `eps` or `bound`, the largest one where features have their own; None where it has neither."""
+        values = [getattr(self, name) for name in RADII if hasattr(self, name)]
+        return float(np.max(values[0])) if values else None
 
     @property
     def remembers(self) -> bool:
@@ -123,7 +132,9 @@ class Attack(BaseEstimator, ABC):
         if factor == 1:
             return self
         given = {name: getattr(self, name, None) for name in SCALED}
-        return self.with_params(**{name: np.multiply(factor, value) for name, value in given.items() if value is not None})
+        return self.with_params(
+            **{name: np.multiply(factor, value) for name, value in given.items() if value is not None}
+        )
 
     def settled(
         self,

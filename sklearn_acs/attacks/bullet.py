@@ -100,6 +100,11 @@ class BulletTrain(Attack):
         return self._whole().threat
 
     @property
+    def radius(self) -> float | None:
+        """That of the attack inside."""
+        return self._whole().radius
+
+    @property
     def remembers(self) -> bool:
         """Whether the attack inside does."""
         return self._whole().remembers

@@ -20,11 +20,13 @@ class BestState(Callback):
     The accuracy is that under attack, of the weights that would predict: 5 steps of PGD in the ball of a norm, also
     where training takes one step, to which it may overfit; otherwise the training attack's own `for_evaluation`. It
     is clean where the objective attacks nothing. Among equals the last weights are kept, which were trained longest.
+    The radius is the full one from the beginning, so that epochs can be compared.
 
     Parameters
     ----------
     n_iter_no_change : int or None
-        Training ends after so many epochs in a row without a better score; None never ends it.
+        Training ends after so many epochs in a row without a better score, not counting those in which the radius
+        still grows; None never ends it.
     """
 
     def __init__(self, n_iter_no_change: int | None) -> None:
@@ -54,7 +56,8 @@ class BestState(Callback):
             score = self._score(training)
         net.history.record(self.column_, score)
         net.history.record("seconds", net.history[-1, "seconds"] + perf_counter() - begun)
-        self.since_ = 0 if score > best else self.since_ + 1
+        growing = training.adversary.growing
+        self.since_ = 0 if score > best or growing else self.since_ + 1
         training.keep_if_best(score)
         if self.n_iter_no_change is not None and self.since_ >= self.n_iter_no_change:
             training.stop(f"no better score on samples held out in {self.since_} epochs")

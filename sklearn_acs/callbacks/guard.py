@@ -83,14 +83,11 @@ class CollapseGuard(Callback):
             raise ValueError(f"max_fall of CollapseGuard must be a number in (0, 1]; got {self.max_fall!r}")
         training: Training = net.training_
         attack = training.adversary.attack
-        threat = attack.for_evaluation().threat
-        if threat is None:
+        if attack.for_evaluation().threat is None:
             raise ValueError(
                 f"CollapseGuard attacks with PGD in the ball of a norm, and attack={attack!r} has none; use "
                 "FGSM, NFGSM, PGD or one of them inside another attack, or leave the guard out (guard=None in FastAT)"
             )
-        self.attack_: PGD = PGD(threat.eps, steps=5, rel_step_size=1 / 4, norm=threat.norm)  # as published
-        self.one_step_: FGSM = FGSM(threat.eps, norm=threat.norm)
         with training.meter.aside("checks"):
             self.samples_: list[tuple[Tensor, Tensor]] = draw_samples(training)
             # Weights that are not trained yet may predict one class only, which no attack can change.
@@ -138,9 +135,12 @@ class CollapseGuard(Callback):
     def _accuracies(self, training: Training) -> tuple[float, float]:
         """Measure accuracy of the samples under PGD, from the same random starts every time, and under one step."""
         generator = torch.Generator(device=training.net.device).manual_seed(0)
+        threat = training.adversary.current.for_evaluation().threat
+        assert threat is not None
+        as_published = PGD(threat.eps, steps=5, rel_step_size=1 / 4, norm=threat.norm)
         both = (
             robust_correct(training.module, self.samples_, attack, training.adversary.clip, generator)
-            for attack in (self.attack_, self.one_step_)
+            for attack in (as_published, FGSM(threat.eps, norm=threat.norm))
         )
         under_pgd, under_one_step = (right.double().mean().item() for right in both)
         return under_pgd, under_one_step

@@ -50,6 +50,16 @@ class Adversary:
         """The attack of the radius that the training has come to."""
         return self.attack if self.ramp is None else self.attack.scaled(self.ramp.factor)
 
+    @property
+    def radius(self) -> float | None:
+        """The radius that the training has come to; None where nothing is attacked or the attack has no radius."""
+        return self.current.radius if ADVERSARIAL in self.objective.branches else None
+
+    @property
+    def growing(self) -> bool:
+        """Whether the radius still grows."""
+        return self.ramp is not None and self.ramp.factor < 1
+
     def inputs(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Make the inputs of each forward pass that the objective needs: clean, adversarial, or both."""
         inputs = {CLEAN: batch.x} if CLEAN in self.objective.branches else {}
@@ -104,6 +114,7 @@ def make_adversaries(
     data: ArrayData | StreamedData,
     format: DataFormat,
     seed: int,
+    ramp: Ramp | None,
 ) -> Adversaries:
     """Make the adversaries of training, of selections and of samples held out.
 
@@ -121,6 +132,8 @@ def make_adversaries(
         How the samples look.
     seed : int
         Of the generator.
+    ramp : Ramp or None
+        How the radius grows.
     """
     generator = torch.Generator(device=data.device).manual_seed(seed)
     selecting = selection_attack or attack
@@ -135,7 +148,7 @@ def make_adversaries(
 
     def adversary(each: Attack, reads: bool = False) -> Adversary:
         remembered = memory if each.remembers else None
-        return Adversary(each, objective, format.clip, generator, remembered, reads)
+        return Adversary(each, objective, format.clip, generator, remembered, ramp, reads)
 
     reads = selection_attack is None
     return Adversaries(adversary(attack), adversary(selecting, reads), adversary(selecting.without_memory()), memory)

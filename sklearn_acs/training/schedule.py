@@ -88,6 +88,10 @@ class CoresetSchedule:
         """How often a coreset is selected."""
         return -(-self.coreset_epochs // self.select_every)
 
+    def n_steps(self, n_batches: int, per_coreset: int) -> int:
+        """Count the steps, of `n_batches` in an epoch on all data and `per_coreset` in one on the coreset."""
+        return self.full_epochs * n_batches + self.coreset_epochs * per_coreset
+
     def phase(self, epoch: int) -> str:
         """Say whether epoch `epoch`, counted from 0, trains on the "full" data or on the "coreset"."""
         return FULL if epoch < self.full_epochs else CORESET

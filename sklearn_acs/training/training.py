@@ -17,6 +17,7 @@ from sklearn_acs.selectors import Coreset
 from sklearn_acs.training.adversary import Adversary
 from sklearn_acs.training.averaging import WeightAverage
 from sklearn_acs.training.cost import CostMeter
+from sklearn_acs.training.course import Course
 from sklearn_acs.training.in_batch import InBatchSelection
 from sklearn_acs.training.interrupts import noting_interrupts
 from sklearn_acs.training.memory import PerturbationMemory
@@ -58,6 +59,7 @@ class Training:
     precision: str  # of convolutions and matrix products
     split_seed: int  # by which samples were held out
     n_planned: int  # epochs of this training and of those that it goes on from
+    course: Course  # how far it has come
     meter: CostMeter
     progress: Progress
     selection: Selection | None = None
@@ -164,8 +166,8 @@ class Training:
         if self.selection is not None and schedule.selects(self.epochs_done):
             self.progress.enter("selecting", self.epochs_done, loss)
             self.selection.select(self.epochs_done, self.module, self.batches, self.meter, self.progress)
-            if self.rate is not None:  # a coreset of batches may be a little larger or smaller than planned
-                self.rate.expect((schedule.n_epochs - self.epochs_done) * len(self.batches))
+            # A coreset of batches may be a little larger or smaller than planned.
+            self.course.expect((schedule.n_epochs - self.epochs_done) * len(self.batches))
         recorder = None if self.selection is None else self.selection.recorder
         self.net.step_.recorder = recorder if schedule.selects(self.epochs_done + 1) else None
         phase = schedule.phase(self.epochs_done)
@@ -177,6 +179,8 @@ class Training:
         coreset = None if self.selection is None else self.selection.last
         history.record("phase", phase)
         history.record("coreset_size", len(self.batches.indices))
+        if (radius := self.adversary.radius) is not None:
+            history.record("radius", radius)
         history.record("approximation_error", coreset and coreset.error)
         if self.stop_reason is None:
             self._train_on_batches()
@@ -232,8 +236,9 @@ class Training:
             self.average.follow(self._finite_before)
         clock.mark("update")
         net.history.record_batch("train_batch_size", len(batch.y))
+        self.course.advance()
         if self.rate is not None:
-            self.rate.advance()
+            self.rate.set()
         net.notify("on_batch_end", batch=(done["trained"].x, done["trained"].y), training=True, **done)
         self.progress.advance(len(batch.y))
         return done["loss"]
@@ -296,6 +301,8 @@ class Training:
         self._callbacks = state["callbacks"]
         for name, member in self._members():
             member.load_state_dict(state[name])
+        if self.rate is not None:
+            self.rate.set()
 
     def _members(self) -> Iterator[tuple[str, Any]]:
         """List what else changes, each with a `state_dict` of its own."""
@@ -306,7 +313,7 @@ class Training:
             "cost": self.meter,
             "memory": self.memory,
             "randomness": self.randomness,
-            "rate": self.rate,
+            "course": self.course,
             "scaler": self.net.step_.scaler,
             "selection": self.selection,
         }

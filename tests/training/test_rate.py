@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sklearn_acs.training.course import Course
 from sklearn_acs.training.optimizers import OPTIMIZERS
 from sklearn_acs.training.rate import LR_SCHEDULES, Rate
 
@@ -14,12 +15,17 @@ PLANNED = [name for name, schedule in LR_SCHEDULES.items() if schedule is not No
 
 def rates(schedule, n_steps, count=None, lr=1.0):
     """The rates of the first steps, and what sets them."""
-    rate = Rate(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr), schedule, n_steps)
+    rate = Rate(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr), schedule, Course(n_steps))
+    return go_on(rate, n_steps if count is None else count), rate
+
+
+def go_on(rate, count):
     found = []
-    for _ in range(n_steps if count is None else count):
+    for _ in range(count):
         found.append(rate.optimizer.param_groups[0]["lr"])
-        rate.advance()
-    return found, rate
+        rate.course.advance()
+        rate.set()
+    return found
 
 
 def test_constant_leaves_the_rate_alone():
@@ -72,15 +78,16 @@ def test_steps_beyond_the_last_have_the_factor_of_the_end(name):
 
 def test_steps_that_turn_out_fewer_end_the_schedule_earlier():
     before, rate = rates(lambda progress: progress, 10, 4)
-    rate.expect(2)
-    rate.advance()
+    rate.course.expect(2)
+    rate.course.advance()
+    rate.set()
     assert before == pytest.approx([0.05, 0.15, 0.25, 0.35])
     assert rate.optimizer.param_groups[0]["lr"] == pytest.approx(5.5 / 6)
 
 
 def test_every_group_has_its_own_highest_rate():
     groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr} for lr in (0.4, 0.1)]
-    rate = Rate(torch.optim.SGD(groups), lambda progress: 0.5, 4)
+    rate = Rate(torch.optim.SGD(groups), lambda progress: 0.5, Course(4))
     assert [group["lr"] for group in rate.optimizer.param_groups] == [0.2, 0.05]
 
 
@@ -88,12 +95,9 @@ def test_the_rate_goes_on_from_a_state():
     found, _ = rates(LR_SCHEDULES["one-cycle"], 8, lr=0.4)
     _, rate = rates(LR_SCHEDULES["one-cycle"], 8, 3, lr=0.4)
     _, other = rates(LR_SCHEDULES["one-cycle"], 5, 0, lr=0.4)
-    other.load_state_dict(rate.state_dict())
-    rest = []
-    for _ in range(5):
-        rest.append(other.optimizer.param_groups[0]["lr"])
-        other.advance()
-    assert rest == found[3:]
+    other.course.load_state_dict(rate.course.state_dict())
+    other.set()
+    assert go_on(other, 5) == found[3:]
 
 
 def test_sgd_has_momentum_and_weight_decay():
