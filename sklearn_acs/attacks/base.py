@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sklearn_acs._compat import Interval
 from sklearn_acs.attacks.problem import AttackLoss, Goal, Problem, cross_entropy
-from sklearn_acs.attacks.threat import Threat
+from sklearn_acs.attacks.threat import Threat, times
 from sklearn_acs.data.formats import Clip, InputFormat
 from sklearn_acs.models.freezing import frozen
 from sklearn_acs.models.logits import predicted
@@ -132,9 +132,7 @@ class Attack(BaseEstimator, ABC):
         if factor == 1:
             return self
         given = {name: getattr(self, name, None) for name in SCALED}
-        return self.with_params(
-            **{name: np.multiply(factor, value) for name, value in given.items() if value is not None}
-        )
+        return self.with_params(**{name: times(factor, value) for name, value in given.items() if value is not None})
 
     def settled(
         self,

@@ -42,9 +42,18 @@ class Threat:
         """The norm; "linf/eps" where `eps` is an array, and sizes are told in units of it."""
         return f"{self.norm}/eps" if np.ndim(self.eps) else self.norm
 
+    def scaled(self, factor: float) -> "Threat":
+        """The ball of `factor` times the radius."""
+        return self if factor == 1 else Threat(self.norm, times(factor, self.eps))
+
     def ball(self, x: Tensor, clip: Clip) -> Ball:
         """The perturbations that are allowed around a batch."""
         eps = self.eps
         if np.ndim(eps):  # a number stays one: as a tensor it would be copied to the device, which stops a GPU
             eps = torch.as_tensor(eps, dtype=x.dtype, device=x.device)
         return BALLS[self.norm](x, eps, clip)
+
+
+def times(factor: float, radius: Any) -> Any:
+    """Multiply a number or an array of them."""
+    return factor * (np.asarray(radius) if np.ndim(radius) else float(radius))

@@ -56,7 +56,7 @@ class BestState(Callback):
             score = self._score(training)
         net.history.record(self.column_, score)
         net.history.record("seconds", net.history[-1, "seconds"] + perf_counter() - begun)
-        growing = training.adversary.growing
+        growing = training.adversary.factor < 1
         self.since_ = 0 if score > best or growing else self.since_ + 1
         training.keep_if_best(score)
         if self.n_iter_no_change is not None and self.since_ >= self.n_iter_no_change:

@@ -137,10 +137,10 @@ class CollapseGuard(Callback):
         generator = torch.Generator(device=training.net.device).manual_seed(0)
         threat = training.adversary.current.for_evaluation().threat
         assert threat is not None
-        as_published = PGD(threat.eps, steps=5, rel_step_size=1 / 4, norm=threat.norm)
+        self.attack_ = PGD(threat.eps, steps=5, rel_step_size=1 / 4, norm=threat.norm)  # as published
         both = (
             robust_correct(training.module, self.samples_, attack, training.adversary.clip, generator)
-            for attack in (as_published, FGSM(threat.eps, norm=threat.norm))
+            for attack in (self.attack_, FGSM(threat.eps, norm=threat.norm))
         )
         under_pgd, under_one_step = (right.double().mean().item() for right in both)
         return under_pgd, under_one_step

@@ -46,19 +46,19 @@ class Adversary:
     reads: bool = False
 
     @property
+    def factor(self) -> float:
+        """The radius that the training has come to, in full ones."""
+        return 1.0 if self.ramp is None else self.ramp.factor
+
+    @property
     def current(self) -> Attack:
-        """The attack of the radius that the training has come to."""
-        return self.attack if self.ramp is None else self.attack.scaled(self.ramp.factor)
+        """The attack of that radius."""
+        return self.attack.scaled(self.factor)
 
     @property
     def radius(self) -> float | None:
         """The radius that the training has come to; None where nothing is attacked or the attack has no radius."""
         return self.current.radius if ADVERSARIAL in self.objective.branches else None
-
-    @property
-    def growing(self) -> bool:
-        """Whether the radius still grows."""
-        return self.ramp is not None and self.ramp.factor < 1
 
     def inputs(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Make the inputs of each forward pass that the objective needs: clean, adversarial, or both."""
@@ -69,10 +69,10 @@ class Adversary:
 
     def examples(self, module: nn.Module, batch: Batch) -> Tensor:
         """Make adversarial examples of a batch."""
-        attack = self.current
-        if self.memory is None or attack.threat is None:
+        attack = self.attack.scaled(factor := self.factor)
+        if self.memory is None:
             return self._attack(attack, module, batch, None)
-        ball = attack.threat.ball(batch.x, self.clip)  # what is remembered, in radii, grows with it
+        ball = self.memory.threat.scaled(factor).ball(batch.x, self.clip)  # what is remembered, in radii, grows with it
         if self.reads and self.memory.knows(batch.rows).all():
             x_adv = batch.x + self.memory.recall(batch, ball)
             return x_adv if self.clip is None else x_adv.clamp_(*self.clip)

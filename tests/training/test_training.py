@@ -135,7 +135,7 @@ def test_a_training_that_goes_on_from_its_state_ends_with_the_same_bits(name, at
 
 def test_the_state_is_made_of_those_of_its_members():
     training = training_of(make(averaging="ema", attack=REMEMBERING, selection_gradients="last"))
-    members = {"attack", "average", "batches", "cost", "memory", "randomness", "rate", "scaler", "selection"}
+    members = {"attack", "average", "batches", "cost", "course", "memory", "randomness", "scaler", "selection"}
     assert members <= training.state_dict().keys()
     assert same(training.state_dict()["weights"], weights_of(training.module))
 
