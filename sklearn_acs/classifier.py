@@ -67,15 +67,20 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         selections too; 0 begins with all of it. It keeps a training from ending at one class for everything, as small
         networks do at large radii, and with wrong labels. ``history_[:, "radius"]`` has the radius at the beginning
         of each epoch. Training that goes on from another, by `warm_start` or `partial_fit`, begins with all of it.
-    selector : {"gradmatch", "craig", "glister", "random", "score"}, BaseSelector or None, default="gradmatch"
+    selector : {"gradmatch", "craig", "glister", "random", "infobatch", "score"}, BaseSelector or None, \
+default="gradmatch"
         What chooses the coreset. None trains on everything. Its `n_select` and `per_class` are set from
         `coreset_frac` and `select_by`.
-    coreset_frac : float, default=0.5
-        Share of the samples in a coreset, in (0, 1].
+    coreset_frac : float or None, default=None
+        Share of the samples in a coreset, in (0, 1]. None is 0.5, and what comes of `prune` for "infobatch".
     select_every : int, default=20
-        Coreset epochs between two selections.
+        Coreset epochs between two selections. A selector that needs no pass through the network, as "random",
+        "infobatch" and scores given as numbers, chooses anew in every epoch.
     warmup_frac : float, default=0.5
         Share of `max_epochs` that the epochs on all data stand for, in [0, 1); see `CoresetSchedule`.
+    final_full : float or None, default=None
+        Share of `max_epochs`, in [0, 1 - `warmup_frac`), on all data at the end. None is what the selector asks for: 0,
+        and 0.125 for "infobatch".
     select_by : {"sample", "class", "batch"}, default="batch"
         Choose among all samples, within each class, or among random batches by their summed gradients: batches of
         `batch_size`, smaller where that makes fewer than 64.
@@ -233,9 +238,10 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         "objective": [StrOptions(set(OBJECTIVES)), Objective],
         "attack": [StrOptions(set(ATTACKS)), Attack, None],
         "selector": [StrOptions(set(SELECTORS)), BaseSelector, None],
-        "coreset_frac": [Interval(Real, 0, 1, closed="right")],
+        "coreset_frac": [Interval(Real, 0, 1, closed="right"), None],
         "select_every": [Interval(Integral, 1, None, closed="left")],
         "warmup_frac": [Interval(Real, 0, 1, closed="left")],
+        "final_full": [Interval(Real, 0, 1, closed="left"), None],
         "select_by": [StrOptions(set(SELECT_BY))],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "selection_attack": [StrOptions(set(ATTACKS)), Attack, None],
@@ -269,9 +275,10 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         attack: str | Attack | None = None,
         attack_ramp: float = 0.0,
         selector: str | BaseSelector | None = "gradmatch",
-        coreset_frac: float = 0.5,
+        coreset_frac: float | None = None,
         select_every: int = 20,
         warmup_frac: float = 0.5,
+        final_full: float | None = None,
         select_by: str = "batch",
         validation_fraction: float = 0.1,
         selection_attack: str | Attack | None = None,
@@ -304,6 +311,7 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         self.coreset_frac = coreset_frac
         self.select_every = select_every
         self.warmup_frac = warmup_frac
+        self.final_full = final_full
         self.select_by = select_by
         self.validation_fraction = validation_fraction
         self.selection_attack = selection_attack

@@ -32,13 +32,16 @@ from sklearn_acs.training.precision import compile_forward
 from sklearn_acs.training.progress import Progress
 from sklearn_acs.training.ramp import Ramp
 from sklearn_acs.training.rate import LR_SCHEDULES, LrSchedule, Rate
-from sklearn_acs.training.recorder import FactorRecorder
+from sklearn_acs.training.recorder import FactorRecorder, LossRecorder
 from sklearn_acs.training.schedule import CoresetSchedule
 from sklearn_acs.training.seeds import LocalRandomness, Seeds, spawn_seeds
 from sklearn_acs.training.selection import Selection, coreset_size
 from sklearn_acs.training.step import Step
 from sklearn_acs.training.training import Training
 from sklearn_acs.training.weights import load_weights, weights_of
+
+DEFAULT_FRAC = 0.5
+"""Share of the samples in a coreset, unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,7 @@ class Plan:
             )
         for name in ("iterator_train", "iterator_valid"):
             check_loader_options(options_of(params, name), name)
-        frac = 1.0 if selector is None else params["coreset_frac"]
-        schedule = CoresetSchedule(params["max_epochs"], frac, params["select_every"], params["warmup_frac"])
+        schedule = schedule_of(params, selector)
         lr_schedule, augment = params["lr_schedule"], params["augment"]
         if one_pass:
             schedule, lr_schedule = CoresetSchedule(max_epochs=1, coreset_frac=1.0), "constant"
@@ -206,7 +208,9 @@ class Plan:
 
         selection, attacked = None, 0.0
         if self.selector is not None:
-            recorder = None
+            recorder, losses = None, None
+            if "losses" in self.selector.fit_inputs:
+                losses = net.step_.losses = LossRecorder(len(data.y), self.device)
             if layer is not None and params["selection_gradients"] == "last":
                 recorder = FactorRecorder(layer, len(data.y))
             selection = Selection(
@@ -219,10 +223,9 @@ class Plan:
                 held_out=held_out,
                 layer=layer,
                 recorder=recorder,
+                losses=losses,
             )
-            attacked = bool(self.selector.fit_inputs) + (
-                len(apart.y) / len(data.y) if apart is not None and asks else 0
-            )
+            attacked = self.selector.needs_pass + (len(apart.y) / len(data.y) if apart is not None and asks else 0)
         training = Training(
             net,
             batches,
@@ -288,3 +291,22 @@ class Plan:
         if before is not None:
             load_weights(module, weights_of(before.module))
         return None if self.averaging is None else WeightAverage(module, self.averaging), layer
+
+
+def schedule_of(params: Mapping[str, Any], selector: BaseSelector | None) -> CoresetSchedule:
+    """Make the schedule of the epochs; a selector that chooses without a pass does so in each of the coreset."""
+    epochs, frac, final = params["max_epochs"], params["coreset_frac"], params["final_full"]
+    if selector is None:
+        return CoresetSchedule(epochs, 1.0)
+    expected = getattr(selector, "expected_frac", None)
+    if expected is not None and frac is not None:
+        raise ValueError(
+            f"coreset_frac={frac!r} and selector={selector!r} both say how much is trained on; leave coreset_frac out"
+        )
+    return CoresetSchedule(
+        epochs,
+        expected or (DEFAULT_FRAC if frac is None else frac),
+        params["select_every"] if selector.needs_pass else 1,
+        params["warmup_frac"],
+        selector.final_full if final is None else final,
+    )

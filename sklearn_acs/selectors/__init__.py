@@ -5,6 +5,7 @@ from sklearn_acs.selectors.base import BaseSelector
 from sklearn_acs.selectors.craig import CRAIG
 from sklearn_acs.selectors.glister import Glister
 from sklearn_acs.selectors.gradmatch import GradMatch
+from sklearn_acs.selectors.infobatch import InfoBatch
 from sklearn_acs.selectors.random import RandomSelector
 from sklearn_acs.selectors.score import ScoreSelector
 
@@ -13,6 +14,7 @@ SELECTORS: dict[str, type[BaseSelector]] = {
     "craig": CRAIG,
     "gradmatch": GradMatch,
     "glister": Glister,
+    "infobatch": InfoBatch,
     "score": ScoreSelector,
 }
 
@@ -24,6 +26,7 @@ __all__ = [
     "Coreset",
     "Glister",
     "GradMatch",
+    "InfoBatch",
     "RandomSelector",
     "ScoreSelector",
 ]

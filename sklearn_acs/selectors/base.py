@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import Tags, check_consistent_length, check_random_state
+from sklearn.utils import Tags, assert_all_finite, check_consistent_length, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import Tensor
@@ -20,6 +20,9 @@ from sklearn_acs.gradients import LastLayerGradients, as_gradients
 from sklearn_acs.selectors._classes import Solved, Task, solve_on_cpu
 from sklearn_acs.selectors._coreset import ClassSelection, Coreset
 from sklearn_acs.table import Table
+
+REMEMBERED = {"losses", "seen"}
+"""What a selector may ask for that a training remembers."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -40,14 +43,22 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         "n_jobs": [Integral, None],
     }
 
+    final_full: ClassVar[float] = 0.0  # share of a training's epochs that are on all data at the end
+
     @property
     def fit_inputs(self) -> tuple[str, ...]:
         """Names of what the choice depends on, beside the number of samples.
 
-        They are "gradients"; "validation", the gradients of held-out samples; and "loss" or "margin", numbers for each
-        sample that `fit` takes as `scores`.
+        They are "gradients"; "validation", the gradients of held-out samples; "loss" or "margin", numbers for each
+        sample that `fit` takes as `scores`; and what a training remembers: "losses", those that it had last, and
+        "seen", which samples earlier coresets had.
         """
         return ("gradients",)
+
+    @property
+    def needs_pass(self) -> bool:
+        """Whether the choice depends on what only a pass through the network tells; else it is made in every epoch."""
+        return bool(set(self.fit_inputs) - REMEMBERED)
 
     def keep_rows(self, rows: np.ndarray, n_samples: int) -> None:
         """Cut parameters that hold a value per sample to the samples `rows`; this base class has none.
@@ -243,6 +254,15 @@ def resolve_n_select(n_select: int | float, n: int) -> int:
             )
         return int(n_select)
     return max(1, round(n_select * n))
+
+
+def check_per_sample(values: Any, n_samples: int, name: str, *, nan: bool = False) -> np.ndarray:
+    """Convert numbers to float64, and check that they are finite, or, with `nan`, NaN, and one for each sample."""
+    found = np.asarray(values.detach().cpu().double() if isinstance(values, Tensor) else values, dtype=np.float64)
+    if found.shape != (n_samples,):
+        raise ValueError(f"{name} must have one value for each of the {n_samples} samples, got shape {found.shape}.")
+    assert_all_finite(found, allow_nan=nan, input_name=name)
+    return found
 
 
 def _share_out(k: int, sizes: list[int]) -> np.ndarray:

@@ -1,13 +1,16 @@
 """RandomSelector draws a coreset at random, as the baseline."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from sklearn_acs._compat import fit_context
 from sklearn_acs.gradients import LastLayerGradients
+from sklearn_acs.selectors._classes import solve_on_cpu
 from sklearn_acs.selectors._coreset import Coreset
-from sklearn_acs.selectors.base import BaseSelector
+from sklearn_acs.selectors.base import BaseSelector, check_per_sample
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -57,7 +60,8 @@ class RandomSelector(BaseSelector):
 
     Notes
     -----
-    Redrawn at every selection this is a strong baseline, according to the authors of CORDS hard to beat [1]_.
+    Drawn anew in every epoch this is a strong baseline, according to the authors of CORDS hard to beat [1]_. A
+    classifier does so, whatever `select_every` says, and draws no sample again before all have been drawn [2]_.
 
     The draw takes ``O(n)`` operations and numbers in memory, whatever the gradients; n samples of C classes and D
     features take ``O(n C D)`` more to measure `approximation_error_`, as with every selector, and ``C D`` numbers.
@@ -66,6 +70,8 @@ class RandomSelector(BaseSelector):
     References
     ----------
     .. [1] https://github.com/decile-team/cords/issues/81
+    .. [2] P. Okanovic, R. Waleffe, V. Mageirakos, K. Nikolakakis, A. Karbasi, D. Kalogerias, N. M. Gurel,
+       T. Rekatsinas. "Repeated random sampling for minimizing the time-to-accuracy of learning", ICLR 2024.
 
     Examples
     --------
@@ -78,10 +84,35 @@ class RandomSelector(BaseSelector):
 
     random_state: int | np.random.RandomState | None = None
 
-    fit_inputs = ()
+    fit_inputs = ("seen",)
 
     _parameter_constraints: ClassVar[dict] = {**BaseSelector._parameter_constraints, "random_state": ["random_state"]}
 
-    def _solve(self, gradients: LastLayerGradients, k: int, rng: np.random.RandomState, rows: np.ndarray) -> Coreset:
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, G: Any, y: Any = None, seen: ArrayLike | None = None) -> Self:
+        """Draw the coreset.
+
+        Parameters
+        ----------
+        G : array-like or Tensor of shape (n_samples, n_features), or LastLayerGradients
+            One gradient per sample, by which only the error is measured.
+        y : array-like of shape (n_samples,), default=None
+            Class labels; used, and needed, with ``per_class=True``.
+        seen : array-like of bool, of shape (n_samples,), default=None
+            Samples that are drawn only where there are not enough others; None is none.
+
+        Returns
+        -------
+        self : object
+            The fitted selector.
+        """
+        gradients = self._validate_gradients(G, reset=True)
         n = len(gradients)
-        return Coreset(rng.permutation(n)[:k], np.full(k, n / k), k, "all of the budget is drawn")
+        late = np.zeros(n, dtype=bool) if seen is None else check_per_sample(seen, n, "seen").astype(bool)
+
+        def solve(gradients: LastLayerGradients, k: int, rng: np.random.RandomState, rows: np.ndarray) -> Coreset:
+            drawn = rng.permutation(len(rows))
+            drawn = drawn[np.argsort(late[rows][drawn], kind="stable")]
+            return Coreset(drawn[:k], np.full(k, len(rows) / k), k, "all of the budget is drawn")
+
+        return self._fit(G, gradients, y, lambda tasks: solve_on_cpu(tasks, solve, self.n_jobs))

@@ -6,7 +6,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.utils import assert_all_finite
 from torch import Tensor
 
 from sklearn_acs._compat import StrOptions, fit_context
@@ -14,7 +13,7 @@ from sklearn_acs.gradients import LastLayerGradients
 from sklearn_acs.selectors._classes import solve_on_cpu, where_float64_is
 from sklearn_acs.selectors._coreset import Coreset
 from sklearn_acs.selectors._cross_entropy import undo_cross_entropy
-from sklearn_acs.selectors.base import BaseSelector
+from sklearn_acs.selectors.base import BaseSelector, check_per_sample
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -162,7 +161,7 @@ class ScoreSelector(BaseSelector):
             How many there are before the cut.
         """
         if not isinstance(self.scores, str):
-            self.scores = check_scores(self.scores, n_samples)[rows]
+            self.scores = check_per_sample(self.scores, n_samples, "scores")[rows]
 
     def for_groups(self, gradients: LastLayerGradients, groups: np.ndarray, **given: Any) -> dict[str, Any]:
         """Score each group by the mean of its samples' scores."""
@@ -173,16 +172,9 @@ class ScoreSelector(BaseSelector):
         """Take the scores given to `fit`, else those of the parameter, else compute them from the gradients."""
         if scores is None and not isinstance(self.scores, str):
             scores = self.scores
-        return scores_of(gradients, str(self.scores)) if scores is None else check_scores(scores, len(gradients))
-
-
-def check_scores(scores: Any, n_samples: int) -> np.ndarray:
-    """Convert scores to float64, and check that they are finite and one for each sample."""
-    values = np.asarray(scores.detach().cpu().double() if isinstance(scores, Tensor) else scores, dtype=np.float64)
-    if values.shape != (n_samples,):
-        raise ValueError(f"scores must have one value for each of the {n_samples} samples, got shape {values.shape}.")
-    assert_all_finite(values, input_name="scores")
-    return values
+        if scores is None:
+            return scores_of(gradients, str(self.scores))
+        return check_per_sample(scores, len(gradients), "scores")
 
 
 def scores_of(gradients: LastLayerGradients, score: str) -> np.ndarray:

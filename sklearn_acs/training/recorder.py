@@ -1,4 +1,4 @@
-"""FactorRecorder keeps the last-layer gradients that training steps compute anyway, for the next selection."""
+"""Recorders keep what training steps compute anyway, losses or last-layer gradients, for the next selection."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,3 +68,35 @@ class FactorRecorder:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with what another recorder has kept."""
         self._seen, self._factors = state["seen"], state["factors"]
+
+
+class LossRecorder:
+    """Keeps each sample's loss as the last training step on it had it: in train mode, of the sample as augmented.
+
+    Parameters
+    ----------
+    n_samples : int
+        In the data set.
+    device : torch.device
+        Where the losses are computed.
+
+    Attributes
+    ----------
+    losses : Tensor of shape (n_samples,)
+        NaN for samples that have not been trained on.
+    """
+
+    def __init__(self, n_samples: int, device: torch.device) -> None:
+        self.losses = torch.full((n_samples,), torch.nan, device=device)
+
+    def keep(self, batch: Batch, losses: Tensor) -> None:
+        """Keep the losses of a batch."""
+        self.losses[batch.rows] = losses.detach().float()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Name the losses."""
+        return {"losses": self.losses}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with what another recorder has kept."""
+        self.losses.copy_(state["losses"])

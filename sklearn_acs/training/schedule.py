@@ -10,8 +10,9 @@ class CoresetSchedule:
     """Calculates the epochs of training on coresets.
 
     ``round(warmup_frac * max_epochs * coreset_frac)`` epochs on all data come first, which cost as much as
-    ``warmup_frac * max_epochs`` epochs on the coreset; the rest of `max_epochs` is trained on the coreset, selected
-    at its first epoch and at every `select_every`-th after it. No epoch is empty.
+    ``warmup_frac * max_epochs`` epochs on the coreset. The rest of `max_epochs` is trained on the coreset, selected
+    at its first epoch and at every `select_every`-th after it, but for ``round(final_full * max_epochs)`` epochs at the
+    end, which are on all data again. No epoch is empty.
 
     Parameters
     ----------
@@ -23,6 +24,8 @@ class CoresetSchedule:
         Coreset epochs between two selections.
     warmup_frac : float, default=0.5
         Share of `max_epochs` that the warm start on all data stands for, in [0, 1) (kappa in the paper).
+    final_full : float, default=0.0
+        Share of `max_epochs` on all data at the end, in [0, 1); less than what `warmup_frac` leaves.
 
     See Also
     --------
@@ -52,6 +55,7 @@ class CoresetSchedule:
     coreset_frac: float
     select_every: int = 20
     warmup_frac: float = 0.5
+    final_full: float = 0.0
 
     def __post_init__(self) -> None:
         for name, allowed, right in (
@@ -59,6 +63,7 @@ class CoresetSchedule:
             ("coreset_frac", "in (0, 1]", 0 < self.coreset_frac <= 1),
             ("select_every", "at least 1", self.select_every >= 1),
             ("warmup_frac", "in [0, 1)", 0 <= self.warmup_frac < 1),
+            ("final_full", "in [0, 1 - warmup_frac)", 0 <= self.final_full < 1 - self.warmup_frac),
         ):
             if not right:
                 raise ValueError(f"{name} must be {allowed}; got {getattr(self, name)!r}")
@@ -66,17 +71,28 @@ class CoresetSchedule:
     @property
     def full_epochs(self) -> int:
         """Epochs on all data."""
+        return self.warmup_epochs + self.final_epochs
+
+    @property
+    def warmup_epochs(self) -> int:
+        """Epochs on all data before the coreset's."""
         if self.coreset_frac == 1:
-            return self.max_epochs
+            return self.max_epochs - self.final_epochs
         # The minimum matters for very short trainings alone, where the one coreset epoch is the last there is.
-        return min(round(self.warmup_frac * self.max_epochs * self.coreset_frac), self.max_epochs - self.coreset_epochs)
+        rest = self.max_epochs - self.coreset_epochs - self.final_epochs
+        return min(round(self.warmup_frac * self.max_epochs * self.coreset_frac), rest)
+
+    @property
+    def final_epochs(self) -> int:
+        """Epochs on all data after the coreset's."""
+        return min(round(self.final_full * self.max_epochs), self.max_epochs - 1)
 
     @property
     def coreset_epochs(self) -> int:
         """Epochs on the coreset."""
         if self.coreset_frac == 1:
             return 0
-        return max(1, self.max_epochs - round(self.warmup_frac * self.max_epochs))
+        return max(1, self.max_epochs - round(self.warmup_frac * self.max_epochs) - self.final_epochs)
 
     @property
     def n_epochs(self) -> int:
@@ -88,17 +104,18 @@ class CoresetSchedule:
         """How often a coreset is selected."""
         return -(-self.coreset_epochs // self.select_every)
 
-    def n_steps(self, n_batches: int, per_coreset: int) -> int:
-        """Count the steps, of `n_batches` in an epoch on all data and `per_coreset` in one on the coreset."""
-        return self.full_epochs * n_batches + self.coreset_epochs * per_coreset
+    def n_steps(self, n_batches: int, per_coreset: int, since: int = 0) -> int:
+        """Count the steps from epoch `since` on, `n_batches` in one on all data, `per_coreset` on the coreset."""
+        phases = [self.phase(epoch) for epoch in range(since, self.n_epochs)]
+        return phases.count(FULL) * n_batches + phases.count(CORESET) * per_coreset
 
     def phase(self, epoch: int) -> str:
         """Say whether epoch `epoch`, counted from 0, trains on the "full" data or on the "coreset"."""
-        return FULL if epoch < self.full_epochs else CORESET
+        return CORESET if 0 <= epoch - self.warmup_epochs < self.coreset_epochs else FULL
 
     def selects(self, epoch: int) -> bool:
         """Say whether epoch `epoch`, counted from 0, begins with a selection."""
-        since = epoch - self.full_epochs
+        since = epoch - self.warmup_epochs
         return 0 <= since < self.coreset_epochs and since % self.select_every == 0
 
     def cost(self, selection_cost: float = 1.0) -> float:

@@ -18,12 +18,12 @@ from sklearn_acs.models import frozen
 from sklearn_acs.objectives import ADVERSARIAL, CLEAN
 from sklearn_acs.objectives.base import Logits
 from sklearn_acs.selectors import BaseSelector, ClassSelection, Coreset
-from sklearn_acs.selectors.base import relative_error
+from sklearn_acs.selectors.base import REMEMBERED, relative_error
 from sklearn_acs.selectors.score import margins
 from sklearn_acs.training.adversary import Adversary
 from sklearn_acs.training.cost import CostMeter
 from sklearn_acs.training.progress import Progress
-from sklearn_acs.training.recorder import FactorRecorder
+from sklearn_acs.training.recorder import FactorRecorder, LossRecorder
 
 BranchLoss = Callable[[Logits, Tensor], Tensor]
 
@@ -64,8 +64,13 @@ class Selection:
         The module's last layer, for selectors that match gradients.
     recorder : FactorRecorder or None
         Has the gradients of the last training steps, which are taken once all samples have been seen.
+    losses : LossRecorder or None
+        Has the losses of the last training steps, for selectors that go by them.
     coresets : dict of Coreset
-        All of them, by the epoch that they were selected in, counted from 0.
+        All of them, by the epoch that they were selected in, counted from 0; only the last of a selector that chooses
+        in every epoch.
+    seen : ndarray of bool, of shape (n,), or None
+        Which samples coresets have had since all had been in one; for selectors that ask for it.
     """
 
     selector: BaseSelector
@@ -77,7 +82,9 @@ class Selection:
     held_out: Batches | None = None
     layer: nn.Linear | None = None
     recorder: FactorRecorder | None = None
+    losses: LossRecorder | None = None
     coresets: dict[int, Coreset] = field(default_factory=dict)
+    seen: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         own = getattr(self.selector, "random_state", None)
@@ -104,8 +111,15 @@ class Selection:
                 f"training diverged before epoch {epoch + 1}: gradients or losses are not finite. A smaller lr may help"
             )
         meter.enter("solver")
+        given |= self._remembered(len(batches.data))
         how = self.select_by, self.n_select, batches.batch_size, self.random_state
-        coreset = self.coresets[epoch] = choose(self.selector, gradients, batches.data.y, *how, **given)
+        coreset = choose(self.selector, gradients, batches.data.y, *how, **given)
+        if not self.selector.needs_pass:
+            self.coresets.clear()
+        self.coresets[epoch] = coreset
+        if self.seen is not None:
+            labels = batches.data.y.cpu().numpy() if self.select_by == "class" else None
+            self.seen = seen_after(self.seen, coreset, labels)
         batches.use_coreset(coreset.indices, coreset.weights)
         return coreset
 
@@ -123,6 +137,16 @@ class Selection:
 
         return last_layer_gradients(module, self.layer, self.held_out, self.validating, loss, branch, advance)
 
+    def _remembered(self, n_samples: int) -> dict[str, Any]:
+        """Read what the selector asks for and training remembers."""
+        found: dict[str, Any] = {}
+        if self.losses is not None:
+            found["losses"] = self.losses.losses
+        if "seen" in self.selector.fit_inputs:
+            self.seen = np.zeros(n_samples, dtype=bool) if self.seen is None else self.seen
+            found["seen"] = self.seen
+        return found
+
     @property
     def last(self) -> Coreset | None:
         """The coreset in use."""
@@ -130,15 +154,21 @@ class Selection:
 
     def state_dict(self) -> dict[str, Any]:
         """Name the coresets, the generator's state, and the gradients recorded."""
-        recorded = None if self.recorder is None else self.recorder.state_dict()
-        return {"coresets": dict(self.coresets), "random": self.random_state.get_state(), "recorder": recorded}
+        recorders = {name: each.state_dict() for name, each in self._recorders()}
+        random = self.random_state.get_state()
+        return {"coresets": dict(self.coresets), "random": random, "seen": self.seen, "recorders": recorders}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
         self.coresets = dict(state["coresets"])
         self.random_state.set_state(state["random"])
-        if self.recorder is not None:
-            self.recorder.load_state_dict(state["recorder"])
+        self.seen = state["seen"]
+        for name, each in self._recorders():
+            each.load_state_dict(state["recorders"][name])
+
+    def _recorders(self) -> list[tuple[str, Any]]:
+        members = {"factors": self.recorder, "losses": self.losses}
+        return [(name, each) for name, each in members.items() if each is not None]
 
 
 def coreset_size(n_samples: int, coreset_frac: float, select_by: str, batch_size: int) -> int:
@@ -232,6 +262,8 @@ def choose(
 ) -> Coreset:
     """Choose about `n_select` samples: among all, within each class, or as whole random batches.
 
+    A selector that goes by what training remembers has nothing to gain from batches, and chooses among all samples.
+
     Without `gradients` the selector goes by what else is `given`, arguments of its `fit`, or by the number of samples
     alone, and the error is not known (NaN).
     """
@@ -241,7 +273,7 @@ def choose(
     selector = clone(selector)
     if "random_state" in selector.get_params():
         selector.set_params(random_state=random_state.randint(np.iinfo(np.int32).max))
-    if select_by == "batch":
+    if select_by == "batch" and not set(selector.fit_inputs) & REMEMBERED:
         n_groups = group_count(n, batch_size)
         groups = random_state.permutation(n) % n_groups  # as equal in size as can be
         selector.set_params(n_select=max(1, round(n_select * n_groups / n)), per_class=False)
@@ -252,12 +284,25 @@ def choose(
         given = selector.for_groups(gradients, groups, **given)
         coreset = expand(selector.fit(sums, **given).coreset_, groups, gradients)
     else:
-        selector.set_params(n_select=n_select, per_class=select_by == "class")
+        if "n_select" in selector.get_params():
+            selector.set_params(n_select=n_select)
+        selector.set_params(per_class=select_by == "class")
         coreset = selector.fit(gradients, y.cpu().numpy(), **given).coreset_
     if known:
         return coreset
     unknown = float("nan")
     return replace(coreset, error=unknown, classes=tuple(part._replace(error=unknown) for part in coreset.classes))
+
+
+def seen_after(seen: np.ndarray, coreset: Coreset, labels: np.ndarray | None) -> np.ndarray:
+    """Add a coreset to the samples seen; where all have been, or all of a class by its labels, begin anew."""
+    support = np.zeros_like(seen)
+    support[coreset.indices] = True
+    after = seen | support
+    for rows in [np.arange(len(seen))] if labels is None else [labels == label for label in np.unique(labels)]:
+        if after[rows].all():
+            after[rows] = (support & seen)[rows]  # those drawn for a second time
+    return after
 
 
 def expand(batches: Coreset, groups: np.ndarray, gradients: LastLayerGradients) -> Coreset:

@@ -14,7 +14,7 @@ from sklearn_acs.training.adversary import Adversary
 from sklearn_acs.training.cost import StepClock
 from sklearn_acs.training.in_batch import InBatchSelection
 from sklearn_acs.training.precision import uncompiled
-from sklearn_acs.training.recorder import FactorRecorder
+from sklearn_acs.training.recorder import FactorRecorder, LossRecorder
 
 
 @dataclass(eq=False)
@@ -35,6 +35,8 @@ class Step:
         Which samples of a batch are trained on.
     recorder : FactorRecorder or None
         Keeps last-layer gradients, in epochs whose gradients a selection wants.
+    losses : LossRecorder or None
+        Keeps losses, for a selection that goes by them.
     """
 
     module: nn.Module
@@ -43,6 +45,7 @@ class Step:
     clock: StepClock
     in_batch: InBatchSelection | None = None
     recorder: FactorRecorder | None = None
+    losses: LossRecorder | None = None
 
     def backward(self, batch: Batch, optimizer: Optimizer) -> dict[str, Any]:
         """Attack the batch, and leave the gradients of its weighted mean loss on the parameters.
@@ -68,6 +71,8 @@ class Step:
         losses = objective.loss(logits, batch.y)
         if self.recorder is not None:
             self.recorder.keep(batch, logits, losses)
+        if self.losses is not None:
+            self.losses.keep(batch, losses)
         with uncompiled(module):
             penalty = objective.penalty(
                 module, batch.x, batch.y, attack=adversary.attack, clip=adversary.clip, generator=adversary.generator

@@ -10,8 +10,9 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from sklearn_acs.data.batches import Batch
+from sklearn_acs.data.batches import Batch, batch_count
 from sklearn_acs.training.interrupts import noting_interrupts
+from sklearn_acs.training.schedule import CORESET, FULL
 from sklearn_acs.training.seeds import current_device
 from sklearn_acs.training.state import TrainingState
 from sklearn_acs.training.weights import diverged, finite_buffers
@@ -92,16 +93,19 @@ class Training(TrainingState):
             with self.randomness.where_drawn():
                 self.selection.select(self.epochs_done, self.module, self.batches, self.meter, self.progress)
             # A coreset of batches may be a little larger or smaller than planned.
-            self.course.expect((schedule.n_epochs - self.epochs_done) * len(self.batches))
+            n_batches = batch_count(len(self.batches.data), self.batches.batch_size)
+            self.course.expect(schedule.n_steps(n_batches, len(self.batches), since=self.epochs_done))
         recorder = None if self.selection is None else self.selection.recorder
         self.net.step_.recorder = recorder if schedule.selects(self.epochs_done + 1) else None
         phase = schedule.phase(self.epochs_done)
+        if phase == FULL:
+            self.batches.use_all()
         self.progress.enter(phase, self.epochs_done, loss)
         self.meter.enter(phase)
 
         data = {"dataset_train": self.batches.data, "dataset_valid": None}
         self.net.notify("on_epoch_begin", **data)
-        coreset = None if self.selection is None else self.selection.last
+        coreset = self.selection.last if self.selection is not None and phase == CORESET else None
         history.record("phase", phase)
         history.record("coreset_size", len(self.batches.indices))
         if (radius := self.adversary.radius) is not None:
