@@ -37,7 +37,7 @@ class ByHand(Callback):
 
 
 @pytest.mark.parametrize("objective", ["natural", "adversarial", "trades"])
-@pytest.mark.parametrize("selector", [None, "random"])
+@pytest.mark.parametrize("selector", [None, "gradmatch"])
 def test_counts_are_those_of_a_loop_by_hand(objective, selector):
     tracker, by_hand = StabilityTracker(), ByHand()
     fit([tracker, by_hand], objective=objective, selector=selector, select_every=1, warmup_frac=0.4)
