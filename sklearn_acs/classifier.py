@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from math import inf
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self, cast
 
@@ -104,8 +105,11 @@ default="gradmatch"
         is right for schedules whose rate falls up to the end, where the last epochs bring most: "one-cycle", "cosine".
     in_batch : InBatchSelection or None, default=None
         Train on the hardest samples of each batch alone; goes with a coreset and without.
-    max_epochs : int, default=30
-        Length in epochs of the ordinary training that is sped up.
+    max_epochs : int or None, default=None
+        Length in epochs of the ordinary training that is sped up. None is 30, and with `max_seconds` no limit.
+    max_seconds : float or None, default=None
+        Seconds of wall clock that a fit may take. Learning rate, radius and phases then go by time, so that the plan
+        is whole when it ends, after at most `max_epochs` epochs; the last one may be short. None sets no limit.
     batch_size : int, default=128
         Samples in a mini-batch.
     optimizer : {"sgd", "adam", "adamw"} or torch optimiser class, default="sgd"
@@ -250,7 +254,8 @@ default="gradmatch"
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), None],
         "attack_ramp": [Interval(Real, 0, 1, closed="both")],
         "in_batch": [InBatchSelection, None],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "max_epochs": [Interval(Integral, 1, None, closed="left"), None],
+        "max_seconds": [Interval(Real, 0, None, closed="neither"), None],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "optimizer": [StrOptions(set(OPTIMIZERS)), callable],
         "lr": [Interval(Real, 0, None, closed="neither"), None],
@@ -286,7 +291,8 @@ default="gradmatch"
         early_stopping: bool = False,
         n_iter_no_change: int | None = 10,
         in_batch: InBatchSelection | None = None,
-        max_epochs: int = 30,
+        max_epochs: int | None = None,
+        max_seconds: float | None = None,
         batch_size: int = 128,
         optimizer: str | type[Optimizer] = "sgd",
         lr: float | None = None,
@@ -320,6 +326,7 @@ default="gradmatch"
         self.n_iter_no_change = n_iter_no_change
         self.in_batch = in_batch
         self.max_epochs = max_epochs
+        self.max_seconds = max_seconds
         self.batch_size = batch_size
         self.optimizer = optimizer
         self.lr = lr
@@ -425,8 +432,8 @@ default="gradmatch"
                 self._assign(plan, training, data)
                 if training.interrupted:
                     n_epochs = plan.schedule.n_epochs
-                    epoch = min(training.epochs_done + 1, n_epochs)
-                    warnings.warn(f"interrupted in epoch {epoch} of {n_epochs}", stacklevel=3)
+                    of = "" if n_epochs == inf else f" of {n_epochs}"
+                    warnings.warn(f"interrupted in epoch {min(training.epochs_done + 1, n_epochs)}{of}", stacklevel=3)
             raise
         self._assign(plan, training, data)
         return self

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -33,12 +34,15 @@ from sklearn_acs.training.progress import Progress
 from sklearn_acs.training.ramp import Ramp
 from sklearn_acs.training.rate import LR_SCHEDULES, LrSchedule, Rate
 from sklearn_acs.training.recorder import FactorRecorder, LossRecorder
-from sklearn_acs.training.schedule import CoresetSchedule
+from sklearn_acs.training.schedule import CoresetSchedule, TimedSchedule
 from sklearn_acs.training.seeds import LocalRandomness, Seeds, spawn_seeds
 from sklearn_acs.training.selection import Selection, coreset_size
 from sklearn_acs.training.step import Step
 from sklearn_acs.training.training import Training
 from sklearn_acs.training.weights import load_weights, weights_of
+
+DEFAULT_EPOCHS = 30
+"""Epochs, unless told otherwise or timed."""
 
 DEFAULT_FRAC = 0.5
 """Share of the samples in a coreset, unless told otherwise."""
@@ -56,7 +60,7 @@ class Plan:
     in_batch: InBatchSelection | None
     averaging: EMA | None
     augment: Augment | None  # change of each training batch
-    schedule: CoresetSchedule  # which epoch trains on what
+    schedule: CoresetSchedule | TimedSchedule  # which epoch trains on what
     lr_schedule: LrSchedule | None  # None leaves the learning rate alone
     one_pass: bool  # go on with the optimiser's state and the history, too: `partial_fit`
     device: torch.device
@@ -111,7 +115,11 @@ class Plan:
             schedule, lr_schedule = CoresetSchedule(max_epochs=1, coreset_frac=1.0), "constant"
         holds_out = params["early_stopping"] or asks_for_validation(selector)
         check_callbacks(params, objective, holds_out=holds_out, one_pass=one_pass)
-        n_planned = 0 if before is None else before.n_planned + schedule.n_epochs
+        n_planned = (
+            0
+            if before is None
+            else before.n_planned + (DEFAULT_EPOCHS if schedule.n_epochs == inf else int(schedule.n_epochs))
+        )
         return cls(
             params=params,
             objective=objective,
@@ -195,7 +203,8 @@ class Plan:
             net, precision = self._net(data.format)
             average, layer = self._prepare(net.module_, batches, data.format, before)
         n_select = coreset_size(len(data.y), self.schedule.coreset_frac, params["select_by"], params["batch_size"])
-        course = Course(self.schedule.n_steps(len(batches), batch_count(n_select, params["batch_size"])))
+        n_steps = self.schedule.n_steps(len(batches), batch_count(n_select, params["batch_size"]))
+        course = Course(n_steps, getattr(self.schedule, "max_seconds", inf), meter.begun)
         ramp = Ramp(params["attack_ramp"], course) if params["attack_ramp"] and before is None else None
         adversaries = make_adversaries(
             self.attack, self.selection_attack, self.objective, batches.data, data.format, seeds.attack, ramp
@@ -294,9 +303,16 @@ class Plan:
         return None if self.averaging is None else WeightAverage(module, self.averaging), layer
 
 
-def schedule_of(params: Mapping[str, Any], selector: BaseSelector | None) -> CoresetSchedule:
-    """Make the schedule of the epochs; a selector that chooses without a pass does so in each of the coreset."""
-    epochs, frac, final = params["max_epochs"], params["coreset_frac"], params["final_full"]
+def schedule_of(params: Mapping[str, Any], selector: BaseSelector | None) -> CoresetSchedule | TimedSchedule:
+    """Make the schedule of the epochs, by their number or by the time that they may take."""
+    endless, max_seconds = params["max_epochs"] is None, params["max_seconds"]
+    planned = coreset_schedule(params, selector, DEFAULT_EPOCHS if endless else params["max_epochs"])
+    return planned if max_seconds is None else TimedSchedule(planned, max_seconds, endless)
+
+
+def coreset_schedule(params: Mapping[str, Any], selector: BaseSelector | None, epochs: int) -> CoresetSchedule:
+    """Make the schedule of so many epochs; a selector that chooses without a pass does so in each of the coreset."""
+    frac, final = params["coreset_frac"], params["final_full"]
     if selector is None:
         return CoresetSchedule(epochs, 1.0)
     expected = getattr(selector, "expected_frac", None)

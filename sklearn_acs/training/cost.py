@@ -84,6 +84,7 @@ class CostMeter:
     def __init__(self, phase: str = "setup") -> None:
         self.cost = Cost()
         self._phase, self._since = phase, perf_counter()
+        self.begun = self._since
 
     def enter(self, phase: str) -> None:
         """End the phase that runs and begin another; every second belongs to exactly one."""

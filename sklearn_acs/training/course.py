@@ -16,30 +16,35 @@ class Course:
         Steps of the whole training; inf where seconds alone end it.
     max_seconds : float
         Seconds of the whole training; inf where steps alone end it.
+    begun : float
+        When it began, by `time.perf_counter`.
     step : int
         The step that is under way, counted from 0.
+    reserve : float
+        Seconds to keep for what comes after the last step.
     """
 
     n_steps: float
     max_seconds: float = inf
+    begun: float = field(default_factory=perf_counter)
     step: int = 0
-    _begun: float = field(default_factory=perf_counter)
+    reserve: float = 0.0
 
     @property
     def seconds(self) -> float:
         """Seconds that have gone by."""
-        return perf_counter() - self._begun
+        return perf_counter() - self.begun
 
     @property
     def progress(self) -> float:
         """Share of the training that is done in the middle of this step, in (0, 1]."""
-        by_seconds = self.seconds / self.max_seconds if self.max_seconds < inf else 0.0
+        by_seconds = self.seconds / max(self.max_seconds - self.reserve, 1e-9)
         return min(max((self.step + 0.5) / self.n_steps, by_seconds), 1.0)
 
     @property
-    def out_of_time(self) -> bool:
-        """Whether its seconds have gone by."""
-        return self.seconds >= self.max_seconds
+    def seconds_left(self) -> float:
+        """Seconds left for steps; inf where seconds do not end it."""
+        return self.max_seconds - self.reserve - self.seconds
 
     def advance(self) -> None:
         """Go on to the next step."""
@@ -56,4 +61,4 @@ class Course:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there; the time between does not count."""
         self.step, self.n_steps = state["step"], state["n_steps"]
-        self._begun = perf_counter() - state["seconds"]
+        self.begun = perf_counter() - state["seconds"]

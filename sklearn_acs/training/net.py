@@ -130,7 +130,7 @@ def make_net(
     callbacks: list[Any],
     params: Mapping[str, Any],
     device: torch.device,
-    n_epochs: int,
+    n_epochs: float,
 ) -> tuple[AdversarialNet, str]:
     """Make a net ready to be trained, and tell what `precision` came to.
 
@@ -146,7 +146,7 @@ def make_net(
         The classifier's, of which those of the optimiser and the precision are looked at.
     device : torch.device
         Where training is done.
-    n_epochs : int
+    n_epochs : float
         Epochs of the training.
     """
     optimizer, lr, options = find_optimizer(params["optimizer"], params["lr"], options_of(params, "optimizer"), device)

@@ -2,7 +2,7 @@
 
 from tqdm import tqdm
 
-from sklearn_acs.training.schedule import CORESET, CoresetSchedule
+from sklearn_acs.training.schedule import CORESET, CoresetSchedule, TimedSchedule
 
 
 class Progress:
@@ -23,17 +23,24 @@ class Progress:
     """
 
     def __init__(
-        self, schedule: CoresetSchedule, n_samples: int, n_select: int, selection_cost: float, enabled: bool
+        self,
+        schedule: CoresetSchedule | TimedSchedule,
+        n_samples: int,
+        n_select: int,
+        selection_cost: float,
+        enabled: bool,
     ) -> None:
-        self._n_epochs = schedule.n_epochs
-        selected = int(schedule.n_selections * selection_cost * n_samples)
-        total = schedule.full_epochs * n_samples + schedule.coreset_epochs * n_select + selected
+        self._of, total = "", None  # time tells how many epochs there will be
+        if isinstance(schedule, CoresetSchedule):
+            selected = int(schedule.n_selections * selection_cost * n_samples)
+            total = schedule.full_epochs * n_samples + schedule.coreset_epochs * n_select + selected
+            self._of = f"/{schedule.n_epochs}"
         self._bar = tqdm(total=total, disable=not enabled, unit="sample", unit_scale=True)
 
     def enter(self, phase: str, epoch: int, loss: float | None = None) -> None:
         """Show that `phase` of epoch `epoch`, counted from 0, begins, and the last epoch's loss."""
         what = {CORESET: "on the coreset", "full": "on all data"}.get(phase, phase)
-        self._bar.set_description(f"epoch {epoch + 1}/{self._n_epochs} {what}")
+        self._bar.set_description(f"epoch {epoch + 1}{self._of} {what}")
         if loss is not None:
             self._bar.set_postfix(loss=f"{loss:.3f}")
 

@@ -1,6 +1,7 @@
 """CoresetSchedule calculates which epochs train on all data, which on the coreset, and which select anew."""
 
 from dataclasses import dataclass
+from math import inf
 from numbers import Integral, Real
 
 FULL, CORESET = "full", "coreset"
@@ -116,7 +117,7 @@ class CoresetSchedule:
         phases = [self.phase(epoch) for epoch in range(since, self.n_epochs)]
         return phases.count(FULL) * n_batches + phases.count(CORESET) * per_coreset
 
-    def phase(self, epoch: int) -> str:
+    def phase(self, epoch: int, progress: float = 0.0) -> str:
         """Say whether epoch `epoch`, counted from 0, trains on the "full" data or on the "coreset"."""
         return CORESET if 0 <= epoch - self.warmup_epochs < self.coreset_epochs else FULL
 
@@ -124,6 +125,13 @@ class CoresetSchedule:
         """Say whether epoch `epoch`, counted from 0, begins with a selection."""
         since = epoch - self.warmup_epochs
         return 0 <= since < self.coreset_epochs and since % self.select_every == 0
+
+    def phase_at(self, progress: float) -> str:
+        """Say the same of the epoch that begins when a share of the cost is spent, as epochs of any number have it."""
+        warmup, final = self.warmup_frac * self.coreset_frac, self.final_full
+        total = warmup + (1 - self.warmup_frac - final) * self.coreset_frac + final
+        on_coreset = self.coreset_frac < 1 and warmup <= progress * total < total - final
+        return CORESET if on_coreset else FULL
 
     def cost(self, selection_cost: float = 1.0) -> float:
         """Calculate the cost in epochs on all data, of which a selection costs `selection_cost`."""
@@ -139,3 +147,60 @@ class CoresetSchedule:
             a PGD-10 attack, before the solver's own time.
         """
         return self.max_epochs / self.cost(selection_cost)
+
+
+@dataclass(frozen=True)
+class TimedSchedule:
+    """Lets a training that ends in time go through the phases of a `CoresetSchedule` in the same shares of its cost.
+
+    How many epochs there are is what comes of the time.
+
+    Parameters
+    ----------
+    planned : CoresetSchedule
+        The phases, and the most epochs.
+    max_seconds : float
+        Seconds that a fit may take.
+    endless : bool, default=False
+        Whether time alone ends it, and no number of epochs.
+
+    See Also
+    --------
+    CoresetSchedule : The same without a clock.
+    """
+
+    planned: CoresetSchedule
+    max_seconds: float
+    endless: bool = False
+
+    @property
+    def coreset_frac(self) -> float:
+        """Share of the samples in a coreset."""
+        return self.planned.coreset_frac
+
+    @property
+    def select_every(self) -> int:
+        """Coreset epochs between two selections."""
+        return self.planned.select_every
+
+    @property
+    def n_epochs(self) -> float:
+        """Epochs at most, inf where time alone ends them."""
+        return inf if self.endless else self.planned.n_epochs
+
+    @property
+    def n_selections(self) -> int:
+        """More than 0 where there are coresets."""
+        return self.planned.n_selections
+
+    def n_steps(self, n_batches: int, per_coreset: int, since: int = 0) -> float:
+        """Count the steps at most; see `CoresetSchedule.n_steps`."""
+        return inf if self.endless else self.planned.n_steps(n_batches, per_coreset, since)
+
+    def phase(self, epoch: int, progress: float) -> str:
+        """Say whether an epoch that begins at this share of the training is on the "full" data or on the "coreset"."""
+        return self.planned.phase_at(progress)
+
+    def selects(self, epoch: int) -> bool:
+        """Say whether epoch `epoch` may begin with a selection, which only its time tells."""
+        return self.n_selections > 0

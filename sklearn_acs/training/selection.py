@@ -85,6 +85,7 @@ class Selection:
     losses: LossRecorder | None = None
     coresets: dict[int, Coreset] = field(default_factory=dict)
     seen: np.ndarray | None = None
+    seconds: float = 0.0  # that the last selection took
 
     def __post_init__(self) -> None:
         own = getattr(self.selector, "random_state", None)

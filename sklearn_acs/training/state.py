@@ -20,7 +20,7 @@ from sklearn_acs.training.net import AdversarialNet
 from sklearn_acs.training.optimizers import load_optimizer, take_over
 from sklearn_acs.training.progress import Progress
 from sklearn_acs.training.rate import Rate
-from sklearn_acs.training.schedule import CoresetSchedule
+from sklearn_acs.training.schedule import CoresetSchedule, TimedSchedule
 from sklearn_acs.training.seeds import LocalRandomness, Seeds
 from sklearn_acs.training.selection import Selection
 from sklearn_acs.training.weights import Weights, copy_of_weights, load_weights, weights_of
@@ -44,7 +44,7 @@ class TrainingState:
 
     net: AdversarialNet  # skorch's engine: optimiser, history, callbacks, the step of a batch
     batches: Batches  # of the samples, or of the coreset in use
-    schedule: CoresetSchedule  # which epoch trains on what
+    schedule: CoresetSchedule | TimedSchedule  # which epoch trains on what
     seeds: Seeds
     randomness: LocalRandomness  # of what the network itself draws
     rows: np.ndarray  # where in X the samples of `batches` stand
@@ -62,6 +62,7 @@ class TrainingState:
     held_out: Batches | None = None  # for early stopping and for selectors that ask for them
     held_weight: Tensor | None = None
     epochs_done: int = 0
+    coreset_epochs: int = 0  # of these on coresets
     stop_reason: str | None = None  # why it ended before its last epoch
     best: Best | None = None  # what early stopping has kept
     interrupted: bool = False  # whether a user's Ctrl-C ended it
@@ -132,6 +133,7 @@ class TrainingState:
             callbacks = {name: each.state_dict() for name, each in self.net.callbacks_ if hasattr(each, "state_dict")}
         return {
             "epochs_done": self.epochs_done,
+            "coreset_epochs": self.coreset_epochs,
             "stop_reason": self.stop_reason,
             "weights": weights_of(self.module),
             "optimizer": self.net.optimizer_.state_dict(),
@@ -144,7 +146,8 @@ class TrainingState:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from the state of another training of the same plan on the same data."""
-        self.epochs_done, self.stop_reason, self.best = (state[key] for key in ("epochs_done", "stop_reason", "best"))
+        for name in ("epochs_done", "coreset_epochs", "stop_reason", "best"):
+            setattr(self, name, state[name])
         load_weights(self.module, state["weights"])
         load_optimizer(self.net.optimizer_, state["optimizer"])
         self.net.history_ = copy(state["history"])

@@ -88,18 +88,13 @@ class Training(TrainingState):
         """Select if it is time, train for an epoch, and tell the callbacks."""
         begun, history, schedule = perf_counter(), self.net.history, self.schedule
         loss = history[-1, "train_loss"] if len(history) else None
-        if self.selection is not None and schedule.selects(self.epochs_done):
-            self.progress.enter("selecting", self.epochs_done, loss)
-            with self.randomness.where_drawn():
-                self.selection.select(self.epochs_done, self.module, self.batches, self.meter, self.progress)
-            # A coreset of batches may be a little larger or smaller than planned.
-            n_batches = batch_count(len(self.batches.data), self.batches.batch_size)
-            self.course.expect(schedule.n_steps(n_batches, len(self.batches), since=self.epochs_done))
-        recorder = None if self.selection is None else self.selection.recorder
-        self.net.step_.recorder = recorder if schedule.selects(self.epochs_done + 1) else None
-        phase = schedule.phase(self.epochs_done)
+        phase = schedule.phase(self.epochs_done, self.course.progress)
         if phase == FULL:
             self.batches.use_all()
+        elif self.coreset_epochs % schedule.select_every == 0:
+            self._select(loss)
+        recorder = None if self.selection is None else self.selection.recorder
+        self.net.step_.recorder = recorder if schedule.selects(self.epochs_done + 1) else None
         self.progress.enter(phase, self.epochs_done, loss)
         self.meter.enter(phase)
 
@@ -120,7 +115,26 @@ class Training(TrainingState):
                     self.net.validate(self.final_module, valid.aside(torch.arange(len(valid.data))))
             history.record("seconds", perf_counter() - begun)
             self.epochs_done += 1
+            self.coreset_epochs += phase == CORESET
+            ended = perf_counter()
             self.net.notify("on_epoch_end", **data)
+            self.course.reserve = perf_counter() - ended
+            if self.course.seconds_left <= 0:
+                self.stop(f"the {self.course.max_seconds:g} seconds of max_seconds have gone by")
+
+    def _select(self, loss: float | None) -> None:
+        """Choose a coreset, unless the time that is left is shorter than what the last one took."""
+        selection, begun = self.selection, perf_counter()
+        assert selection is not None
+        if self.course.seconds_left < selection.seconds:
+            return
+        self.progress.enter("selecting", self.epochs_done, loss)
+        with self.randomness.where_drawn():
+            selection.select(self.epochs_done, self.module, self.batches, self.meter, self.progress)
+        selection.seconds = perf_counter() - begun
+        # A coreset of batches may be a little larger or smaller than planned.
+        n_batches = batch_count(len(self.batches.data), self.batches.batch_size)
+        self.course.expect(self.schedule.n_steps(n_batches, len(self.batches), since=self.epochs_done))
 
     def _train_on_batches(self) -> None:
         """Go through the batches once; read their losses from the device at the end, so that no GPU waits."""
@@ -137,6 +151,8 @@ class Training(TrainingState):
             clock.mark("callbacks")
             if self.stop_reason is not None:
                 return
+            if self.course.seconds_left <= 0:  # the last epoch may be a short one
+                break
 
         for part, seconds in clock.read().items():
             self.meter.cost.step_seconds[part] += seconds

@@ -23,7 +23,13 @@ def test_progress_by_seconds_is_their_share():
     assert course.progress < 0.5
     sleep(0.06)
     assert course.progress == 1.0
-    assert course.out_of_time
+    assert course.seconds_left < 0
+
+
+def test_what_is_kept_for_the_end_ends_steps_earlier():
+    course = Course(inf, max_seconds=10.0, reserve=9.999)
+    assert course.progress > Course(inf, max_seconds=10.0).progress
+    assert course.seconds_left < 0.001
 
 
 def test_what_ends_first_says_how_far_it_is():
@@ -31,7 +37,7 @@ def test_what_ends_first_says_how_far_it_is():
     assert course.progress == 1.0
     course = Course(2, max_seconds=1e9)
     assert course.progress == pytest.approx(0.25)
-    assert not course.out_of_time
+    assert course.seconds_left > 1e8
 
 
 def test_time_between_a_state_and_going_on_from_it_does_not_count():
