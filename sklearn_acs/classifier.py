@@ -21,7 +21,7 @@ from sklearn_acs.data.augment import AUGMENTS
 from sklearn_acs.data.batches import Augment
 from sklearn_acs.data.formats import Clip
 from sklearn_acs.data.labels import dataset_labels
-from sklearn_acs.data.training_data import TrainingData
+from sklearn_acs.data.training_data import TrainingData, check_validation, read_validation
 from sklearn_acs.model import FittedModel
 from sklearn_acs.models import MODELS
 from sklearn_acs.objectives import OBJECTIVES, Objective
@@ -33,10 +33,11 @@ from sklearn_acs.table import Table
 from sklearn_acs.training.averaging import AVERAGES, EMA
 from sklearn_acs.training.cost import CostMeter
 from sklearn_acs.training.in_batch import InBatchSelection
+from sklearn_acs.training.one_class import warn_of_one_class
 from sklearn_acs.training.optimizers import OPTIMIZERS
 from sklearn_acs.training.precision import PRECISIONS
 from sklearn_acs.training.rate import LR_SCHEDULES, LrSchedule
-from sklearn_acs.training.seeds import LocalRandomness
+from sklearn_acs.training.seeds import LocalRandomness, current_device
 from sklearn_acs.training.selection import GRADIENTS_FROM, SELECT_BY
 from sklearn_acs.training.training import Training
 
@@ -94,6 +95,9 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         is right for schedules whose rate falls up to the end, where the last epochs bring most: "one-cycle", "cosine".
     in_batch : InBatchSelection or None, default=None
         Train on the hardest samples of each batch alone; goes with a coreset and without.
+    class_weight : dict, "balanced" or None, default=None
+        Factors of the sample weights by label, as in scikit-learn. "balanced" gives every class the same weight in sum;
+        `partial_fit`, which does not see all labels, takes a dict alone.
     max_epochs : int, default=30
         Length in epochs of the ordinary training that is sped up.
     batch_size : int, default=128
@@ -125,10 +129,13 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         Triton on a GPU, again in each `fit` and `partial_fit`. Selections and perceptual attacks, which look inside the
         module, and second derivatives run without, and so does a classifier that has been pickled.
     callbacks : list of skorch callbacks or None, default=None
-        As in skorch, with the net as their first argument; ``GradientNormClipping(1.0)`` clips gradients.
+        As in skorch, with the net as their first argument; ``GradientNormClipping(1.0)`` clips gradients. skorch's
+        scores of validation samples need `early_stopping`, and its LRScheduler ``lr_schedule="constant"``. What could
+        not work, as LoadInitState, is refused.
     random_state : int, RandomState instance or None, default=None
         Drives initial weights, batches, augmentation, attacks and selections through generators of its own. The same
-        int gives the same bits on the CPU. NumPy's and torch's global generators are left as they are.
+        int gives the same bits on the CPU. NumPy's and torch's global generators are left as they are, also by fits in
+        several threads, see note 5.
     warm_start : bool, default=False
         Whether `fit` continues from the weights of the fit before.
     verbose : int, default=0
@@ -201,6 +208,11 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
        measurements; they count as "checks" in `cost_`, and in the history's seconds. An error or an interrupt also
        leaves the best weights. A fit that continues (`warm_start`) starts from those, holds out the same samples
        where X is the same, and looks for the best among its own epochs.
+    5. Fits in several threads give the same bits as one after the other. They take turns in reading data and building
+       networks; networks that draw nothing from torch's global generator train side by side, and those with dropout,
+       like a Dataset read without workers, take turns step by step. What callbacks draw is out of reach.
+    6. `fit` warns if in the end, after more than 30 steps, the model predicts one class for all of 512 training
+       samples, unless that class has three quarters of their weight.
 
     References
     ----------
@@ -238,6 +250,7 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         "early_stopping": ["boolean"],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), None],
         "in_batch": [InBatchSelection, None],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "optimizer": [StrOptions(set(OPTIMIZERS)), callable],
@@ -272,6 +285,7 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         early_stopping: bool = False,
         n_iter_no_change: int | None = 10,
         in_batch: InBatchSelection | None = None,
+        class_weight: dict[Any, float] | str | None = None,
         max_epochs: int = 30,
         batch_size: int = 128,
         optimizer: str | type[Optimizer] = "sgd",
@@ -303,6 +317,7 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         self.early_stopping = early_stopping
         self.n_iter_no_change = n_iter_no_change
         self.in_batch = in_batch
+        self.class_weight = class_weight
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.optimizer = optimizer
@@ -321,7 +336,16 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         for key, value in options.items():
             setattr(self, key, value)
 
-    def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: ArrayLike | None = None,
+    ) -> Self:
         """Train on `X`, first on all of it, then on coresets of it.
 
         Parameters
@@ -334,6 +358,11 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         sample_weight : array-like of shape (n,) or None, default=None
             Factors of the samples' losses, scaled to mean 1. They multiply the coreset weights; samples of weight 0
             are left out.
+        X_val, y_val : as X and y, default=None
+            Samples for `early_stopping`, and for selectors that look at validation samples, in place of
+            `validation_fraction` of `X`. `y_val` is None for a Dataset.
+        sample_weight_val : array-like of shape (n_val,) or None, default=None
+            Weights of the validation samples in the score of `early_stopping`.
 
         Returns
         -------
@@ -349,9 +378,8 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         KeyboardInterrupt
             The user's Ctrl-C; see note 3.
         """
-        return self._train(
-            X, y, sample_weight, before=self.net_.training_ if self.warm_start and hasattr(self, "net_") else None
-        )
+        before = self.net_.training_ if self.warm_start and hasattr(self, "net_") else None
+        return self._train(X, y, sample_weight, before=before, validation=(X_val, y_val, sample_weight_val))
 
     def partial_fit(
         self, X: Any, y: Any = None, classes: ArrayLike | None = None, sample_weight: ArrayLike | None = None
@@ -377,6 +405,11 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         """
         if self.early_stopping:
             raise ValueError("early_stopping=True is for fit; partial_fit trains one epoch, so set it to False")
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight='balanced' is for fit, which sees all labels; for partial_fit give a dict, as "
+                "sklearn.utils.class_weight.compute_class_weight computes it of all labels"
+            )
         before = self.net_.training_ if hasattr(self, "net_") else None
         return self._train(X, y, sample_weight, before=before, one_pass=True, classes=classes)
 
@@ -389,19 +422,28 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         before: Training | None,
         one_pass: bool = False,
         classes: ArrayLike | None = None,
+        validation: tuple[Any, Any, Any] = (None, None, None),
     ) -> Self:
         """Plan, read, train; attributes are assigned once an epoch is over, and then however the training ended."""
         meter = CostMeter()
         self._validate_params()
         self._check_routed()
-        plan = Plan.of(self.get_params(deep=False), one_pass=one_pass, before=before)
+        validates = check_validation(*validation)
+        plan = Plan.of(self.get_params(deep=False), one_pass=one_pass, validates=validates, before=before)
         randomness = LocalRandomness(plan.seeds.model, plan.device)
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), current_device(plan.device):
             with randomness.in_use():  # a Dataset may draw from torch's global generators
                 like = None if before is None else self._format
-                data = TrainingData.read(X, y, sample_weight, clip=self.clip, classes=classes, like=like)
+                given: dict[str, Any] = {
+                    "clip": self.clip,
+                    "classes": classes,
+                    "class_weight": self.class_weight,
+                    "like": like,
+                }
+                data = TrainingData.read(X, y, sample_weight, **given)
+                apart = read_validation(*validation, data.format) if validates else None
             plan = plan.settled(data.format)
-            training = plan.training(data, before, randomness, meter)
+            training = plan.training(data, apart, before, randomness, meter)
         try:
             training.run()
         except BaseException:
@@ -413,6 +455,9 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
                     warnings.warn(f"interrupted in epoch {epoch} of {n_epochs}", stacklevel=3)
             raise
         self._assign(plan, training, data)
+        if not one_pass:
+            with randomness.in_use(going_on=False):
+                warn_of_one_class(training.net, data, stacklevel=3)
         return self
 
     def _assign(self, plan: Plan, training: Training, data: TrainingData) -> None:

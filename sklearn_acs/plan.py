@@ -7,14 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from skorch.callbacks import LRScheduler
 from torch import Tensor, nn
 from torch.amp import GradScaler
-from torch.optim import LBFGS
 
 from sklearn_acs.attacks import ATTACKS, Attack
-from sklearn_acs.callbacks.best_state import BestState
-from sklearn_acs.callbacks.guard import CollapseGuard
+from sklearn_acs.callbacks.around import callbacks_of, check_callbacks
 from sklearn_acs.data.augment import AUGMENTS, Augmentation
 from sklearn_acs.data.batches import Augment, Batches, StreamedData, batch_count, check_loader_options
 from sklearn_acs.data.formats import DataFormat, make_data
@@ -25,14 +22,12 @@ from sklearn_acs.objectives import OBJECTIVES, Objective
 from sklearn_acs.params import make_part, options_of
 from sklearn_acs.selectors import SELECTORS
 from sklearn_acs.selectors.base import BaseSelector
-from sklearn_acs.training.adversary import Adversary
+from sklearn_acs.training.adversary import make_adversaries
 from sklearn_acs.training.averaging import AVERAGES, EMA, WeightAverage
 from sklearn_acs.training.cost import CostMeter, StepClock
 from sklearn_acs.training.in_batch import InBatchSelection
-from sklearn_acs.training.memory import PerturbationMemory
-from sklearn_acs.training.net import AdversarialNet, find_device
-from sklearn_acs.training.optimizers import FUSED_DEVICES, OPTIMIZERS
-from sklearn_acs.training.precision import compile_forward, find_precision, set_precision
+from sklearn_acs.training.net import AdversarialNet, check_single_sample, find_device, make_net
+from sklearn_acs.training.precision import compile_forward
 from sklearn_acs.training.progress import Progress
 from sklearn_acs.training.rate import LR_SCHEDULES, LrSchedule, Rate
 from sklearn_acs.training.recorder import FactorRecorder
@@ -64,7 +59,14 @@ class Plan:
     n_planned: int  # epochs of this training and of those that it goes on from
 
     @classmethod
-    def of(cls, params: Mapping[str, Any], *, one_pass: bool = False, before: Training | None = None) -> "Plan":
+    def of(
+        cls,
+        params: Mapping[str, Any],
+        *,
+        one_pass: bool = False,
+        validates: bool = False,
+        before: Training | None = None,
+    ) -> "Plan":
         """Make the parts that the parameters name, and check that they go together.
 
         Parameters
@@ -73,6 +75,8 @@ class Plan:
             The parameters of a `RobustClassifier`.
         one_pass : bool, default=False
             Train for one epoch on all data at a constant rate, as `partial_fit` does.
+        validates : bool, default=False
+            Whether validation samples are given beside those to train on.
         before : Training or None, default=None
             What it goes on from.
 
@@ -107,21 +111,23 @@ class Plan:
             check_loader_options(options_of(params, name), name)
         frac = 1.0 if selector is None else params["coreset_frac"]
         schedule = CoresetSchedule(params["max_epochs"], frac, params["select_every"], params["warmup_frac"])
-        lr_schedule, augment, callbacks = params["lr_schedule"], params["augment"], params["callbacks"] or []
+        lr_schedule, augment = params["lr_schedule"], params["augment"]
         if one_pass:
             schedule, lr_schedule = CoresetSchedule(max_epochs=1, coreset_frac=1.0), "constant"
-        planned = any(isinstance(each[1] if isinstance(each, tuple) else each, LRScheduler) for each in callbacks)
-        if planned and lr_schedule != "constant":
+        selector = selector if schedule.n_selections else None
+        holds_out = params["early_stopping"] or asks_for_validation(selector)
+        if validates and not holds_out:
             raise ValueError(
-                f"callbacks has an LRScheduler, and lr_schedule={lr_schedule!r} sets the learning rate too; use "
-                "lr_schedule='constant', which leaves it alone"
+                "X_val and y_val are for early_stopping=True and for selectors that look at validation samples, as "
+                f"'glister' does; got early_stopping=False and selector={params['selector']!r}"
             )
+        check_callbacks(params, objective, holds_out=holds_out, one_pass=one_pass)
         n_planned = 0 if before is None else before.n_planned + schedule.n_epochs
         return cls(
             params=params,
             objective=objective,
             attack=attack,
-            selector=selector if schedule.n_selections else None,
+            selector=selector,
             selection_attack=part("selection_attack", ATTACKS, Attack),
             in_batch=in_batch,
             averaging=part("averaging", AVERAGES, EMA),
@@ -163,7 +169,12 @@ class Plan:
         return replace(self, attack=attack, selection_attack=selecting)
 
     def training(
-        self, data: TrainingData, before: Training | None, randomness: LocalRandomness, meter: CostMeter
+        self,
+        data: TrainingData,
+        validation: TrainingData | None,
+        before: Training | None,
+        randomness: LocalRandomness,
+        meter: CostMeter,
     ) -> Training:
         """Make the network, its optimiser and all else that a training owns.
 
@@ -171,6 +182,8 @@ class Plan:
         ----------
         data : TrainingData
             What to train on; `settled` has seen its format.
+        validation : TrainingData or None
+            What to validate on; None holds out some of `data` where that is needed.
         before : Training or None
             What it goes on from.
         randomness : LocalRandomness
@@ -182,28 +195,33 @@ class Plan:
         -------
         Training
         """
-        params, seeds, early = self.params, self.seeds, self.params["early_stopping"]
+        params, seeds = self.params, self.seeds
         selection_state = np.random.RandomState(seeds.selection)
         split_seed = seeds.selection if before is None else before.split_seed
-        asks = self.selector is not None and "validation" in self.selector.fit_inputs
-        apart, held_out = None, None
-        if asks or early:
+        asks = asks_for_validation(self.selector)
+        apart = validation
+        if validation is None and (asks or params["early_stopping"]):
             # A fit that goes on must not hold out what the fit before it has learned.
             split_state = selection_state if before is None else np.random.RandomState(split_seed)
             data, apart = data.split(*hold_out(data.y.numpy(), params["validation_fraction"], split_state))
-            held_out = self._batches(apart, None)
+        held_out = None if apart is None else self._batches(apart, None)
         batches = self._batches(data, data.weight)
         if self.selector is not None:
             self.selector.keep_rows(data.rows, data.n_given)
 
-        with randomness.in_use():
-            net, precision = self._net(data.format, early)
-            average, layer = self._prepare(net.module_, batches, data.format, before)
-        in_training, at_selections, on_held_out, memory = self._adversaries(batches, data.format)
-        scaler = GradScaler(self.device.type, init_scale=2.0**10, enabled=precision == "fp16")
-        net.step_ = Step(net.module_, in_training, scaler, StepClock(self.device), self.in_batch)
-
         n_select = coreset_size(len(data.y), self.schedule.coreset_frac, params["select_by"], params["batch_size"])
+        with randomness.in_use():
+            net, precision = self._net(data.format)
+            average, layer = self._prepare(net.module_, batches, n_select, data.format, before)
+        adversaries = make_adversaries(
+            self.attack, self.selection_attack, self.objective, batches.data, data.format, seeds.attack
+        )
+        scaler = GradScaler(self.device.type, init_scale=2.0**10, enabled=precision == "fp16")
+        streams = any(isinstance(each.data, StreamedData) for each in (batches, held_out) if each is not None)
+        # What is read in this process may draw with any item.
+        randomness.drawn = streams and not options_of(params, "iterator_train").get("num_workers")
+        net.step_ = Step(net.module_, adversaries.in_training, scaler, StepClock(self.device), self.in_batch)
+
         selection, attacked = None, 0.0
         if self.selector is not None:
             recorder = None
@@ -214,8 +232,8 @@ class Plan:
                 params["select_by"],
                 n_select,
                 selection_state,
-                adversary=at_selections,
-                validating=on_held_out,
+                adversary=adversaries.at_selections,
+                validating=adversaries.on_held_out,
                 held_out=held_out,
                 layer=layer,
                 recorder=recorder,
@@ -239,7 +257,7 @@ class Plan:
             selection=selection,
             rate=self._rate(net, len(batches), n_select),
             average=average,
-            memory=memory,
+            memory=adversaries.memory,
             held_out=held_out,
             held_weight=None if apart is None else apart.weight,
         )
@@ -259,8 +277,8 @@ class Plan:
             **options_of(self.params, "iterator_train"),
         )
 
-    def _net(self, format: DataFormat, early: bool) -> tuple[AdversarialNet, str]:
-        """Make the skorch net, its module built in the precision asked for and its optimiser ready."""
+    def _net(self, format: DataFormat) -> tuple[AdversarialNet, str]:
+        """Make the skorch net, with the callbacks that a fit brings around the user's."""
         params = self.params
         module = partial(
             build_model,
@@ -271,45 +289,17 @@ class Plan:
             scale=format.scale,
             **options_of(params, "module"),
         )
-        optimizer, lr, options = params["optimizer"], params["lr"], options_of(params, "optimizer")
-        if isinstance(optimizer, str):
-            optimizer, default_lr, defaults = OPTIMIZERS[optimizer]
-            lr, options = default_lr if lr is None else lr, {**defaults, **options}
-            if self.device.type in FUSED_DEVICES and not options.keys() & {"fused", "foreach", "differentiable"}:
-                options["fused"] = True
-        elif lr is None:
-            raise ValueError(f"lr=None has no default for optimizer={optimizer!r}; give a number")
-        options = {f"optimizer__{key}": value for key, value in options.items()}
-        options |= {f"callbacks__{key}": value for key, value in options_of(params, "callbacks").items()}
-        callbacks: list[Any] = [("best_state", BestState(params["n_iter_no_change"]))] if early else []
-        callbacks += [("in_batch", self.in_batch)] if self.in_batch is not None else []
-        callbacks += params["callbacks"] or []
-        if self.objective.guard is not None:
-            callbacks.append(("collapse_guard", CollapseGuard(self.objective.guard)))
-        net = AdversarialNet(
-            module,
-            self.objective,
-            optimizer=optimizer,
-            lr=lr,
-            max_epochs=self.schedule.n_epochs,
-            batch_size=params["batch_size"],
-            callbacks=callbacks,
-            device=str(self.device),
-            verbose=params["verbose"],
-            **options,
-        ).initialize()
-        precision = find_precision(params["precision"], net.module_, self.device)
-        if precision == "fp16" and isinstance(net.optimizer_, LBFGS):
-            raise ValueError("precision='fp16' scales losses, which LBFGS cannot undo; use 'fp32' or 'bf16'")
-        set_precision(net.module_, precision)
-        return net, precision
+        callbacks = callbacks_of(params, self.objective, self.in_batch)
+        return make_net(module, self.objective, callbacks, params, self.device, self.schedule.n_epochs)
 
     def _prepare(
-        self, module: nn.Module, batches: Batches, format: DataFormat, before: Training | None
+        self, module: nn.Module, batches: Batches, n_select: int, format: DataFormat, before: Training | None
     ) -> tuple[WeightAverage | None, nn.Linear | None]:
         """Check the module on some samples, find its last layer, compile it, and take over earlier weights."""
         example, _ = next(iter(batches.data.fetch([torch.arange(min(len(batches.data), 8))])))
         check_logits(module, example, len(format.classes))
+        if min(self.params["batch_size"], n_select) == 1:
+            check_single_sample(module, example)
         matches = self.selector is not None and "gradients" in self.selector.fit_inputs
         layer = last_linear(module, example) if matches else None
         if self.params["compile"]:
@@ -318,29 +308,6 @@ class Plan:
             load_weights(module, weights_of(before.module))
         return None if self.averaging is None else WeightAverage(module, self.averaging), layer
 
-    def _adversaries(
-        self, batches: Batches, format: DataFormat
-    ) -> tuple[Adversary, Adversary, Adversary, PerturbationMemory | None]:
-        """Make the adversaries of training, of selections and of samples held out, and what they remember."""
-        generator = torch.Generator(device=self.device).manual_seed(self.seeds.attack)
-        attack, at_selections = self.attack, self.selection_attack or self.attack
-        remembering, memory = next((each for each in (attack, at_selections) if each.remembers), None), None
-        if remembering is not None:
-            if remembering.threat is None:
-                raise ValueError(f"attack={remembering!r} remembers perturbations, but has no ball that they are in")
-            shape, on_disk = (len(batches.data), *format.inputs.model_shape), isinstance(batches.data, StreamedData)
-            memory = PerturbationMemory(
-                remembering.threat, shape, self.device, max_age=remembering.max_age, on_disk=on_disk
-            )
-
-        def adversary(attack: Attack, reads: bool = False) -> Adversary:
-            remembered = memory if attack.remembers else None
-            return Adversary(attack, self.objective, format.clip, generator, remembered, reads)
-
-        reads = self.selection_attack is None
-        in_training, in_selections = adversary(attack), adversary(at_selections, reads)
-        return in_training, in_selections, adversary(at_selections.without_memory()), memory
-
     def _rate(self, net: AdversarialNet, n_batches: int, n_select: int) -> Rate | None:
         """Make the learning rate's schedule over the steps that the training will take."""
         if self.lr_schedule is None:
@@ -348,3 +315,8 @@ class Plan:
         per_coreset = batch_count(n_select, self.params["batch_size"])
         n_steps = self.schedule.full_epochs * n_batches + self.schedule.coreset_epochs * per_coreset
         return Rate(net.optimizer_, self.lr_schedule, n_steps)
+
+
+def asks_for_validation(selector: BaseSelector | None) -> bool:
+    """Tell whether a selector looks at samples held out."""
+    return selector is not None and "validation" in selector.fit_inputs

@@ -1,13 +1,23 @@
 """AdversarialNet is the engine of a training: skorch's net, with optimiser, history and callbacks."""
 
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
+from numbers import Number
 from typing import Any
 
 import numpy as np
 import torch
 from skorch import NeuralNet
+from skorch.callbacks import PrintLog
 from torch import Tensor, nn
+from torch.optim import LBFGS
 
 from sklearn_acs.data.batches import Batch
+from sklearn_acs.models import frozen
+from sklearn_acs.objectives import Objective
+from sklearn_acs.params import options_of
+from sklearn_acs.training.optimizers import begin_late_momentum, find_optimizer
+from sklearn_acs.training.precision import find_precision, set_precision
 from sklearn_acs.training.step import Step
 
 
@@ -76,9 +86,33 @@ class AdversarialNet(NeuralNet):
         """Predict the most probable class of each sample, 0 to C-1, as skorch's classifiers do."""
         return self.predict_proba(X).argmax(1)
 
+    def on_epoch_end(self, net: Any, **about: Any) -> None:
+        """Let loggers, which take numbers alone, pass by what else is in the history: skorch calls this first."""
+        no_numbers = {name for name, value in self.history[-1].items() if not isinstance(value, Number)}
+        for _, callback in self.callbacks_:
+            if hasattr(callback, "keys_ignored_") and not isinstance(callback, PrintLog):
+                given = callback.keys_ignored or []
+                callback.keys_ignored_ = {*([given] if isinstance(given, str) else given), *no_numbers}
+
+    @property
+    def scores_held_out(self) -> bool:
+        """Whether a callback scores samples held out, as skorch's EpochScoring does."""
+        return any(getattr(callback, "on_train", True) is False for _, callback in self.callbacks_)
+
+    def validate(self, module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Show callbacks the predictions of samples held out, as skorch does after each epoch of training."""
+        for x, y in batches:
+            self.notify("on_batch_begin", batch=(x, y), training=False)
+            self.history.record_batch("valid_batch_size", len(y))
+            with frozen(module), torch.no_grad():
+                logits = module(x)
+            self.notify("on_batch_end", batch=(x, y), training=False, y_pred=logits)
+
     def train_step_single(self, batch: Batch, **fit_params: Any) -> dict[str, Any]:
         """Attack the batch, and compute the gradients of its weighted mean loss."""
-        return self.step_.backward(batch, self.optimizer_)
+        done = self.step_.backward(batch, self.optimizer_)
+        begin_late_momentum(self.optimizer_)
+        return done
 
     def _step_optimizer(self, step_fn: Any) -> None:
         """Take the optimiser's step; in float16, where gradients have overflowed, only a smaller scale comes of it."""
@@ -91,9 +125,68 @@ class AdversarialNet(NeuralNet):
         scaler.update()
 
 
+def make_net(
+    module: Callable[[], nn.Module],
+    objective: Objective,
+    callbacks: list[Any],
+    params: Mapping[str, Any],
+    device: torch.device,
+    n_epochs: int,
+) -> tuple[AdversarialNet, str]:
+    """Make a net ready to be trained, and tell what `precision` came to.
+
+    Parameters
+    ----------
+    module : callable
+        Builds the module.
+    objective : Objective
+        What is minimised.
+    callbacks : list
+        As skorch takes them.
+    params : mapping of str to object
+        The classifier's, of which those of the optimiser and the precision are looked at.
+    device : torch.device
+        Where training is done.
+    n_epochs : int
+        Epochs of the training.
+    """
+    optimizer, lr, options = find_optimizer(params["optimizer"], params["lr"], options_of(params, "optimizer"), device)
+    routed = {f"optimizer__{key}": value for key, value in options.items()}
+    routed |= {f"callbacks__{key}": value for key, value in options_of(params, "callbacks").items()}
+    net = AdversarialNet(
+        module,
+        objective,
+        optimizer=optimizer,
+        lr=lr,
+        max_epochs=n_epochs,
+        batch_size=params["batch_size"],
+        callbacks=callbacks,
+        device=str(device),
+        verbose=params["verbose"],
+        **routed,
+    ).initialize()
+    precision = find_precision(params["precision"], net.module_, device)
+    if precision == "fp16" and isinstance(net.optimizer_, LBFGS):
+        raise ValueError("precision='fp16' scales losses, which LBFGS cannot undo; use 'fp32' or 'bf16'")
+    set_precision(net.module_, precision)
+    return net, precision
+
+
 def softmax(logits: Tensor) -> Tensor:
     """Turn logits into probabilities of the classes."""
     return logits.softmax(-1)
+
+
+def check_single_sample(module: nn.Module, example: Tensor) -> None:
+    """Raise ValueError if a module cannot be trained on one sample alone, as BatchNorm of single features cannot."""
+    try:
+        with torch.no_grad(), torch.random.fork_rng([example.device] if example.is_cuda else []):
+            deepcopy(module).train()(example[:1])
+    except ValueError as error:
+        raise ValueError(
+            "the module cannot be trained on a batch of one sample, which is what X, batch_size and coreset_frac come "
+            f"to here; use a batch_size of 2 or more and more samples, or a module without BatchNorm: {error}"
+        ) from error
 
 
 def find_device(device: str | torch.device) -> torch.device:
@@ -104,6 +197,8 @@ def find_device(device: str | torch.device) -> torch.device:
         found = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"device={device!r} is not a torch device; use 'auto', 'cpu', 'cuda' or 'cuda:N'") from error
+    if found.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"device={device!r} is not there: torch sees no Apple GPU; use 'auto' or 'cpu'")
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise ValueError(
             f"device={device!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices; use 'auto' or 'cpu'"
