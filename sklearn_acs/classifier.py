@@ -318,8 +318,7 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         self.random_state = random_state
         self.warm_start = warm_start
         self.verbose = verbose
-        for key, value in options.items():
-            setattr(self, key, value)
+        self._set_options(options)
 
     def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Train on `X`, first on all of it, then on coresets of it.
@@ -393,7 +392,6 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         """Plan, read, train; attributes are assigned once an epoch is over, and then however the training ended."""
         meter = CostMeter()
         self._validate_params()
-        self._check_routed()
         plan = Plan.of(self.get_params(deep=False), one_pass=one_pass, before=before)
         randomness = LocalRandomness(plan.seeds.model, plan.device)
         with torch.inference_mode(False), torch.enable_grad():

@@ -120,11 +120,10 @@ class LastLayerGradients:
         exponent : int
             The gradients were divided by ``2**exponent``.
         """
-        exponents = [_exponent(side) for side in zip(*self.branches, strict=True)]
-        if not any(exponents):
+        of_g, of_h = (_exponent(side) for side in zip(*self.branches, strict=True))
+        if not (of_g or of_h):
             return self, 0
-        scaled = [tuple(_halved(*one) for one in zip(pair, exponents, strict=True)) for pair in self.branches]
-        return LastLayerGradients(scaled), sum(exponents)
+        return LastLayerGradients([(_halved(g, of_g), _halved(h, of_h)) for g, h in self.branches]), of_g + of_h
 
     def gram(self, other: "LastLayerGradients | None" = None) -> Tensor:
         """Compute the inner products of all n rows with all m rows of `other`, or of this matrix, shape (n, m)."""

@@ -22,7 +22,7 @@ from sklearn_acs.data.holdout import hold_out
 from sklearn_acs.data.training_data import TrainingData
 from sklearn_acs.models import build_model, check_logits, last_linear
 from sklearn_acs.objectives import OBJECTIVES, Objective
-from sklearn_acs.params import make_part, options_of
+from sklearn_acs.params import check_names, check_options, make_part, options_of
 from sklearn_acs.selectors import SELECTORS
 from sklearn_acs.selectors.base import BaseSelector
 from sklearn_acs.training.adversary import Adversary
@@ -279,6 +279,7 @@ class Plan:
                 options["fused"] = True
         elif lr is None:
             raise ValueError(f"lr=None has no default for optimizer={optimizer!r}; give a number")
+        check_options("optimizer", optimizer, options.keys() - {"param_groups"}, "params")
         options = {f"optimizer__{key}": value for key, value in options.items()}
         options |= {f"callbacks__{key}": value for key, value in options_of(params, "callbacks").items()}
         callbacks: list[Any] = [("best_state", BestState(params["n_iter_no_change"]))] if early else []
@@ -298,6 +299,7 @@ class Plan:
             verbose=params["verbose"],
             **options,
         ).initialize()
+        check_names("callbacks", "callbacks", options_of(params, "callbacks"), dict(net.callbacks_))
         precision = find_precision(params["precision"], net.module_, self.device)
         if precision == "fp16" and isinstance(net.optimizer_, LBFGS):
             raise ValueError("precision='fp16' scales losses, which LBFGS cannot undo; use 'fp32' or 'bf16'")

@@ -50,6 +50,22 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         return ("gradients",)
 
+    def validate(self) -> None:
+        """Check the parameters of a selector that is part of a `RobustClassifier`, before any work.
+
+        Raises
+        ------
+        ValueError
+            A parameter is out of range, or says what a parameter of the classifier says.
+        """
+        self._validate_params()
+        for name, instead in {"n_select": "coreset_frac", "per_class": "select_by"}.items():
+            if (value := getattr(self, name)) != getattr(BaseSelector, name):
+                raise ValueError(
+                    f"selector has {name}={value!r}, which in a RobustClassifier {instead} says: set {instead}, and "
+                    f"leave {name} out"
+                )
+
     def keep_rows(self, rows: np.ndarray, n_samples: int) -> None:
         """Cut parameters that hold a value per sample to the samples `rows`; this base class has none.
 
