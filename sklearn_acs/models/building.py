@@ -175,10 +175,9 @@ def _made(module: Callable[..., Any], input_shape: Shape, n_classes: int, option
         if _binds(takes, **asked):
             return module(**asked)
         if not _binds(takes, input_shape, n_classes, **options):
-            missing = [name for name, each in takes.parameters.items() if each.default is each.empty]
             raise TypeError(
-                f"module={made.__name__} needs {', '.join(missing)}; give these as module__name, or give "
-                f"{made.__name__}(...) itself"
+                f"module={made.__name__} cannot be made as {made.__name__}({', '.join(options)}): it takes {takes}. Give "
+                f"the others as module__name, or give {made.__name__}(...) itself"
             )
     return module(input_shape, n_classes, **options)
 
