@@ -149,7 +149,7 @@ def test_a_module_without_a_final_linear_layer_is_told_what_to_do(no_work):
 @pytest.mark.parametrize("selector", ["gradmatch", "random", None])
 def test_a_module_that_ends_in_a_softmax_is_told_what_to_do(no_work, selector):
     module = nn.Sequential(nn.Flatten(), nn.Linear(64, 3), nn.Softmax(1))
-    with pytest.raises(ValueError, match="outputs are probabilities.* Remove the softmax"):
+    with pytest.raises(ValueError, match=r"outputs are probabilities.* Remove the softmax"):
         RobustClassifier(module=module, selector=selector).fit(X, y)
 
 

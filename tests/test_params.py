@@ -221,5 +221,5 @@ def test_options_of_a_function_are_those_that_it_names():
     check_options("module", lambda shape, **options: None, ["anything"])
     with pytest.raises(TypeError, match="build has no parameter 'module__widht'; did you mean 'module__width'"):
         check_options("module", build, ["widht"], "shape")
-    with pytest.raises(TypeError, match="parameters are module__depth, module__width."):
+    with pytest.raises(TypeError, match="parameters are module__depth, module__width"):
         check_options("module", build, ["shape"], "shape")

@@ -176,8 +176,8 @@ def _made(module: Callable[..., Any], input_shape: Shape, n_classes: int, option
             return module(**asked)
         if not _binds(takes, input_shape, n_classes, **options):
             raise TypeError(
-                f"module={made.__name__} cannot be made as {made.__name__}({', '.join(options)}): it takes {takes}. Give "
-                f"the others as module__name, or give {made.__name__}(...) itself"
+                f"module={made.__name__} cannot be made as {made.__name__}({', '.join(options)}): it takes {takes}. "
+                f"Give the others as module__name, or give {made.__name__}(...) itself"
             )
     return module(input_shape, n_classes, **options)
 

@@ -46,7 +46,7 @@ class LogitsOf(nn.Module):
         Returns, for a batch, a tensor; a dict, or an object, with the logits called "logits"; or a tuple, or dict, in
         which they are the first tensor of shape (batch, n_classes).
     n_classes : int or None, default=None
-        None is any number from two on.
+        None is any number from two on; a tuple must then hold matrices of one width alone.
 
     Examples
     --------
@@ -140,13 +140,14 @@ def _find_logits(output: Any, n_classes: int | None, name: str = "module") -> Te
         parts = [output.logits]
     else:
         parts = list(output) if isinstance(output, tuple | list) else []
-    for part in parts:
-        if isinstance(part, Tensor) and part.ndim == 2 and part.shape[1] == (n_classes or max(2, part.shape[1])):
-            return part
+    fitting = [part for part in parts if isinstance(part, Tensor) and part.ndim == 2]
+    fitting = [part for part in fitting if part.shape[1] == (n_classes or part.shape[1])]
+    if len({part.shape[1] for part in fitting}) == 1:
+        return fitting[0]
     kinds = [tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__ for part in parts]
     raise ValueError(
-        f"{name} must give logits of shape (batch, {n_classes or 'n_classes'}), alone, called 'logits' or in a tuple; "
-        f"it gave {type(output).__name__} {kinds or ''}"
+        f"{name} must give logits of shape (batch, {n_classes or 'n_classes'}), alone, called 'logits', or in a tuple "
+        f"as the only ones of their width; it gave {type(output).__name__} {kinds or ''}"
     )
 
 
