@@ -33,16 +33,15 @@ def frozen(model: nn.Module) -> Iterator[None]:
 def rehearsing(model: nn.Module) -> Iterator[None]:
     """Run `model` for trial, in any mode: leave its modes and buffers and torch's generators as they were found."""
     modes = [(module, module.training) for module in model.modules()]
-    owned = [(module._buffers, dict(module._buffers)) for module in model.modules()]
-    values = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    buffers = [(module, name, buffer) for module in model.modules() for name, buffer in module._buffers.items()]
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers()) if tensor.is_cuda}
     with torch.no_grad(), torch.random.fork_rng(devices):
         try:
+            for module, name, buffer in buffers:  # copies: some cannot be written back, several numbers in one place
+                setattr(module, name, None if buffer is None else buffer.clone())
             yield
         finally:
             for module, training in modes:
                 module.training = training
-            for buffers, found in owned:  # `forward` may have put others in their place
-                buffers.update(found)
-            for buffer, value in values:
-                buffer.copy_(value)
+            for module, name, buffer in buffers:
+                setattr(module, name, buffer)

@@ -126,8 +126,9 @@ def check_logits(module: nn.Module, example: Tensor, n_classes: int) -> None:
 
 
 def are_probabilities(outputs: Tensor) -> bool:
-    """Tell whether the outputs for each sample, of shape (batch, C), are at least 0 and add up to 1."""
-    return bool((outputs >= 0).all() and ((outputs.sum(1) - 1).abs() < 1e-3).all())
+    """Tell whether the outputs (batch, C) are at least 0 and add up to 1 for each sample, and are not just 0 and 1."""
+    shares = (outputs >= 0).all() and ((outputs.sum(1) - 1).abs() < 1e-3).all()
+    return bool(shares and (outputs != outputs.round()).any())
 
 
 def _find_logits(output: Any, n_classes: int | None, name: str = "module") -> Tensor:
