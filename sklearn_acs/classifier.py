@@ -32,6 +32,7 @@ from sklearn_acs.selectors.base import BaseSelector
 from sklearn_acs.table import Table
 from sklearn_acs.training.averaging import AVERAGES, EMA
 from sklearn_acs.training.cost import CostMeter
+from sklearn_acs.training.export import exported
 from sklearn_acs.training.in_batch import InBatchSelection
 from sklearn_acs.training.one_class import warn_of_one_class
 from sklearn_acs.training.optimizers import OPTIMIZERS
@@ -51,11 +52,14 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    module : str, nn.Module or callable, default="auto"
+    module : str, nn.Module, class of nn.Module or callable, default="auto"
         "auto" is a multi-layer perceptron for tables and a small convolutional net for images; other names are
         "mlp", "convnet", "resnet18", "preact_resnet18", "resnet50" and "wrn-28-10". Named models standardise their
-        inputs inside, with the mean and scale of the training data. An nn.Module (which is copied) or a callable
-        ``(input_shape, n_classes) -> nn.Module`` is used as it is.
+        inputs inside, with the mean and scale of the training data. Others are used as they are, in float32: an
+        nn.Module, which is copied; a class, made from its ``module__name`` options as in skorch, and from
+        `input_shape` and `n_classes` where it has parameters of these names; a function ``(input_shape, n_classes,
+        **options) -> nn.Module``. They give logits, without softmax; of a dict or a tuple, such as auxiliary heads
+        make in train mode, what is called "logits" is taken, or the first tensor of shape (batch, n_classes).
     objective : {"adversarial", "trades", "mart", "pat", "fast", "natural"} or Objective, default="adversarial"
         What is minimised.
     attack : {"pgd", "fgsm", "n-fgsm", "fast-lpa", "bullet"}, Attack or None, default=None
@@ -333,8 +337,7 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         self.random_state = random_state
         self.warm_start = warm_start
         self.verbose = verbose
-        for key, value in options.items():
-            setattr(self, key, value)
+        self._set_options(options)
 
     def fit(
         self,
@@ -427,7 +430,6 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         """Plan, read, train; attributes are assigned once an epoch is over, and then however the training ended."""
         meter = CostMeter()
         self._validate_params()
-        self._check_routed()
         validates = check_validation(*validation)
         plan = Plan.of(self.get_params(deep=False), one_pass=one_pass, validates=validates, before=before)
         randomness = LocalRandomness(plan.seeds.model, plan.device)
@@ -606,6 +608,37 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         """
         x_adv = self.model_.perturb(X, y, self.attack_.for_evaluation() if attack is None else attack)
         return x_adv.to(X.device) if isinstance(X, Tensor) else x_adv.cpu().numpy()
+
+    def export_module(self) -> nn.Module:
+        """Copy the trained network as plain PyTorch, for `torch.save`, `torch.export`, ONNX or training elsewhere.
+
+        Returns
+        -------
+        nn.Module
+            From inputs to logits in the order of `classes_`, in float32, in eval mode, on the CPU: without hooks and
+            compilation, and without autocast whatever `precision` it was trained in. Named models standardise their
+            inputs inside. With `averaging` it has the averaged weights.
+
+        Notes
+        -----
+        Inputs are float32 tensors in the box `clip_`: tables (n, features), and images channels first, (n, C, H, W), so
+        that grey images (n, H, W) need ``x[:, None]``, images (n, H, W, C) ``x.permute(0, 3, 1, 2)``, and uint8 pixels
+        ``x / 255``. On these its logits are those of `decision_function`, up to the rounding of half precision where
+        the network was trained in it; of two classes `decision_function` gives the difference.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from sklearn.datasets import load_digits
+        >>> from sklearn_acs import RobustClassifier
+        >>> X, y = load_digits(n_class=3, return_X_y=True)
+        >>> X = X.reshape(-1, 8, 8) / 16
+        >>> module = RobustClassifier(max_epochs=2, random_state=0).fit(X, y).export_module()
+        >>> module(torch.tensor(X[:5, None], dtype=torch.float32)).shape
+        torch.Size([5, 3])
+        """
+        check_is_fitted(self)
+        return exported(self.net_.module_)
 
     def selection_report(self) -> Table:
         """Tell what each selection of the last fit chose, with how much error, and why its algorithm stopped.

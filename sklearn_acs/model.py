@@ -1,5 +1,6 @@
 """FittedModel gives logits of a trained network, attacks it, and judges what stays right."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +24,7 @@ from sklearn_acs.data.formats import (
 )
 from sklearn_acs.data.labels import check_module_labels, encode_labels, read_labels
 from sklearn_acs.data.tensors import to_float
-from sklearn_acs.models import frozen
+from sklearn_acs.models import are_probabilities, device_of, frozen, giving_logits
 from sklearn_acs.models.logits import predicted
 from sklearn_acs.params import make_part
 
@@ -79,7 +80,12 @@ class FittedModel:
         TypeError
             The model is neither.
         ValueError
-            A module's output is not (batch, C) logits of two classes or more.
+            A module cannot be run on the samples, or gives no logits of two classes or more.
+
+        Warns
+        -----
+        UserWarning
+            A module gives probabilities.
         """
         if not isinstance(model, nn.Module):
             if not hasattr(type(model), "model_"):
@@ -89,19 +95,22 @@ class FittedModel:
         example = example_of(read_samples(X, owner=name))
         inputs = InputFormat.of(tuple(example.shape))
         check_range(example, clip)
-        made = cls(model, DataFormat(inputs, clip, np.arange(0)), seed, {}, name)
-        with frozen(model), torch.no_grad():
-            shape = tuple(model(to_float(inputs.to_model(example[:1].clone())).to(made.device)).shape)
-        if len(shape) != 2 or shape[1] < 2:
-            raise ValueError(
-                f"{name} must give logits of shape (batch, C) for C >= 2 classes; one sample gives {shape}"
+        few = to_float(inputs.to_model(example[:8].clone())).to(device_of(model))
+        module = giving_logits(model, few, name="model")
+        with frozen(module), torch.no_grad():
+            logits = module(few)
+        if are_probabilities(logits):
+            warnings.warn(
+                f"the outputs of model={name} are probabilities, which add up to 1: attacks on them are weak, since "
+                "gradients vanish in the softmax at its end. Give the module without it",
+                stacklevel=3,
             )
-        return cls(model, DataFormat(inputs, clip, np.arange(shape[1])), seed, {}, name)
+        return cls(module, DataFormat(inputs, clip, np.arange(logits.shape[1])), seed, {}, name)
 
     @property
     def device(self) -> torch.device:
         """Where the module is."""
-        return next((t.device for t in (*self.module.parameters(), *self.module.buffers())), torch.device("cpu"))
+        return device_of(self.module)
 
     def read(self, X: Any) -> Samples:
         """Read samples as given; those of a wrong shape, type or number of features are a ValueError."""

@@ -1,20 +1,21 @@
 """BaseSelector gives every coreset selector its `fit`, `transform` and `select`."""
 
+import re
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import Tags, check_consistent_length, check_random_state
+from sklearn.utils import Tags, check_array, check_consistent_length, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import Tensor
 
-from sklearn_acs._compat import Interval, RealNotInt, fit_context, safe_indexing
+from sklearn_acs._compat import Interval, fit_context, num_samples, safe_indexing
 from sklearn_acs.data.tensors import refuse_masked
 from sklearn_acs.gradients import LastLayerGradients, as_gradients
 from sklearn_acs.selectors._classes import Solved, Task, solve_on_cpu
@@ -35,7 +36,7 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     n_jobs: int | None = None
 
     _parameter_constraints: ClassVar[dict] = {
-        "n_select": [Interval(Integral, 1, None, closed="left"), Interval(RealNotInt, 0, 1, closed="right")],
+        "n_select": [Interval(Integral, 1, None, closed="left"), Interval(Real, 0, 1, closed="right")],
         "per_class": ["boolean"],
         "n_jobs": [Integral, None],
     }
@@ -48,6 +49,22 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         sample that `fit` takes as `scores`.
         """
         return ("gradients",)
+
+    def validate(self) -> None:
+        """Check the parameters of a selector that is part of a `RobustClassifier`, before any work.
+
+        Raises
+        ------
+        ValueError
+            A parameter is out of range, or says what a parameter of the classifier says.
+        """
+        self._validate_params()
+        for name, instead in {"n_select": "coreset_frac", "per_class": "select_by"}.items():
+            if (value := getattr(self, name)) != getattr(BaseSelector, name):
+                raise ValueError(
+                    f"selector has {name}={value!r}, which in a RobustClassifier {instead} says: set {instead}, and "
+                    f"leave {name} out"
+                )
 
     def keep_rows(self, rows: np.ndarray, n_samples: int) -> None:
         """Cut parameters that hold a value per sample to the samples `rows`; this base class has none.
@@ -107,6 +124,8 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         `gradients` are the validated G, whose own type says whether results are arrays or tensors.
         """
         n = len(gradients)
+        if y is not None and num_samples(y) != n:
+            raise ValueError(f"y must have one label for each of the {n} gradients, got {num_samples(y)}.")
         k = resolve_n_select(self.n_select, n)
         labels, members = self._split_by_class(y, n) if self.per_class else ([None], [np.arange(n)])
         budgets = _share_out(k, [len(rows) for rows in members])
@@ -114,8 +133,9 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         seed = getattr(self, "random_state", None)
         # For None check_random_state gives NumPy's global generator, which is the user's.
         rng = np.random.RandomState() if seed is None else check_random_state(seed)
+        scaled, exponent = gradients.scaled()
         tasks = [
-            Task(gradients, rows, int(budget), np.random.RandomState(rng.randint(np.iinfo(np.int32).max)))
+            Task(scaled, rows, int(budget), np.random.RandomState(rng.randint(np.iinfo(np.int32).max)), exponent)
             for rows, budget in zip(members, budgets, strict=True)
         ]
         sums: list[Any] = [0, 0, 0]  # of `chosen`, `total` and `rounding`
@@ -210,9 +230,9 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def _validate_gradients(self, G: Any, *, reset: bool) -> LastLayerGradients:
         if not isinstance(G, Tensor | LastLayerGradients):
-            return as_gradients(
-                validate_data(self, refuse_masked(G, "G"), reset=reset, dtype=[np.float64, np.float32, np.float16])
-            )
+            array = _real_matrix(G, self)
+            validate_data(self, G, reset=reset, skip_check_array=True)
+            return as_gradients(array)
         gradients = as_gradients(G)
         if len(gradients) == 0:
             raise ValueError(f"{type(self).__name__} needs at least one gradient, got shape {gradients.shape}.")
@@ -227,8 +247,6 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 f"{type(self).__name__}(per_class=True) requires y to be passed, but the target y is None."
             )
         labels = column_or_1d(y.cpu().numpy() if isinstance(y, Tensor) else y, warn=True)
-        if len(labels) != n:
-            raise ValueError(f"y must have one label for each of the {n} gradients, got {len(labels)}.")
         check_classification_targets(labels)
         classes, codes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
         return list(classes), np.split(np.argsort(codes, kind="stable"), np.cumsum(sizes)[:-1])
@@ -242,7 +260,24 @@ def resolve_n_select(n_select: int | float, n: int) -> int:
                 f"n_select must be at most the {n} samples given, or a fraction in (0, 1], got {n_select}."
             )
         return int(n_select)
-    return max(1, round(n_select * n))
+    return max(1, round(float(n_select) * n))
+
+
+def _real_matrix(G: Any, estimator: Any) -> np.ndarray:
+    """Turn an array-like into a matrix of finite floats; an error says that it is G."""
+    how = {"input_name": "G", "estimator": estimator}
+    try:
+        array = check_array(refuse_masked(G, "G"), dtype=None, **how)
+        if array.dtype.kind in "bSU":
+            raise TypeError(f"G must be real numbers, one gradient per row, got {array.dtype}.")
+        if array.dtype not in (np.float64, np.float32, np.float16):
+            array = check_array(array, dtype=np.float64, **how)
+    except (TypeError, ValueError) as error:
+        if re.search(r"\bG\b", str(error)):
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"G cannot be used: {error}") from error
+    return array
 
 
 def _share_out(k: int, sizes: list[int]) -> np.ndarray:

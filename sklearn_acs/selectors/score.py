@@ -189,7 +189,7 @@ def scores_of(gradients: LastLayerGradients, score: str) -> np.ndarray:
     """Compute the `score` of each sample from its gradient, in float64, a block of gradients at a time."""
     gradients = where_float64_is(gradients)
     if score == "gradient_norm":
-        found = [block.norms() for block in gradients.blocks(torch.float64)]
+        found = [block.norms() for block in gradients.scaled()[0].blocks(torch.float64)]
     else:
         found = [_score_of_cross_entropy(block, score) for block in gradients.blocks()]
     return torch.cat(found).cpu().numpy()

@@ -15,7 +15,7 @@ from torch.optim import LBFGS
 from sklearn_acs.data.batches import Batch
 from sklearn_acs.models import frozen
 from sklearn_acs.objectives import Objective
-from sklearn_acs.params import options_of
+from sklearn_acs.params import check_names, check_options, options_of
 from sklearn_acs.training.optimizers import begin_late_momentum, find_optimizer
 from sklearn_acs.training.precision import find_precision, set_precision
 from sklearn_acs.training.step import Step
@@ -151,6 +151,7 @@ def make_net(
         Epochs of the training.
     """
     optimizer, lr, options = find_optimizer(params["optimizer"], params["lr"], options_of(params, "optimizer"), device)
+    check_options("optimizer", optimizer, options.keys() - {"param_groups"}, "params")
     routed = {f"optimizer__{key}": value for key, value in options.items()}
     routed |= {f"callbacks__{key}": value for key, value in options_of(params, "callbacks").items()}
     net = AdversarialNet(
@@ -165,6 +166,7 @@ def make_net(
         verbose=params["verbose"],
         **routed,
     ).initialize()
+    check_names("callbacks", "callbacks", options_of(params, "callbacks"), dict(net.callbacks_))
     precision = find_precision(params["precision"], net.module_, device)
     if precision == "fp16" and isinstance(net.optimizer_, LBFGS):
         raise ValueError("precision='fp16' scales losses, which LBFGS cannot undo; use 'fp32' or 'bf16'")

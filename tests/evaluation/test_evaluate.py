@@ -537,7 +537,7 @@ def test_labels_and_logits_that_are_none_of_a_module_are_refused(judge):
     x, y = samples()
     with pytest.raises(ValueError, match=r"labels 0 to C-1 .* here 0 to 1; got \[1, 2\]"):
         judge(linear(), x, y + 1)
-    with pytest.raises(ValueError, match=r"Linear must give logits .* C >= 2 classes; one sample gives \(1, 1\)"):
+    with pytest.raises(ValueError, match=r"Linear must give logits .* C >= 2 classes; 8 samples gave \(8, 1\)"):
         judge(nn.Linear(1, 1), x, y)
 
 
