@@ -3,6 +3,7 @@
 from typing import Any
 
 from sklearn.base import _fit_context as fit_context
+from sklearn.preprocessing._data import _is_constant_feature as is_constant_feature
 from sklearn.utils import _safe_indexing as safe_indexing
 from sklearn.utils._param_validation import Interval as _Interval
 from sklearn.utils._param_validation import StrOptions
@@ -16,6 +17,7 @@ __all__ = [
     "check_sample_weight",
     "feature_names",
     "fit_context",
+    "is_constant_feature",
     "num_samples",
     "safe_indexing",
 ]

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags, check_array, check_consistent_length, check_random_state
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from sklearn_acs._compat import Interval, fit_context, num_samples, safe_indexing
-from sklearn_acs.data.tensors import refuse_masked
+from sklearn_acs.data.labels import read_labels
+from sklearn_acs.data.tensors import check_numbers
 from sklearn_acs.gradients import LastLayerGradients, as_gradients
 from sklearn_acs.selectors._classes import Solved, Task, solve_on_cpu
 from sklearn_acs.selectors._coreset import ClassSelection, Coreset
@@ -230,10 +230,10 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def _validate_gradients(self, G: Any, *, reset: bool) -> LastLayerGradients:
         if not isinstance(G, Tensor | LastLayerGradients):
-            array = _real_matrix(G, self)
+            array = _real_matrix(check_numbers(G, "G"), self)
             validate_data(self, G, reset=reset, skip_check_array=True)
             return as_gradients(array)
-        gradients = as_gradients(G)
+        gradients = as_gradients(check_numbers(G, "G") if isinstance(G, Tensor) else G)
         if len(gradients) == 0:
             raise ValueError(f"{type(self).__name__} needs at least one gradient, got shape {gradients.shape}.")
         if not gradients.isfinite():
@@ -246,8 +246,7 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             raise ValueError(
                 f"{type(self).__name__}(per_class=True) requires y to be passed, but the target y is None."
             )
-        labels = column_or_1d(y.cpu().numpy() if isinstance(y, Tensor) else y, warn=True)
-        check_classification_targets(labels)
+        labels = read_labels(y, n)
         classes, codes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
         return list(classes), np.split(np.argsort(codes, kind="stable"), np.cumsum(sizes)[:-1])
 
@@ -267,7 +266,7 @@ def _real_matrix(G: Any, estimator: Any) -> np.ndarray:
     """Turn an array-like into a matrix of finite floats; an error says that it is G."""
     how = {"input_name": "G", "estimator": estimator}
     try:
-        array = check_array(refuse_masked(G, "G"), dtype=None, **how)
+        array = check_array(G, dtype=None, **how)
         if array.dtype.kind in "bSU":
             raise TypeError(f"G must be real numbers, one gradient per row, got {array.dtype}.")
         if array.dtype not in (np.float64, np.float32, np.float16):

@@ -5,7 +5,6 @@ import warnings
 import numpy as np
 import torch
 
-from sklearn_acs.data.formats import make_data, n_samples, take_samples
 from sklearn_acs.data.training_data import TrainingData
 from sklearn_acs.model import PREDICT_BATCH
 from sklearn_acs.models import frozen
@@ -30,17 +29,16 @@ def warn_of_one_class(net: AdversarialNet, data: TrainingData, *, stacklevel: in
     if sum(net.history[:, "train_batch_count"]) <= FEW:
         return
     module, device = net.module_, torch.device(net.device)
-    n = n_samples(data.samples)
-    rows = np.linspace(0, n - 1, min(n, N_SAMPLES)).round().astype(int)
-    samples = make_data(take_samples(data.samples, rows), data.y[rows], data.format.inputs, data.format.clip, device)
-    batches = samples.fetch(list(torch.arange(len(rows)).split(PREDICT_BATCH)))
+    n = len(data.y)
+    some = data.take(np.linspace(0, n - 1, min(n, N_SAMPLES)).round().astype(int))
+    batches = some.on(device).fetch(list(torch.arange(len(some.y)).split(PREDICT_BATCH)))
     with frozen(module), torch.no_grad():
         found = torch.cat([predicted(module(x)).cpu() for x, _ in batches])
     first, weight = found[0], data.weight
     if (found != first).any() or weight[data.y == first].sum() >= MOST * weight.sum():
         return
     warnings.warn(
-        f"the trained model predicts {data.format.classes.tolist()[first]!r} for all of {len(rows)} training samples "
+        f"the trained model predicts {data.format.classes.tolist()[first]!r} for all of {len(some.y)} training samples "
         "looked at. A smaller eps, warm_start=True after a fit with a smaller eps, a smaller lr, more epochs, or "
         "objective='trades' may help",
         UserWarning,
