@@ -9,18 +9,17 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import Dataset
 
 from sklearn_acs._compat import Interval, StrOptions
 from sklearn_acs.attacks import ATTACKS, Attack
 from sklearn_acs.data.augment import AUGMENTS
 from sklearn_acs.data.batches import Augment
-from sklearn_acs.data.formats import Clip
-from sklearn_acs.data.labels import dataset_labels
+from sklearn_acs.data.formats import LAYOUTS, Clip
 from sklearn_acs.data.training_data import TrainingData
 from sklearn_acs.model import FittedModel
 from sklearn_acs.models import MODELS
@@ -112,6 +111,9 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         (C, H, W) images. Selections look at the samples as they are.
     clip : (float, float), "auto" or None, default="auto"
         The box that inputs and their adversarial examples live in. "auto" is (0, 1) for images and none for tables.
+    channels : {"auto", "first", "last"}, default="auto"
+        Whether images with a fourth axis are (n, C, H, W) or (n, H, W, C). "auto" takes the axis of length 1, 3 or 4
+        for the channels, the first of them where both are so short, and refuses images where neither is.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is a device, else the CPU.
     precision : {"fp32", "bf16", "fp16", "auto"}, default="fp32"
@@ -246,6 +248,7 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         "averaging": [StrOptions(set(AVERAGES)), EMA, None],
         "augment": [StrOptions(set(AUGMENTS)), callable, None],
         "clip": [StrOptions({"auto"}), tuple, None],
+        "channels": [StrOptions(set(LAYOUTS))],
         "device": [str, torch.device],
         "precision": [StrOptions({"auto", *PRECISIONS})],
         "compile": ["boolean"],
@@ -280,6 +283,7 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         averaging: str | EMA | None = None,
         augment: str | Augment | None = None,
         clip: str | Clip = "auto",
+        channels: str = "auto",
         device: str | torch.device = "auto",
         precision: str = "fp32",
         compile: bool = False,
@@ -311,6 +315,7 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         self.averaging = averaging
         self.augment = augment
         self.clip = clip
+        self.channels = channels
         self.device = device
         self.precision = precision
         self.compile = compile
@@ -399,7 +404,17 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         with torch.inference_mode(False), torch.enable_grad():
             with randomness.in_use():  # a Dataset may draw from torch's global generators
                 like = None if before is None else self._format
-                data = TrainingData.read(X, y, sample_weight, clip=self.clip, classes=classes, like=like)
+                data = TrainingData.read(
+                    X,
+                    y,
+                    sample_weight,
+                    clip=self.clip,
+                    channels=self.channels,
+                    classes=classes,
+                    like=like,
+                    loader_options=self._routed("iterator_train"),
+                    verbose=self.verbose,
+                )
             plan = plan.settled(data.format)
             training = plan.training(data, before, randomness, meter)
         try:
@@ -514,8 +529,10 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         float
             Share of samples predicted rightly.
         """
-        labels = dataset_labels(X) if y is None and isinstance(X, Dataset) else y
-        return super().score(X, labels.cpu() if isinstance(labels, Tensor) else labels, sample_weight)
+        model = self.model_
+        data = model.data(X, y)
+        choices = model.forward(data).argmax(1)
+        return float(accuracy_score(data.y.cpu(), choices, sample_weight=sample_weight))
 
     def robust_score(
         self, X: Any, y: Any = None, attack: Attack | str | None = None, sample_weight: ArrayLike | None = None

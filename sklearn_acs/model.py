@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_acs.attacks import ATTACKS, Attack
-from sklearn_acs.data.batches import ArrayData, StreamedData
+from sklearn_acs.data.batches import ArrayData, OwnLabels, Reader, StreamedData
+from sklearn_acs.data.datasets import Items
 from sklearn_acs.data.formats import (
+    CHANNELS,
     Clip,
     DataFormat,
     InputFormat,
@@ -21,8 +24,8 @@ from sklearn_acs.data.formats import (
     n_samples,
     read_samples,
 )
-from sklearn_acs.data.labels import check_module_labels, encode_labels, read_labels
-from sklearn_acs.data.tensors import to_float
+from sklearn_acs.data.labels import UNREAD, encode_labels, module_codes, read_labels
+from sklearn_acs.data.tensors import plain_tensor, to_float
 from sklearn_acs.models import frozen
 from sklearn_acs.models.logits import predicted
 from sklearn_acs.params import make_part
@@ -87,11 +90,12 @@ class FittedModel:
             return model.model_
         name = type(model).__name__
         example = example_of(read_samples(X, owner=name))
-        inputs = InputFormat.of(tuple(example.shape))
+        # A module takes images channels first, however many there are; only files have their few channels last.
+        inputs = InputFormat.of(tuple(example.shape), channels="auto" if example.shape[-1] in CHANNELS else "first")
         check_range(example, clip)
         made = cls(model, DataFormat(inputs, clip, np.arange(0)), seed, {}, name)
         with frozen(model), torch.no_grad():
-            shape = tuple(model(to_float(inputs.to_model(example[:1].clone())).to(made.device)).shape)
+            shape = tuple(model(to_float(inputs.to_model(plain_tensor(example[:1].clone()))).to(made.device)).shape)
         if len(shape) != 2 or shape[1] < 2:
             raise ValueError(
                 f"{name} must give logits of shape (batch, C) for C >= 2 classes; one sample gives {shape}"
@@ -107,27 +111,47 @@ class FittedModel:
         """Read samples as given; those of a wrong shape, type or number of features are a ValueError."""
         return read_samples(X, self.format.inputs, self.name)
 
-    def data(self, samples: Samples, y: Tensor | None = None) -> ArrayData | StreamedData:
-        """Make of samples what batches for the model are cut from, with codes of labels or zeros."""
-        y = torch.zeros(n_samples(samples), dtype=torch.long) if y is None else y
-        return make_data(samples, y, self.format.inputs, self.format.clip, self.device)
+    def data(self, X: Any, y: Any = None, *, labelled: bool = True, scoring: bool = True) -> ArrayData | StreamedData:
+        """Read samples and true labels into what batches for the model are cut from.
 
-    def codes(self, X: Any, y: Any, *, scoring: bool = True) -> Tensor:
-        """Turn true labels into numbers 0 to C-1.
+        Parameters
+        ----------
+        X : array-like, DataFrame, Tensor or Dataset
+            Samples.
+        y : array-like of shape (n,) or None, default=None
+            Labels; None for a Dataset, whose labels are read with its samples: until then their codes are `UNREAD`.
+        labelled : bool, default=True
+            Whether labels are needed; without them codes are 0.
+        scoring : bool, default=True
+            Whether a label that a classifier does not know counts as wrong, with a warning; otherwise, and for a
+            module, which knows 0 to C-1 alone, it is a ValueError.
 
-        A label that a classifier does not know counts as wrong in `scoring`, with a warning; otherwise, and for a
-        module, which knows 0 to C-1 alone, it is a ValueError.
+        Returns
+        -------
+        ArrayData or StreamedData
         """
-        labels = read_labels(X, y, len(X))
-        if self.format.mean is None:
-            check_module_labels(labels, len(self.format.classes))
-        return encode_labels(labels, self.format.classes, scoring=scoring)
+        samples, form = self.read(X), self.format
+        codes = module_codes if form.mean is None else partial(encode_labels, scoring=scoring)
+        of_items = labelled and y is None and isinstance(samples, Items)
+        if of_items or not labelled:
+            known = torch.full((n_samples(samples),), UNREAD if of_items else 0)
+        else:
+            known = codes(read_labels(y, n_samples(samples)), form.classes)
+        own = OwnLabels(codes, form.classes) if of_items else None
+        return make_data(samples, known, form.inputs, form.clip, self.device, own=own)
 
-    def logits(self, X: Any, batch_size: int = PREDICT_BATCH) -> Tensor:
+    def logits(self, X: Any) -> Tensor:
         """Compute the logits of every sample in eval mode, on the CPU."""
-        batches = self._in_order(self.data(self.read(X)), batch_size)
+        return self.forward(self.data(X, labelled=False))
+
+    def forward(self, data: ArrayData | StreamedData, batch_size: int = PREDICT_BATCH) -> Tensor:
+        """Compute the logits of data that have been read; the codes of a Dataset's labels are then in its `y`."""
         with frozen(self.module), torch.no_grad():
-            return torch.cat([self.module(x).float().cpu() for x, _ in batches])
+            return torch.cat([self.module(x).float().cpu() for x, _ in self._in_order(data, batch_size)])
+
+    def reader(self, data: ArrayData | StreamedData) -> Reader:
+        """Make what reads batches of indices, with the workers asked for."""
+        return data.reader(**self.loader_options)
 
     def settled(self, attack: Attack | str, *, by_name: bool | None = None) -> Attack:
         """Fit an attack to the samples: a name means a radius in their scale, an object what it says."""
@@ -141,7 +165,7 @@ class FittedModel:
 
     def perturb(self, X: Any, y: Any, attack: Attack | str) -> Tensor:
         """Make adversarial examples of the shape of `X`, for labels that the model knows."""
-        data, generator = self.data(self.read(X), self.codes(X, y, scoring=False)), self.generator()
+        data, generator = self.data(X, y, scoring=False), self.generator()
         made, clip = self.settled(attack).without_memory(), self.format.clip
         parts = [made.perturb(self.module, x, y, clip=clip, generator=generator) for x, y in self._in_order(data)]
         return self.format.inputs.to_given(torch.cat(parts))
@@ -164,8 +188,7 @@ class FittedModel:
         -------
         Tensor of bool, of shape (n,)
         """
-        made, samples = self.settled(attack).without_memory(), self.read(X)
-        batches = self._in_order(self.data(samples, self.codes(X, y)), batch_size)
+        made, batches = self.settled(attack).without_memory(), self._in_order(self.data(X, y), batch_size)
         return robust_correct(self.module, batches, made, self.format.clip, self.generator())
 
     def generator(self) -> torch.Generator:
@@ -175,7 +198,7 @@ class FittedModel:
     def _in_order(
         self, data: ArrayData | StreamedData, batch_size: int = PREDICT_BATCH
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        return data.reader(**self.loader_options)(list(torch.arange(len(data)).split(batch_size)))
+        return self.reader(data)(list(torch.arange(len(data)).split(batch_size)))
 
 
 def correct(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:

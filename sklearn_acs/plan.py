@@ -17,7 +17,7 @@ from sklearn_acs.callbacks.best_state import BestState
 from sklearn_acs.callbacks.guard import CollapseGuard
 from sklearn_acs.data.augment import AUGMENTS, Augmentation
 from sklearn_acs.data.batches import Augment, Batches, StreamedData, batch_count, check_loader_options
-from sklearn_acs.data.formats import DataFormat, make_data
+from sklearn_acs.data.formats import DataFormat
 from sklearn_acs.data.holdout import hold_out
 from sklearn_acs.data.training_data import TrainingData
 from sklearn_acs.models import build_model, check_logits, last_linear
@@ -250,7 +250,7 @@ class Plan:
     def _batches(self, data: TrainingData, weight: Tensor | None) -> Batches:
         """Make batches of the data, each kind of draw with a generator of its own."""
         return Batches(
-            make_data(data.samples, data.y, data.format.inputs, data.format.clip, self.device),
+            data.on(self.device),
             self.params["batch_size"],
             generator=torch.Generator().manual_seed(self.seeds.batches),
             sample_weight=weight,

@@ -123,13 +123,14 @@ def evaluate(
             raise ValueError(f"{name}={value!r} must be an int of {least} or more")
     batch_size, random_state = int(batch_size), int(random_state)
     fitted = FittedModel.of(model, X, clip)
-    samples, codes = fitted.read(X), fitted.codes(X, y)
-    fetch = fitted.data(samples, codes).fetch
+    data = fitted.data(X, y)
+    fetch = fitted.reader(data)
     made = make_attacks(attacks, is_table=fitted.format.inputs.is_table)
     settled = {name: fitted.settled(attack, by_name=by_name) for name, (attack, by_name) in made.items()}
 
     start = perf_counter()
-    choices = predicted(fitted.logits(X, batch_size))
+    choices = predicted(fitted.forward(data, batch_size))
+    codes = data.y.cpu()  # a Dataset's labels have been read with its samples
     clean = choices == codes
     clean_seconds = perf_counter() - start
     key = ""
@@ -137,7 +138,8 @@ def evaluate(
         # A module may compute with more than its weights, and another number of threads rounds logits differently:
         # predictions tell models apart, and logits do not. Of a Dataset, evenly spaced samples stand for all.
         parameters = (batch_size, random_state, worst_case_only)
-        key = fingerprint(fitted.module, example_of(samples), codes, choices, settled, fitted.format.clip, parameters)
+        example = example_of(fitted.read(X))
+        key = fingerprint(fitted.module, example, codes, choices, settled, fitted.format.clip, parameters)
     state = State(len(settled), len(codes), state_path, key)
     state.warn(*_meant_for_others(fitted.format, made))
 
