@@ -166,8 +166,8 @@ def parts_of(item: Any, name: str = "item") -> tuple[Any, Any]:
         sample, label = item[0], item[1] if len(item) > 1 else None
     else:
         sample, label = item, None
-    if isinstance(label, Tensor | np.ndarray):
-        if label.size != 1 if isinstance(label, np.ndarray) else label.numel() != 1:
+    if isinstance(label, Tensor | np.ndarray | np.generic):
+        if np.prod(label.shape) != 1:
             raise ValueError(
                 f"{name} has a label of shape {tuple(label.shape)}, and a label is one class; argmax makes it of a "
                 "one-hot code"

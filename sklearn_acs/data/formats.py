@@ -163,7 +163,10 @@ def read_samples(X: Any, form: InputFormat | None = None, owner: str = "RobustCl
         estimator.n_features_in_ = form.given_shape[0]
         if form.feature_names is not None:
             estimator.feature_names_in_ = form.feature_names
-    return as_tensor(validate_data(estimator, X, dtype=[np.float64, np.float32], reset=form is None))
+    try:
+        return as_tensor(validate_data(estimator, X, dtype=[np.float64, np.float32], reset=form is None))
+    except ValueError as error:
+        raise ValueError(f"X cannot be read: {error}") from error
 
 
 def n_samples(samples: Samples) -> int:

@@ -35,9 +35,12 @@ def read_labels(y: Any, n_samples: int) -> np.ndarray:
     if isinstance(y, Dataset | SliceDataset):
         y = [y[i] for i in range(n_samples)]
     try:
-        labels: np.ndarray = column_or_1d(y, warn=True)
-        if labels.dtype.kind not in "iufbUO":
-            raise ValueError(f"they have the type {labels.dtype}; labels are numbers, bools or strings")
+        array = np.asarray(y)
+        if array.dtype.kind not in "iufbUO":
+            raise ValueError(f"they have the type {array.dtype}; labels are numbers, bools or strings")
+        if array.dtype.kind == "U" and isinstance(y, list | tuple):  # numbers among them have become strings, too
+            _checked_objects(np.array(y, dtype=object).ravel())
+        labels: np.ndarray = column_or_1d(array, warn=True)
         labels = _checked_objects(labels) if labels.dtype == object else labels
         assert_all_finite(labels, input_name="y")
         check_classification_targets(labels)
@@ -95,7 +98,7 @@ def encode_labels(labels: np.ndarray, classes: np.ndarray, *, scoring: bool = Fa
     """
     if _are_strings(labels) != _are_strings(classes):
         raise ValueError(
-            f"Mix of label input types (string and number): y has {labels[0]!r}, and the classes are {classes.tolist()}"
+            f"Mix of label input types (string and number): y has {labels[:1].tolist()[0]!r}, and the classes are {classes.tolist()}"
         )
     codes = codes_of(labels, classes)
     if (codes == UNKNOWN).any():

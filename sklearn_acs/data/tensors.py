@@ -17,8 +17,7 @@ ADVICE = {
     "S": ("bytes", _ENCODE),
     "U": ("strings", _ENCODE),
     "V": ("records", "take their fields apart, for example as the columns of a DataFrame"),
-    # The first words are scikit-learn's.
-    "c": ("Complex data not supported: complex numbers", "give real and imaginary parts as features of their own"),
+    "c": ("complex numbers", "give real and imaginary parts as features of their own. Complex data not supported"),
 }
 """What an array has, by the kind of its type, and what to do about it."""
 
@@ -121,7 +120,9 @@ def _check_array(values: Any, name: str) -> np.ndarray:
     try:
         return array.astype(np.float64)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{name} must have numbers alone, in rows of one length; it has others: {error}") from error
+        raise type(error)(
+            f"{name} must have numbers alone, and np.stack makes one array of many; it has other objects: {error}"
+        ) from error
 
 
 def _refuse_kind(kind: str, name: str) -> None:
@@ -139,11 +140,11 @@ def plain_tensor(values: Any) -> Tensor:
 
 def image_tensor(X: Any) -> Tensor:
     """Turn images into a tensor of their own type, uint8 or float; refuse NaN, infinity and other types."""
+    if 0 in X.shape:
+        raise ValueError(f"X has the shape {tuple(X.shape)}: Found 0 sample(s), or images without pixels")
     if not isinstance(X, Tensor):
         X = check_array(X, allow_nd=True, ensure_2d=False, dtype=None, input_name="X")
     x = as_tensor(X)
-    if x.numel() == 0:
-        raise ValueError(f"Found 0 sample(s) or pixels in X (shape={tuple(x.shape)}) while a minimum of 1 is required.")
     if not (x.dtype == torch.uint8 or x.is_floating_point()):
         raise ValueError(
             f"X has images, which must be uint8 or float; got {x.dtype}. Give pixels 0 to 255 as uint8, others as "

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags, check_consistent_length, check_random_state
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from sklearn_acs._compat import Interval, RealNotInt, fit_context, safe_indexing
-from sklearn_acs.data.tensors import refuse_masked
+from sklearn_acs.data.labels import read_labels
+from sklearn_acs.data.tensors import check_numbers
 from sklearn_acs.gradients import LastLayerGradients, as_gradients
 from sklearn_acs.selectors._classes import Solved, Task, solve_on_cpu
 from sklearn_acs.selectors._coreset import ClassSelection, Coreset
@@ -210,10 +210,9 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def _validate_gradients(self, G: Any, *, reset: bool) -> LastLayerGradients:
         if not isinstance(G, Tensor | LastLayerGradients):
-            return as_gradients(
-                validate_data(self, refuse_masked(G, "G"), reset=reset, dtype=[np.float64, np.float32, np.float16])
-            )
-        gradients = as_gradients(G)
+            G = check_numbers(G, "G")
+            return as_gradients(validate_data(self, G, reset=reset, dtype=[np.float64, np.float32, np.float16]))
+        gradients = as_gradients(check_numbers(G, "G") if isinstance(G, Tensor) else G)
         if len(gradients) == 0:
             raise ValueError(f"{type(self).__name__} needs at least one gradient, got shape {gradients.shape}.")
         if not gradients.isfinite():
@@ -226,10 +225,7 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             raise ValueError(
                 f"{type(self).__name__}(per_class=True) requires y to be passed, but the target y is None."
             )
-        labels = column_or_1d(y.cpu().numpy() if isinstance(y, Tensor) else y, warn=True)
-        if len(labels) != n:
-            raise ValueError(f"y must have one label for each of the {n} gradients, got {len(labels)}.")
-        check_classification_targets(labels)
+        labels = read_labels(y, n)
         classes, codes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
         return list(classes), np.split(np.argsort(codes, kind="stable"), np.cumsum(sizes)[:-1])
 
