@@ -218,10 +218,14 @@ def make_data(
     check_range(samples, clip, rows)
     if rows is not None and len(rows) == len(samples):
         rows = None
-    is_copied = samples.dtype not in (torch.uint8, torch.float32) or form.channel_axis == 3 or device.type != "cpu"
-    if rows is not None and is_copied:
-        samples, rows = samples[rows], None
-    return ArrayData(form.to_model(plain_tensor(samples)), y, device, None if rows is None else torch.as_tensor(rows))
+    if samples.dtype in (torch.uint8, torch.float32) and form.channel_axis != 3 and device.type == "cpu":
+        return ArrayData(form.to_model(samples), y, device, None if rows is None else torch.as_tensor(rows))
+    x = torch.empty(len(y), *form.model_shape, dtype=plain_tensor(samples[:0]).dtype, device=device)
+    end = 0
+    for part in chunks(samples, rows):  # which are copied in any case, once
+        begin, end = end, end + len(part)
+        x[begin:end] = form.to_model(part)
+    return ArrayData(x, y, device)
 
 
 def find_clip(clip: str | Clip, is_table: bool) -> Clip:

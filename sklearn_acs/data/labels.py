@@ -97,8 +97,9 @@ def encode_labels(labels: np.ndarray, classes: np.ndarray, *, scoring: bool = Fa
         Labels are strings and classes numbers or the other way round, or, unless `scoring`, a label is unknown.
     """
     if _are_strings(labels) != _are_strings(classes):
+        (first,) = labels[:1].tolist()
         raise ValueError(
-            f"Mix of label input types (string and number): y has {labels[:1].tolist()[0]!r}, and the classes are {classes.tolist()}"
+            f"Mix of label input types (string and number): y has {first!r}, and the classes are {classes.tolist()}"
         )
     codes = codes_of(labels, classes)
     if (codes == UNKNOWN).any():

@@ -44,7 +44,10 @@ def chunks(x: Tensor, rows: np.ndarray | None = None) -> Iterator[Tensor]:
 
 
 def statistics(
-    x: Tensor, rows: np.ndarray | None = None, to_model: Callable[[Tensor], Tensor] = lambda x: x
+    x: Tensor,
+    rows: np.ndarray | None = None,
+    to_model: Callable[[Tensor], Tensor] = lambda x: x,
+    names: np.ndarray | None = None,
 ) -> Statistics:
     """Compute what standardises samples, per feature of a table and per channel of images.
 
@@ -59,6 +62,9 @@ def statistics(
         Which of them count; None is all.
     to_model : callable
         Turns a batch as given into one for the model: (n, features) or (n, C, H, W).
+
+    names : ndarray of str or None, default=None
+        Names of the features, for the warning.
 
     Returns
     -------
@@ -83,7 +89,7 @@ def statistics(
     middle = mean.view(-1, *[1] * (len(axes) - 1))
     variance = sum_up((part.double() - middle).square_().sum(axes) for part in parts()) / n
     rounding = sum_up((part - part.float()).double().square_().sum(axes) for part in parts()) / n
-    return _settled(mean, variance, rounding.sqrt(), n)
+    return _settled(mean, variance, rounding.sqrt(), n, names)
 
 
 def _of_bytes(x: Tensor, rows: np.ndarray | None, to_model: Callable[[Tensor], Tensor]) -> Statistics:
@@ -99,14 +105,14 @@ def _of_bytes(x: Tensor, rows: np.ndarray | None, to_model: Callable[[Tensor], T
     return _settled(mean, variance, torch.zeros_like(mean), int(counts[0].sum()))
 
 
-def _settled(mean: Tensor, variance: Tensor, rounding: Tensor, n: int) -> Statistics:
+def _settled(mean: Tensor, variance: Tensor, rounding: Tensor, n: int, names: np.ndarray | None = None) -> Statistics:
     """Make float32 statistics of float64 ones, where `rounding` is what float32 changes a value by."""
     mean, variance, rounding = mean.cpu(), variance.cpu(), rounding.cpu()
     constant = torch.from_numpy(is_constant_feature(variance.numpy(), mean.numpy(), n))
     deviation = variance.sqrt()
     lost = ~constant & (rounding > LOST * deviation)
     if lost.any():
-        columns = lost.nonzero().flatten().tolist()
+        columns = (np.arange(len(lost)) if names is None else names)[lost.numpy()].tolist()
         warnings.warn(
             f"columns {columns[:10]} of X{' and others' if len(columns) > 10 else ''} vary so little around so large a "
             "value that float32, in which models work, rounds off more than a tenth of their standard deviation; "

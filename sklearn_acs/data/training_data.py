@@ -142,4 +142,4 @@ def _format_of(
     if inputs.is_table and example.dtype == torch.uint8:
         example = example.float()  # of a Dataset: it means pixels in images alone
     check_range(example, box, rows)
-    return DataFormat(inputs, box, classes, *statistics(example, rows, inputs.to_model))
+    return DataFormat(inputs, box, classes, *statistics(example, rows, inputs.to_model, names))
