@@ -215,7 +215,7 @@ def imagenet_subset(
     if isinstance(wnids, str) or not all(isinstance(wnid, str) for wnid in wnids):
         raise ValueError(f"wnids must be a list of names of folders; got {wnids!r}")
     folder = Path(root) / split
-    if nested := [wnid for wnid in wnids if wnid in (".", "..") or Path(wnid).name != wnid]:
+    if nested := [wnid for wnid in wnids if wnid in ("", ".", "..") or Path(wnid).name != wnid]:
         raise ValueError(f"wnids must be names of folders directly in {folder}, not paths; got {nested}")
     missing = [wnid for wnid in wnids if not (folder / wnid).is_dir()]
     if missing:
