@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sklearn_acs.data.augment import Augmentation, View
-from sklearn_acs.data.datasets import Items, item_labels
+from sklearn_acs.data.datasets import Items
 from sklearn_acs.data.labels import UNKNOWN, UNREAD
 from sklearn_acs.data.tensors import to_float
 
@@ -151,7 +151,7 @@ class StreamedData(Dataset):
 
     def _codes(self, own: OwnLabels, index: Tensor, labels: list) -> Tensor:
         """Encode the labels of items, which must be as they were known, if they were."""
-        known, codes = self.y[index], own.encode(item_labels(labels), own.classes)
+        known, codes = self.y[index], own.encode(self.items.own_labels(index.numpy(), labels), own.classes)
         for at in ((known != UNREAD) & (known != codes)).nonzero().flatten().tolist()[:1]:
             before = "none of the classes" if known[at] == UNKNOWN else repr(own.classes[known[at]].item())
             raise ValueError(

@@ -1,6 +1,7 @@
 """Items reads a Dataset, whatever its items look like, as samples and their labels; the labels may be read alone."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -85,13 +86,25 @@ class Items(Dataset):
         -------
         ndarray of shape (n,)
         """
-        listed = listed_labels(self.dataset)
-        if listed is not None and listed[self.rows[at]].tolist() == seen:
-            return read_labels(listed[self.rows], len(self))
+        if self.listed is not None and (set(seen) == {None} or self.listed[self.rows[at]].tolist() == seen):
+            return read_labels(self.listed[self.rows], len(self))
         read = self._read_labels(loader_options, verbose)
         if len(self) == len(self.dataset):
             _remember(self.dataset, read)
         return read
+
+    @cached_property
+    def listed(self) -> np.ndarray | None:
+        """Labels that the Dataset lists, before any choice of rows."""
+        return listed_labels(self.dataset)
+
+    def own_labels(self, index: Sequence[int] | np.ndarray, labels: list) -> np.ndarray:
+        """Make an array of the labels that items came with; where they came with none, those that are listed count."""
+        if None not in labels:
+            return read_labels(labels, len(labels))
+        if self.listed is None:
+            raise ValueError("the items of X have no labels, and they are needed: give y, or items (x, label)")
+        return read_labels(self.listed[self.rows[index]], len(labels))
 
     def _read_labels(self, loader_options: Mapping[str, Any], verbose: int) -> np.ndarray:
         options = {"generator": torch.Generator().manual_seed(0), **loader_options}
@@ -103,7 +116,7 @@ class Items(Dataset):
             for labels in loader:
                 found += labels
                 bar.update(len(labels))
-        return item_labels(found)
+        return self.own_labels(np.arange(len(self)), found)
 
 
 class _Labels(Dataset):
@@ -174,13 +187,6 @@ def parts_of(item: Any, name: str = "item") -> tuple[Any, Any]:
             )
         label = label.item()
     return sample, label
-
-
-def item_labels(labels: Sequence) -> np.ndarray:
-    """Turn labels of items into an array; items without one are a ValueError."""
-    if None in labels:
-        raise ValueError("the items of X have no labels, and they are needed: give y, or items (x, label)")
-    return read_labels(list(labels), len(labels))
 
 
 def listed_labels(dataset: Any) -> np.ndarray | None:
