@@ -139,7 +139,7 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         Parameters of parts given by name, as ``part__name``: ``objective__beta``, ``attack__eps``,
         ``selector__ridge``, ``optimizer__momentum``, ``module__width``, ``callbacks__name__parameter``;
         for a Dataset those of torch's DataLoader, ``iterator_train__num_workers`` in training and
-        ``iterator_valid__num_workers`` in predictions and scores. Set in grids like any other parameter.
+        ``iterator_valid__num_workers`` in predictions, scores and `evaluate`. Set in grids like any other parameter.
 
     Attributes
     ----------
@@ -333,9 +333,11 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         ----------
         X : array-like, DataFrame, Tensor or torch Dataset
             Table (n, features); images (n, H, W), (n, C, H, W) or (n, H, W, C), uint8 or floats in the clip range;
-            or a Dataset of (x, label) pairs, which is streamed and never held in memory.
+            or a Dataset, which is streamed and never held in memory: of pairs (x, label), of mappings such as
+            ``{"image": x, "label": label}``, or, with `y`, of samples alone.
         y : array-like of shape (n,) or None
-            Labels of any kind; None for a Dataset, which brings its own.
+            Labels of any kind; None for a Dataset, which brings its own. Unless it lists them as `targets` or
+            `labels` that agree with its items, it is read once for them, in the workers of `iterator_train`.
         sample_weight : array-like of shape (n,) or None, default=None
             Factors of the samples' losses, scaled to mean 1. They multiply the coreset weights; samples of weight 0
             are left out.

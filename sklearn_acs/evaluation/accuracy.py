@@ -27,7 +27,7 @@ def robust_accuracy(
     model : RobustClassifier or nn.Module
         A fitted classifier (which knows its own labels, clip range and seed: the last three parameters are for
         modules), or any module from inputs to logits.
-    X : array-like
+    X : array-like, Tensor or Dataset
         Table (n, features) or images (n, H, W), (n, C, H, W) or (n, H, W, C), uint8 or floats in `clip`. A module
         gets images channels first, as floats.
     y : array-like of shape (n,)
