@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sklearn_acs._compat import check_sample_weight, feature_names
+from sklearn_acs._compat import feature_names
 from sklearn_acs.data.formats import (
     Clip,
     DataFormat,
@@ -24,6 +24,7 @@ from sklearn_acs.data.formats import (
     take_samples,
 )
 from sklearn_acs.data.labels import encode_labels, read_labels
+from sklearn_acs.data.sample_weights import read_sample_weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +85,7 @@ class TrainingData:
         """
         samples = read_samples(X, None if like is None else like.inputs)
         labels = read_labels(X, y, n_samples(samples))
-        weight = check_sample_weight(sample_weight, labels, dtype=np.float32, ensure_non_negative=True)
+        weight = read_sample_weight(sample_weight, len(labels), np.float32)
         rows, n_given = np.flatnonzero(weight), len(labels)
         if len(rows) < n_given:
             samples, labels, weight = take_samples(samples, rows), labels[rows], weight[rows]

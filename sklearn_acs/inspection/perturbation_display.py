@@ -10,8 +10,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sklearn_acs.attacks import Attack
+from sklearn_acs.checks import COUNT, check_clip, checked
 from sklearn_acs.data.formats import InputFormat
-from sklearn_acs.inspection._axes import LETTER, cut, fitted, inches, plain, pyplot
+from sklearn_acs.inspection._axes import LETTER, checked_axes, cut, fitted, inches, numbers, plain, pyplot
+from sklearn_acs.model import last_step
 
 LARGEST_CELL = 1.5
 """Width of one image in inches at most."""
@@ -82,7 +84,7 @@ class PerturbationDisplay:
         self.confidence_adv = None if confidence_adv is None else _aligned("confidence_adv", confidence_adv, n)
         low = min(0.0, float(self.X.min()), float(self.X_adv.min()))
         high = max(1.0, float(self.X.max()), float(self.X_adv.max()))
-        self.clip = (low, high) if clip is None else clip
+        self.clip = check_clip(clip) or (low, high)
         self.images_, self.images_adv_ = (_pictures(x, self.clip) for x in (self.X, self.X_adv))
         largest = float(np.abs(self.images_adv_ - self.images_).max())
         factor = 0.5 / largest if largest else 1.0
@@ -113,6 +115,8 @@ class PerturbationDisplay:
         self.axes_ = np.asarray(ax)
         if self.axes_.shape != (3, n):
             raise ValueError(f"ax must be axes of shape {(3, n)}; got {self.axes_.shape}")
+        for axes in self.axes_.flat:
+            checked_axes(axes)
         enlarged = np.clip(0.5 + self.factor_ * (self.images_adv_ - self.images_), 0, 1)
         factor = f"perturbation\n\N{MULTIPLICATION SIGN} {self.factor_:.3g}"
         kinds = (("clean", self.images_), (factor, enlarged), ("adversarial", self.images_adv_))
@@ -176,6 +180,7 @@ class PerturbationDisplay:
         return cls(X=X, X_adv=X_adv, y_true=y_true, y_pred=y_pred, y_pred_adv=y_pred_adv, **options).plot(ax)
 
     @classmethod
+    @checked(n_images=COUNT)
     def from_estimator(
         cls,
         estimator: Any,
@@ -205,14 +210,13 @@ class PerturbationDisplay:
         -------
         PerturbationDisplay
         """
+        estimator, X = last_step(estimator, X)
         clf = fitted(estimator)
         if clf.input_format_.is_table:
             raise ValueError("estimator was fitted on a table; PerturbationDisplay shows images")
         if isinstance(X, Dataset):
             raise TypeError(f"X must be an array of images; got the Dataset {type(X).__name__}")
-        if n_images < 1:
-            raise ValueError(f"n_images={n_images!r} must be an int of 1 or more")
-        X = X[:n_images] if isinstance(X, Tensor) else np.asarray(X)[:n_images]
+        X = X[:n_images] if isinstance(X, Tensor) else _array(X)[:n_images]
         y = _array(y)[:n_images]
         found: dict[str, Any] = {}
         for which, images in (("", X), ("_adv", clf.perturb(X, y, attack=attack))):
@@ -231,7 +235,10 @@ def _texts(predicted: np.ndarray, confidence: np.ndarray | None) -> list[list[st
 
 
 def _array(values: Any) -> np.ndarray:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if not isinstance(values, Tensor):
+        return np.asarray(values)
+    values = values.detach().cpu()
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()  # a type that NumPy does not have
 
 
 def _aligned(name: str, values: Any, n: int) -> np.ndarray:
@@ -246,7 +253,7 @@ def _floats(name: str, X: Any) -> np.ndarray:
     x = _array(X)
     if x.ndim not in (3, 4) or len(x) == 0:
         raise ValueError(f"{name} must be images (n, H, W), (n, C, H, W) or (n, H, W, C); got shape {x.shape}")
-    return (x / 255 if x.dtype == np.uint8 else x).astype(np.float32)
+    return numbers(name, x / 255 if x.dtype == np.uint8 else x, np.float32)
 
 
 def _pictures(x: np.ndarray, clip: tuple[float, float]) -> np.ndarray:
