@@ -89,7 +89,7 @@ class FittedModel:
             if not hasattr(type(model), "model_"):
                 raise TypeError(
                     "model must be a fitted RobustClassifier, perhaps at the end of a Pipeline or a search, or an "
-                    f"nn.Module from inputs to logits; got {model!r}"
+                    f"nn.Module from inputs to logits; got {type(model).__name__}"
                 )
             return model.model_
         name, clip = type(model).__name__, check_clip(clip)

@@ -42,6 +42,6 @@ def read_sample_weight(sample_weight: Any, n_samples: int, dtype: DTypeLike = np
             raise ValueError(f"got {sample_weight!r}")
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"sample_weight must be {n_samples} finite numbers, none below 0, some above: {error}"
+            f"sample_weight must be {n_samples} finite numbers, none below 0 and not all 0: {error}"
         ) from error
     return weight

@@ -92,8 +92,8 @@ class TrainingData:
         if like is None:
             names = None if isinstance(X, Dataset) else feature_names(X)
             like = _format_of(samples, names, clip, np.unique(labels if classes is None else np.asarray(classes)))
-        codes, weight = encode_labels(labels, like.classes), torch.from_numpy(weight / weight.mean())
-        return cls(samples, codes, weight, rows, n_given, like)
+        codes, factors = encode_labels(labels, like.classes), torch.from_numpy(weight / weight.mean())
+        return cls(samples, codes, factors, rows, n_given, like)
 
     def split(self, kept: np.ndarray, held: np.ndarray) -> tuple["TrainingData", "TrainingData"]:
         """Split into samples to train on, with weights of mean 1 again, and samples held out."""

@@ -29,7 +29,7 @@ def check_path(parameter: str, path: str | os.PathLike) -> Path:
         if place.is_dir():
             raise IsADirectoryError("it is a folder")
         if not place.parent.is_dir():
-            raise FileNotFoundError("its folder does not exist")
+            raise FileNotFoundError("it is in a folder that does not exist")
         if not place.exists() or place.is_file():
             part = _beside(place)
             part.touch()

@@ -29,7 +29,7 @@ class RobustScorer(BaseScorer):
         if not hasattr(estimator, "robust_score"):
             raise TypeError(
                 "robust_scorer needs an estimator with robust_score, as RobustClassifier has, perhaps at the end of a "
-                f"Pipeline or a search; got {estimator!r}"
+                f"Pipeline or a search; got {type(estimator).__name__}"
             )
         return estimator.robust_score(X, y, attack=self.attack, sample_weight=sample_weight)
 

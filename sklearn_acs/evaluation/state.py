@@ -33,7 +33,8 @@ class State:
     n_attacks, n_samples : int
         What there is to do.
     path : Path or None, default=None
-        The file, a NumPy archive without pickled objects, which may be written. Of several processes with one file, the last to write it wins.
+        The file, a NumPy archive without pickled objects. Of several processes with one file, the last to write it
+        wins.
     key : mapping of str to str, default={}
         Fingerprints of what is evaluated, by what they are of; a file with another one is refused.
 

@@ -120,7 +120,7 @@ class CoresetDisplay:
         """
         panels = self.panels_ if panels is None else panels
         if isinstance(panels, str) or not panels or any(panel not in self.panels_ for panel in panels):
-            raise ValueError(f"panels={panels!r} must be a list of some that are known, {self.panels_}")
+            raise ValueError(f"panels={panels!r} must be some of those that are known, {self.panels_}")
         axes = several_axes(ax, len(panels), "CoresetDisplay.plot")
         self.axes_ = dict(zip(panels, axes, strict=True))
         for name, panel in self.axes_.items():
@@ -198,7 +198,7 @@ class CoresetDisplay:
         return cls.of(fitted(estimator), y).plot(ax, panels=panels)
 
     @classmethod
-    def of(cls, clf: RobustClassifier, y: ArrayLike | None = None) -> Self:
+    def of(cls, clf: RobustClassifier, y: ArrayLike | None = None, *, called: str = "y") -> Self:
         """Make a display of a fitted classifier's coresets, and draw nothing yet.
 
         Parameters
@@ -207,6 +207,8 @@ class CoresetDisplay:
             Fitted with a selector.
         y : array-like of shape (n_samples,) or None, default=None
             The labels it was fitted on.
+        called : str, default="y"
+            What errors call these.
 
         Returns
         -------
@@ -222,7 +224,9 @@ class CoresetDisplay:
         if y is not None:
             labels = np.asarray(y)
             if labels.ndim != 1 or len(labels) < n_samples:
-                raise ValueError(f"y has shape {labels.shape}; it must be the {n_samples} or more labels of the fit")
+                raise ValueError(
+                    f"{called} has shape {labels.shape}; it must be the {n_samples} or more labels of the fit"
+                )
             n_samples, codes = len(labels), encode_labels(labels, clf.classes_).numpy()
             counts, totals = (np.bincount(of, minlength=len(clf.classes_)) for of in (codes[last.indices], codes))
         elif all(selection.label is not None for selection in last.classes):

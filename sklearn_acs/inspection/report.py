@@ -121,7 +121,7 @@ def make_robustness_report(
     """
     clf, X = last_step(clf, X)
     clf, plt, place = fitted(clf, "clf"), pyplot("make_robustness_report"), check_path("path", path)
-    coresets = CoresetDisplay.of(clf, y_train) if clf.coresets_ else None  # looks at y_train, before the work
+    coresets = CoresetDisplay.of(clf, y_train, called="y_train") if clf.coresets_ else None
     result = evaluate(clf, X, y, attacks, **{"check_masking": True, **options})
     with plt.style.context("default"), plt.rc_context({"figure.figsize": (7.0, 3.4), "font.size": 9}):
         sections = [*_findings(result), *_pictures(plt, clf, X, y, coresets), *_training(clf)]
