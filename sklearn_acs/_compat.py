@@ -1,5 +1,6 @@
 """scikit-learn's private names that this library uses, all imported here: what to look at when scikit-learn changes."""
 
+from fractions import Fraction
 from typing import Any
 
 from sklearn.base import _fit_context as fit_context
@@ -24,8 +25,8 @@ __all__ = [
 
 
 class Interval(_param_validation.Interval):
-    """Constrains a parameter to numbers in an interval; a bool, which Python takes for an int, is none."""
+    """Constrains a parameter to numbers in an interval: Python's and NumPy's, neither bools nor fractions."""
 
     def is_satisfied_by(self, val: Any) -> bool:
         """Tell whether a value is allowed."""
-        return not isinstance(val, bool) and super().is_satisfied_by(val)
+        return not isinstance(val, bool | Fraction) and super().is_satisfied_by(val)

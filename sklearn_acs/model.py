@@ -195,7 +195,7 @@ class FittedModel:
     def _in_order(
         self, data: ArrayData | StreamedData, batch_size: int = PREDICT_BATCH
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        return data.reader(**self.loader_options)(list(torch.arange(len(data)).split(batch_size)))
+        return data.reader(**self.loader_options)(list(torch.arange(len(data)).split(min(batch_size, len(data)))))
 
 
 def last_step(model: Any, X: Any) -> tuple[Any, Any]:

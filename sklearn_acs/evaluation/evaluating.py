@@ -133,11 +133,11 @@ def evaluate(
     >>> result.worst_case_
     array([ True, False, False,  True])
     """
-    batch_size, random_state = int(batch_size), int(random_state)
     path = None if state_path is None else check_path("state_path", state_path)
     model, X = last_step(model, X)
     fitted = FittedModel.of(model, X, clip)
     samples, codes = fitted.read(X), fitted.codes(X, y)
+    batch_size, random_state = min(int(batch_size), len(codes)), int(random_state)
     fetch = fitted.data(samples, codes).fetch
     made = make_attacks(attacks, is_table=fitted.format.inputs.is_table)
     settled = {name: fitted.settled(attack, by_name=by_name) for name, (attack, by_name) in made.items()}

@@ -66,7 +66,7 @@ class State:
         self.own_sizes = np.full((n_attacks, n_samples), np.nan, dtype=np.float32)
         self.seconds = np.zeros(n_attacks)
         self.warnings: list[str] = []
-        if self.path is not None and self.path.exists():
+        if self.path is not None and self.path.is_file():
             self._load(self.path)
         self.save()
 

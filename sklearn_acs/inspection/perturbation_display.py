@@ -112,11 +112,7 @@ class PerturbationDisplay:
             row = max(cell * height / width, LETTER * len("perturbation") * inches("small"))
             size = (n * cell + 0.5, 3 * row + 0.8)
             _, ax = plt.subplots(3, n, figsize=size, layout="constrained", squeeze=False)
-        self.axes_ = np.asarray(ax)
-        if self.axes_.shape != (3, n):
-            raise ValueError(f"ax must be axes of shape {(3, n)}; got {self.axes_.shape}")
-        for axes in self.axes_.flat:
-            checked_axes(axes)
+        self.axes_ = _grid(ax, n)
         enlarged = np.clip(0.5 + self.factor_ * (self.images_adv_ - self.images_), 0, 1)
         factor = f"perturbation\n\N{MULTIPLICATION SIGN} {self.factor_:.3g}"
         kinds = (("clean", self.images_), (factor, enlarged), ("adversarial", self.images_adv_))
@@ -216,8 +212,10 @@ class PerturbationDisplay:
             raise ValueError("estimator was fitted on a table; PerturbationDisplay shows images")
         if isinstance(X, Dataset):
             raise TypeError(f"X must be an array of images; got the Dataset {type(X).__name__}")
-        X = X[:n_images] if isinstance(X, Tensor) else _array(X)[:n_images]
-        y = _array(y)[:n_images]
+        X = X[:n_images] if isinstance(X, Tensor) else np.atleast_1d(_array(X))[:n_images]
+        y = np.atleast_1d(_array(y))[:n_images]
+        if ax is not None:
+            _grid(ax, len(X))  # said before the work
         found: dict[str, Any] = {}
         for which, images in (("", X), ("_adv", clf.perturb(X, y, attack=attack))):
             probabilities = clf.predict_proba(images)
@@ -225,6 +223,16 @@ class PerturbationDisplay:
             found["y_pred" + which] = clf.classes_[probabilities.argmax(1)]
             found["confidence" + which] = probabilities.max(1)
         return cls(y_true=y, clip=clf.clip_, **found).plot(ax)
+
+
+def _grid(ax: Any, n: int) -> np.ndarray:
+    """Return the axes of three rows of `n` images; others are refused."""
+    grid = np.asarray(ax)
+    if grid.shape != (3, n):
+        raise ValueError(f"ax must be axes of shape {(3, n)}; got {grid.shape}")
+    for axes in grid.flat:
+        checked_axes(axes)
+    return grid
 
 
 def _texts(predicted: np.ndarray, confidence: np.ndarray | None) -> list[list[str]]:
