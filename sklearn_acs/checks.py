@@ -71,7 +71,7 @@ def check_clip(clip: Any) -> tuple[float, float] | None:
     """Return a box as (low, high), or None; whatever else is given is a ValueError."""
     if clip is None:
         return None
-    pair = tuple(clip) if isinstance(clip, list | tuple | np.ndarray) else ()
+    pair = tuple(clip) if isinstance(clip, list | tuple) or np.ndim(clip) == 1 else ()
     if len(pair) != 2 or not all(isinstance(end, Real) and isfinite(end) for end in pair) or not pair[0] < pair[1]:
         raise ValueError(f"clip={clip!r} must be None or (low, high), two finite numbers with low < high")
     return pair

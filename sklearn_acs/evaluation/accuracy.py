@@ -79,5 +79,5 @@ def robust_accuracy(
     if hasattr(model, "robust_score") and not isinstance(model, type):  # a name, for tables, is a radius in their scale
         given = {} if batch_size is None else {"batch_size": batch_size}
         return model.robust_score(X, y, attack=attack, sample_weight=sample_weight, **given)
-    fitted = FittedModel.of(model, X, clip, random_state)
+    fitted = FittedModel.of(model, X, clip, int(random_state))
     return fitted.accuracy(X, y, attack, sample_weight, 256 if batch_size is None else int(batch_size))

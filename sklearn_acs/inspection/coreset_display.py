@@ -103,7 +103,7 @@ class CoresetDisplay:
         known = {"classes": class_counts is not None, "error": np.isfinite(self.errors).any()}
         self.panels_ = [name for name in PANELS if known.get(name, True)]
 
-    @checked(panels=["array-like", None])
+    @checked(panels=[list, tuple, None])
     def plot(self, ax: Any = None, *, panels: Sequence[str] | None = None) -> Self:
         """Draw the panels.
 

@@ -194,7 +194,7 @@ class RobustnessCurveDisplay:
         by_feature = np.ndim(own) > 0
         unit = 1.0 if by_feature else float(own)
         radii = np.multiply(FACTORS, unit) if eps is None else np.unique(numbers("eps", eps))
-        if radii.ndim != 1 or not np.isfinite(radii).all() or not (radii >= 0).all() or not radii.any():
+        if radii.ndim != 1 or not ((radii >= 0) & (radii < np.finfo(np.float32).max)).all() or not radii.any():
             raise ValueError(f"eps={eps!r} must be finite numbers >= 0, one of them > 0")
         attacks = {repr(float(radius)): _scaled(settled, parameter, radius / unit) for radius in radii if radius > 0}
         options: dict[str, Any] = {"clip": clip, "batch_size": batch_size, "random_state": random_state}
