@@ -3,13 +3,12 @@
 import warnings
 from collections.abc import Callable
 from numbers import Integral, Real
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback
 from torch import Tensor, nn
@@ -17,11 +16,12 @@ from torch.optim import Optimizer
 
 from sklearn_acs._compat import Interval, StrOptions
 from sklearn_acs.attacks import ATTACKS, Attack
+from sklearn_acs.checks import COUNT, checked
 from sklearn_acs.data.augment import AUGMENTS
 from sklearn_acs.data.batches import Augment
 from sklearn_acs.data.formats import LAYOUTS, Clip
 from sklearn_acs.data.training_data import TrainingData, check_validation, read_validation
-from sklearn_acs.model import FittedModel
+from sklearn_acs.model import PREDICT_BATCH, FittedModel
 from sklearn_acs.models import MODELS
 from sklearn_acs.objectives import OBJECTIVES, Objective
 from sklearn_acs.params import RoutedParamsMixin
@@ -571,13 +571,17 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         float
             Share of samples predicted rightly.
         """
-        model = self.model_
-        data = model.data(X, y)
-        choices = model.forward(data).argmax(1)
-        return float(accuracy_score(data.y.cpu(), choices, sample_weight=sample_weight))
+        return self.model_.accuracy(X, y, None, sample_weight)
 
+    @checked(batch_size=COUNT)
     def robust_score(
-        self, X: Any, y: Any = None, attack: Attack | str | None = None, sample_weight: ArrayLike | None = None
+        self,
+        X: Any,
+        y: Any = None,
+        attack: Attack | str | None = None,
+        sample_weight: ArrayLike | None = None,
+        *,
+        batch_size: int = PREDICT_BATCH,
     ) -> float:
         """Compute the accuracy under attack: the share of samples predicted rightly as they are and after the attack.
 
@@ -592,16 +596,21 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
             steps in training alone, or one given remembers perturbations, it is its ``for_evaluation()``.
         sample_weight : array-like of shape (n,) or None, default=None
             Weights of the samples in the mean.
+        batch_size : int, default=512
+            Samples attacked together; fewer need less memory.
 
         Returns
         -------
         float
             At most `score`.
         """
-        correct = self.model_.judge(X, y, self.attack_.for_evaluation() if attack is None else attack).numpy()
-        return float(np.average(correct, weights=cast(Any, sample_weight)))
+        attack = self._evaluation_attack(attack)
+        return self.model_.accuracy(X, y, attack, sample_weight, int(batch_size))
 
-    def perturb(self, X: Any, y: Any = None, attack: Attack | str | None = None) -> Any:
+    @checked(batch_size=COUNT)
+    def perturb(
+        self, X: Any, y: Any = None, attack: Attack | str | None = None, *, batch_size: int = PREDICT_BATCH
+    ) -> Any:
         """Make adversarial examples for this classifier.
 
         Parameters
@@ -612,13 +621,15 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
             True labels, all of them among `classes_`; None for a Dataset.
         attack : Attack, str or None, default=None
             The attack, as in `robust_score`.
+        batch_size : int, default=512
+            Samples attacked together; fewer need less memory.
 
         Returns
         -------
         ndarray or Tensor of the shape of `X`, float32
             A tensor for a tensor. For uint8 images the values are in [0, 1].
         """
-        x_adv = self.model_.perturb(X, y, self.attack_.for_evaluation() if attack is None else attack)
+        x_adv = self.model_.perturb(X, y, self._evaluation_attack(attack), int(batch_size))
         return x_adv.to(X.device) if isinstance(X, Tensor) else x_adv.cpu().numpy()
 
     def export_module(self) -> nn.Module:
@@ -651,6 +662,11 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         return exported(self.net_.module_)
+
+    def _evaluation_attack(self, attack: Attack | str | None) -> Attack | str:
+        """Take what measures the attack trained against, where none is given."""
+        check_is_fitted(self)
+        return self.attack_.for_evaluation() if attack is None else attack
 
     def selection_report(self) -> Table:
         """Tell what each selection of the last fit chose, with how much error, and why its algorithm stopped.

@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
+from sklearn.pipeline import Pipeline
 from torch import Tensor, nn
 
 from sklearn_acs.attacks import ATTACKS, Attack
+from sklearn_acs.checks import check_clip
 from sklearn_acs.data.batches import ArrayData, OwnLabels, Reader, StreamedData
 from sklearn_acs.data.datasets import Items
 from sklearn_acs.data.formats import (
@@ -26,6 +29,7 @@ from sklearn_acs.data.formats import (
     read_samples,
 )
 from sklearn_acs.data.labels import UNREAD, encode_labels, module_codes, read_labels
+from sklearn_acs.data.sample_weights import read_sample_weight
 from sklearn_acs.data.tensors import plain_tensor, to_float
 from sklearn_acs.models import are_probabilities, device_of, frozen, giving_logits
 from sklearn_acs.models.logits import predicted
@@ -66,7 +70,7 @@ class FittedModel:
         Parameters
         ----------
         model : RobustClassifier or nn.Module
-            A classifier knows everything itself.
+            A classifier knows everything itself. Where it ends a search or a pipeline, see `last_step`.
         X : array-like, DataFrame, Tensor or Dataset
             Samples, by which the format of a module's inputs is told.
         clip : (float, float) or None, default=(0, 1)
@@ -92,9 +96,12 @@ class FittedModel:
         """
         if not isinstance(model, nn.Module):
             if not hasattr(type(model), "model_"):
-                raise TypeError(f"model must be a fitted RobustClassifier or an nn.Module; got {type(model).__name__}")
+                raise TypeError(
+                    "model must be a fitted RobustClassifier, perhaps at the end of a Pipeline or a search, or an "
+                    f"nn.Module from inputs to logits; got {type(model).__name__}"
+                )
             return model.model_
-        name = type(model).__name__
+        name, clip = type(model).__name__, check_clip(clip)
         example = example_of(read_samples(X, owner=name))
         # A module takes images channels first, however many there are; only files have their few channels last.
         inputs = InputFormat.of(tuple(example.shape), channels="auto" if example.shape[-1] in CHANNELS else "first")
@@ -172,15 +179,22 @@ class FittedModel:
             return made.settled(form, torch.full(form.given_shape[-1:], width))
         return made.settled(form, scale, by_name=by_name)
 
-    def perturb(self, X: Any, y: Any, attack: Attack | str) -> Tensor:
+    def perturb(self, X: Any, y: Any, attack: Attack | str, batch_size: int = PREDICT_BATCH) -> Tensor:
         """Make adversarial examples of the shape of `X`, for labels that the model knows."""
-        data, generator = self.data(X, y, scoring=False), self.generator()
         made, clip = self.settled(attack).without_memory(), self.format.clip
-        parts = [made.perturb(self.module, x, y, clip=clip, generator=generator) for x, y in self._in_order(data)]
+        batches, generator = self._in_order(self.data(X, y, scoring=False), batch_size), self.generator()
+        parts = [made.perturb(self.module, x, y, clip=clip, generator=generator) for x, y in batches]
         return self.format.inputs.to_given(torch.cat(parts))
 
-    def judge(self, X: Any, y: Any, attack: Attack | str, batch_size: int = PREDICT_BATCH) -> Tensor:
-        """Say of each sample whether it is predicted rightly as it is and after the attack; on the CPU.
+    def accuracy(
+        self,
+        X: Any,
+        y: Any,
+        attack: Attack | str | None,
+        sample_weight: ArrayLike | None = None,
+        batch_size: int = PREDICT_BATCH,
+    ) -> float:
+        """Compute the share of samples that are predicted rightly as they are and, with an attack, after it too.
 
         Parameters
         ----------
@@ -188,17 +202,22 @@ class FittedModel:
             Samples.
         y : array-like of shape (n,) or None
             True labels; None for a Dataset.
-        attack : Attack or str
+        attack : Attack, str or None
             What attacks them.
+        sample_weight : array-like of shape (n,) or None, default=None
+            Weights of the samples in the share.
         batch_size : int, default=512
-            Samples attacked together.
+            Samples predicted, and attacked, together.
 
         Returns
         -------
-        Tensor of bool, of shape (n,)
+        float
         """
-        made, batches = self.settled(attack).without_memory(), self._in_order(self.data(X, y), batch_size)
-        return robust_correct(self.module, batches, made, self.format.clip, self.generator())
+        made = None if attack is None else self.settled(attack).without_memory()
+        data = self.data(X, y)
+        weight = read_sample_weight(sample_weight, len(data))
+        right = robust_correct(self.module, self._in_order(data, batch_size), made, self.format.clip, self.generator())
+        return float(np.average(right.numpy(), weights=weight))
 
     def generator(self) -> torch.Generator:
         """Make a generator for attacks, the same every time."""
@@ -207,7 +226,34 @@ class FittedModel:
     def _in_order(
         self, data: ArrayData | StreamedData, batch_size: int = PREDICT_BATCH
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        return self.reader(data)(list(torch.arange(len(data)).split(batch_size)))
+        return self.reader(data)(list(torch.arange(len(data)).split(min(batch_size, len(data)))))
+
+
+def last_step(model: Any, X: Any) -> tuple[Any, Any]:
+    """Take what a search found and the last step of a pipeline, and what the steps before it make of samples.
+
+    Parameters
+    ----------
+    model : estimator or nn.Module
+        A model; what is neither a fitted search nor a Pipeline, scikit-learn's or imbalanced-learn's, stays what it is.
+    X : array-like
+        What the model takes; None where only the model is asked for.
+
+    Returns
+    -------
+    model : estimator or nn.Module
+        The one at the end.
+    X : array-like
+        What that takes.
+    """
+    if hasattr(model, "best_estimator_"):
+        return last_step(model.best_estimator_, X)
+    if not isinstance(model, Pipeline):
+        return model, X
+    for _, step in model.steps[:-1]:
+        if X is not None and hasattr(step, "transform"):  # samplers have none: they act in fit alone
+            X = step.transform(X)
+    return last_step(model.steps[-1][1], X)
 
 
 def correct(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -217,7 +263,11 @@ def correct(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def robust_correct(
-    module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], attack: Attack, clip: Clip, generator: torch.Generator
+    module: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    attack: Attack | None,
+    clip: Clip,
+    generator: torch.Generator,
 ) -> Tensor:
     """Tell which samples a module predicts rightly both as they are and under attack; wrong ones are not attacked.
 
@@ -227,8 +277,8 @@ def robust_correct(
         From inputs to logits; left as it was found.
     batches : iterable of (Tensor of shape (batch, ...), Tensor of shape (batch,))
         Samples and their labels 0 to C-1; `UNKNOWN` for a label that the model does not have, which is never right.
-    attack : Attack
-        Raises its own loss.
+    attack : Attack or None
+        Raises its own loss; None leaves samples as they are.
     clip : (float, float) or None
         The box that inputs live in.
     generator : torch.Generator
@@ -241,7 +291,7 @@ def robust_correct(
     results = []
     for x, y in batches:
         right = correct(module, x, y)
-        if right.any():
+        if attack is not None and right.any():
             x_adv = attack.perturb(module, x[right], y[right], clip=clip, generator=generator)
             right[right.clone()] = correct(module, x_adv, y[right])
         results.append(right.cpu())

@@ -17,7 +17,8 @@ ROOT = Path(sklearn_acs.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
 LAYERS = [
-    {"_compat", "params", "table"},
+    {"_compat"},
+    {"checks", "params", "table"},
     {"data"},
     {"models", "gradients"},
     {"attacks"},

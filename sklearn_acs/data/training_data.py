@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from sklearn_acs._compat import check_sample_weight, feature_names
+from sklearn_acs._compat import feature_names
 from sklearn_acs.data.batches import ArrayData, OwnLabels, StreamedData
 from sklearn_acs.data.class_weight import class_factors
 from sklearn_acs.data.datasets import Items, is_dataset
@@ -26,6 +26,7 @@ from sklearn_acs.data.formats import (
     read_samples,
 )
 from sklearn_acs.data.labels import codes_of, encode_labels, read_labels
+from sklearn_acs.data.sample_weights import read_sample_weight
 from sklearn_acs.data.statistics import statistics
 
 LATER = (
@@ -108,10 +109,8 @@ class TrainingData:
         samples = read_samples(X, None if like is None else like.inputs)
         n_given, of_items = n_samples(samples), y is None and isinstance(samples, Items)
         labels = np.empty(n_given) if of_items else read_labels(y, n_given)
-        weight = check_sample_weight(sample_weight, labels, dtype=np.float32, ensure_non_negative=True)
+        weight = read_sample_weight(sample_weight, n_given, np.float32)
         rows = np.flatnonzero(weight)
-        if len(rows) == 0:
-            raise ValueError(f"sample_weight must have positive numbers; all {n_given} are 0")
         every, labels, weight = labels, labels[rows], weight[rows]
         if isinstance(samples, Items):
             items = samples.take(rows)

@@ -518,9 +518,9 @@ def test_the_bar_ends_at_its_total(capsys, tmp_path, verbose):
         ({"attacks": []}, r"attacks=\[\] has no attack"),
         ({"attacks": {"a": PGD(steps=0)}}, "'steps' parameter of PGD"),
         ({"attacks": PGD(eps=[0.1, 0.2])}, r"eps must be .* shape of one sample, \(1,\); got shape \(2,\)"),
-        ({"batch_size": 0}, "batch_size=0 must be an int of 1 or more"),
-        ({"random_state": -1}, "random_state=-1 must be an int of 0 or more"),
-        ({"random_state": None}, "random_state=None must be"),
+        ({"batch_size": 0}, "'batch_size' parameter of evaluate must be an int .* Got 0"),
+        ({"random_state": -1}, "'random_state' parameter of evaluate must be an int .* Got -1"),
+        ({"random_state": None}, "'random_state' parameter of evaluate must be an int .* Got None"),
         ({"X": [[0.5], [7.0]], "y": [0, 1]}, "outside clip"),
         ({"y": [0, 1]}, "inconsistent numbers of samples"),
         ({"y": np.full(12, 2)}, r"labels 0 to C-1 .* here 0 to 1; got \[2\]"),
@@ -547,7 +547,7 @@ def test_attacks_of_another_kind_are_refused():
 
 
 def test_models_of_another_kind_are_refused():
-    with pytest.raises(TypeError, match=r"model must be a fitted RobustClassifier or an nn\.Module; got str"):
+    with pytest.raises(TypeError, match=r"model must be a fitted RobustClassifier, .* or an nn\.Module .*; got str"):
         evaluate("model", *samples())
 
 
