@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from inspect import signature
 from typing import Any, ClassVar, Self
 
+import numpy as np
 from sklearn.base import BaseEstimator, clone
 
 
@@ -54,9 +55,16 @@ def make_part(
                 f"no object. Give {parameter} as an object with an {inner} of its own"
             )
         part.set_params(**{name: option})
+    if isinstance(part, BaseEstimator):  # those inside it, too
+        part.set_params(**numpy_values(part.get_params()))
     if hasattr(part, "validate"):
         part.validate()
     return part
+
+
+def numpy_values(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick the values that are NumPy's numbers, bools and strings, as Python's: torch does not take them everywhere."""
+    return {name: value.item() for name, value in params.items() if isinstance(value, np.generic)}
 
 
 def options_of(params: Mapping[str, Any], part: str) -> dict[str, Any]:

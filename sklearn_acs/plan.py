@@ -22,7 +22,7 @@ from sklearn_acs.data.holdout import hold_out
 from sklearn_acs.data.training_data import TrainingData
 from sklearn_acs.models import build_model, check_logits, last_linear
 from sklearn_acs.objectives import OBJECTIVES, Objective
-from sklearn_acs.params import make_part, options_of
+from sklearn_acs.params import make_part, numpy_values, options_of
 from sklearn_acs.selectors import SELECTORS
 from sklearn_acs.selectors.base import BaseSelector
 from sklearn_acs.training.adversary import Adversary
@@ -85,6 +85,7 @@ class Plan:
         ValueError, TypeError
             A parameter cannot be used.
         """
+        params = {**params, **numpy_values(params)}
 
         def part(name: str, known: Mapping[str, Any], base: type, default: Any = None) -> Any:
             value, options = params[name] if default is None else default, options_of(params, name)
