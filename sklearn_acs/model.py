@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_acs.attacks import ATTACKS, Attack
+from sklearn_acs.attacks.slips import check_radius
 from sklearn_acs.data.batches import ArrayData, StreamedData
 from sklearn_acs.data.formats import (
     Clip,
@@ -129,20 +130,21 @@ class FittedModel:
         with frozen(self.module), torch.no_grad():
             return torch.cat([self.module(x).float().cpu() for x, _ in batches])
 
-    def settled(self, attack: Attack | str, *, by_name: bool | None = None) -> Attack:
-        """Fit an attack to the samples: a name means a radius in their scale, an object what it says."""
-        by_name = isinstance(attack, str) if by_name is None else by_name
+    def settled(self, attack: Attack | str) -> Attack:
+        """Fit an attack to the samples: one without a radius gets one in their scale."""
         made: Attack = make_part("attack", attack, ATTACKS, base=Attack)
-        form, clip, scale = self.format.inputs, self.format.clip, self.format.scale
-        if scale is None:  # of a module nothing is known but the box
-            width = 1.0 if clip is None else clip[1] - clip[0]
-            return made.settled(form, torch.full(form.given_shape[-1:], width))
-        return made.settled(form, scale, by_name=by_name)
+        return made.settled(self.format)
+
+    def _one(self, attack: Attack | str) -> Attack:
+        """Fit the one attack that is asked for, and warn where its radius is surely a slip."""
+        made = self.settled(attack).without_memory()
+        check_radius(made, self.format)
+        return made
 
     def perturb(self, X: Any, y: Any, attack: Attack | str) -> Tensor:
         """Make adversarial examples of the shape of `X`, for labels that the model knows."""
         data, generator = self.data(self.read(X), self.codes(X, y, scoring=False)), self.generator()
-        made, clip = self.settled(attack).without_memory(), self.format.clip
+        made, clip = self._one(attack), self.format.clip
         parts = [made.perturb(self.module, x, y, clip=clip, generator=generator) for x, y in self._in_order(data)]
         return self.format.inputs.to_given(torch.cat(parts))
 
@@ -164,7 +166,7 @@ class FittedModel:
         -------
         Tensor of bool, of shape (n,)
         """
-        made, samples = self.settled(attack).without_memory(), self.read(X)
+        made, samples = self._one(attack), self.read(X)
         batches = self._in_order(self.data(samples, self.codes(X, y)), batch_size)
         return robust_correct(self.module, batches, made, self.format.clip, self.generator())
 

@@ -26,8 +26,8 @@ COUNT = Interval(Integral, 1, None, closed="left")
 ATTACKS: "dict[str, Callable[..., Attack]]" = {}
 """What makes an attack, by its name; the package fills it with a row for each."""
 SAW_NAN = (
-    "the gradient of the loss is NaN for some samples; such a gradient makes no step, so that they are attacked less than "
-    "the others. Look for sqrt, log or a division at 0 in the model or the loss"
+    "the gradient of the loss is NaN for some samples; such a gradient makes no step, so that they are attacked less "
+    "than the others. Look for sqrt, log or a division at 0 in the model or the loss"
 )
 
 
@@ -246,7 +246,8 @@ class Attack(BaseEstimator, ABC):
                 try:
                     x_adv = self._solve(problem, start)
                 except (IndexError, RuntimeError) as error:
-                    check_labels(problem, y_target, error)
+                    if "out of bounds" in str(error):
+                        check_labels(problem, y_target, error)
                     raise
         if saw_nan is None and found:
             warnings.warn(SAW_NAN, stacklevel=2)

@@ -60,7 +60,7 @@ class PerceptualBall:
         if self.clip is not None:
             return x_adv.clamp(*self.clip)
         move = x_adv - self.x
-        size = length(move / self.scale) / self.x[0].numel() ** 0.5
+        size = length((move / self.scale).nan_to_num(0.0)) / self.x[0].numel() ** 0.5
         return self.x + move / per_sample(size.clamp(min=1), move)
 
     def distance(self, phi_adv: Tensor) -> Tensor:

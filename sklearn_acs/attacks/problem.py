@@ -142,5 +142,5 @@ def check_labels(problem: Problem, y_target: Tensor | None, error: Exception) ->
     for name, labels in (("y", problem.y), ("y_target", y_target)):
         if labels is not None and not (0 <= labels.min() and labels.max() < n_classes):
             raise ValueError(
-                f"{name} has labels from {labels.min()} to {labels.max()}, and the model has classes 0 to {n_classes - 1}"
+                f"{name} has labels from {labels.min()} to {labels.max()}; the model has classes 0 to {n_classes - 1}"
             ) from error

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sklearn_acs._compat import check_sample_weight, feature_names
+from sklearn_acs.data.columns import count_values
 from sklearn_acs.data.formats import (
     Clip,
     DataFormat,
@@ -115,4 +116,6 @@ def _format_of(samples: Samples, names: Any, clip: str | Clip, classes: np.ndarr
     inputs = InputFormat.of(tuple(example.shape), names)
     box = find_clip(clip, inputs.is_table)
     check_range(example, box)
-    return DataFormat(inputs, box, classes, *statistics(inputs.to_model(example)))
+    x = inputs.to_model(example)
+    mean, scale = statistics(x)
+    return DataFormat(inputs, box, classes, mean, scale, *count_values(x, scale))

@@ -126,7 +126,7 @@ def evaluate(
     samples, codes = fitted.read(X), fitted.codes(X, y)
     fetch = fitted.data(samples, codes).fetch
     made = make_attacks(attacks, is_table=fitted.format.inputs.is_table)
-    settled = {name: fitted.settled(attack, by_name=by_name) for name, (attack, by_name) in made.items()}
+    settled = {name: fitted.settled(attack) for name, (attack, _) in made.items()}
 
     start = perf_counter()
     choices = predicted(fitted.logits(X, batch_size))
@@ -234,7 +234,7 @@ def _meant_for_others(form: DataFormat, made: Mapping[str, tuple[Attack, bool]])
     return [
         f"{name}: its radius, {attack.threat.eps:.4g}, is one for images in [0, 1], and these samples live in {box}"
         for name, (attack, by_name) in made.items()
-        if by_name and attack.threat is not None
+        if by_name and attack.threat is not None and (form.clip is None or attack.get_params().get("eps") is not None)
     ]
 
 
