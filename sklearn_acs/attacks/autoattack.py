@@ -94,14 +94,14 @@ class AutoAttack(NormBoundedAttack):
     }
     has_targeted_form = False
 
-    eps: float | None = None  # type: ignore[assignment]
+    eps: float | None = None
     _: KW_ONLY
     version: str = "standard"
     attacks: Sequence[str] | None = None
 
     def validate(self) -> None:
         """Raise ValueError when a parameter is out of range; called once before any work."""
-        if np.ndim(self.eps):
+        if self.eps is not None and np.ndim(self.eps):
             raise ValueError(f"eps must be one number for AutoAttack, as in AutoAttack(eps=0.1); got {self.eps!r}")
         super().validate()
         if self.attacks is not None and not (len(self.attacks) and set(self.attacks) <= set(CLASSES_NEEDED)):

@@ -43,7 +43,7 @@ class Attack(BaseEstimator, ABC):
 
     _parameter_constraints: ClassVar[dict] = {}
     has_targeted_form: ClassVar[bool] = True
-    _validated: ClassVar[Sequence[Any]] = ()
+    _validated: Sequence[Any] = ()  # the values of the parameters
     restarts: int = 1
     max_age: int | None = None  # epochs after which a remembered perturbation that was not renewed is forgotten
     sizes_: Tensor  # where sizes cannot be told from examples
@@ -272,11 +272,11 @@ class Attack(BaseEstimator, ABC):
     def _solve(self, problem: Problem, start: Tensor | None) -> Tensor:
         """Make all runs on a frozen model, with Python's numbers in place of NumPy's, which may wrap or be refused."""
         given = {name: getattr(self, name) for name in self._parameter_constraints}
-        vars(self).update(plain := numpy_values(given))
+        self.__dict__.update(plain := numpy_values(given))
         try:
             return self._runs(problem, start)
         finally:
-            vars(self).update({name: given[name] for name in plain})
+            self.__dict__.update({name: given[name] for name in plain})
 
     def _runs(self, problem: Problem, start: Tensor | None) -> Tensor:
         """Make all runs; a sample keeps its first success, or else the run of highest loss."""

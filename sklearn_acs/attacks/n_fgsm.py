@@ -22,8 +22,8 @@ class NFGSM(NormBoundedAttack):
     Parameters
     ----------
     eps : float, array-like, dict of str to float, or None, default=None
-        Radius of the ball that training defends, for each feature alike or for each its own; None is 8/255 in linf, fitted to the
-        data by a classifier. See `NormBoundedAttack`.
+        Radius of the ball that training defends, for each feature alike or for each its own; None is 8/255 in linf,
+        fitted to the data by a classifier. See `NormBoundedAttack`.
     norm : {"linf", "l2", "l1"}, default="linf"
         The norm of `eps`, of the noise and of the step; the paper has linf alone.
     unit : {"input", "std"}, default="input"

@@ -73,12 +73,10 @@ class NormBoundedAttack(Attack):
                 "eps=0.5 is usual in 'l2', and eps=12 in 'l1'"
             )
         if self.norm != "linf" and self.unit == "std":
-            raise ValueError(
-                f"unit='std' gives each column a radius of its own, for 'linf' only, not norm={self.norm!r}"
-            )
+            raise ValueError(f"unit='std' gives each column its own radius, for 'linf' only, not norm={self.norm!r}")
         if self.unit == "std" and getattr(self, "step_size", None) is not None:
             raise ValueError("step_size is in units of X, and unit='std' is not; use rel_step_size, or leave it out")
-        eps = list(self.eps.values()) if isinstance(self.eps, Mapping) else self.eps
+        eps: Any = list(self.eps.values()) if isinstance(self.eps, Mapping) else self.eps
         if np.ndim(eps) > 0:
             bounds = np.asarray(eps)
             if self.norm != "linf":
@@ -91,12 +89,8 @@ class NormBoundedAttack(Attack):
     def threat(self) -> Threat:
         """The ball of radius `eps` in the norm."""
         if self.unit == "std" or isinstance(self.eps, Mapping):
-            what = (
-                "unit='std' counts eps in standard deviations"
-                if self.unit == "std"
-                else f"eps={self.eps!r} names columns"
-            )
-            raise ValueError(f"{what}, which a RobustClassifier knows: give it the attack, or eps in input units")
+            what = f"eps={self.eps!r} with unit={self.unit!r}"
+            raise ValueError(f"{what} goes by columns that a RobustClassifier knows; a module needs eps in units of X")
         return Threat(self.norm, IMAGE_EPS if self.eps is None else self.eps)
 
     @property

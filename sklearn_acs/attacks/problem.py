@@ -97,9 +97,9 @@ class Problem:
         x_adv = x_adv.detach().requires_grad_()
         return self.differentiate(self.goal.value(self.model(x_adv)), x_adv)
 
-    def differentiate(self, values: Tensor, by: Tensor, **options: bool) -> Tensor:
+    def differentiate(self, values: Tensor, by: Tensor, *, retain_graph: bool = False) -> Tensor:
         """Gradient of the samples' values, with zeros, which make no step, where it is NaN."""
-        gradient = torch.autograd.grad(values.sum(), by, **options)[0]
+        gradient = torch.autograd.grad(values.sum(), by, retain_graph=retain_graph)[0]
         self.saw_nan.logical_or_(gradient.isnan().any())
         return gradient.nan_to_num(0.0)
 

@@ -76,16 +76,16 @@ def deviations(format: DataFormat, *, all_columns: bool = False) -> np.ndarray:
     """
     if format.scale is None:
         raise ValueError(
-            "unit='std' counts eps in standard deviations of the training samples, which a RobustClassifier knows and a "
-            "bare module does not; give eps in units of X"
+            "unit='std' counts eps in standard deviations of the training samples, which a RobustClassifier knows and "
+            "a bare module does not; give eps in units of X"
         )
     scale = format.scale.numpy()
     n_values = np.full(len(scale), 3) if format.n_values is None else format.n_values.numpy()
     moves = n_values > (2 if not all_columns and (n_values > 2).any() else 1)
     if not moves.any():
         raise ValueError(
-            "all columns of X are constant, so that there is nothing for an attack in their scale to move; give samples "
-            "that differ, or eps as a number in units of X"
+            "all columns of X are constant, so that an attack in their scale has nothing to move; give samples that "
+            "differ, or eps in units of X"
         )
     found = np.where(moves, scale, np.float32(0))
     return found if format.inputs.is_table else found[:, None, None]

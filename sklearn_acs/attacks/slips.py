@@ -57,13 +57,13 @@ def check_radius(attack: Attack, format: DataFormat, *, training: bool = False) 
 
 def check_selection(attack: Attack, selecting: Attack) -> None:
     """Warn where selections attack in another ball than training."""
-    threats = attack.for_evaluation().threat, selecting.for_evaluation().threat
-    if threats[0] is None or threats[1] is None:
+    own, other = attack.for_evaluation().threat, selecting.for_evaluation().threat
+    if own is None or other is None:
         return
-    if threats[0].norm != threats[1].norm or not np.allclose(threats[0].eps, threats[1].eps, rtol=1e-6, atol=0):
-        balls = [f"{threat.norm}, {_told(threat)}" for threat in threats]
+    if own.norm != other.norm or not np.allclose(own.eps, other.eps, rtol=1e-6, atol=0):
         _warn(
-            f"training attacks in the ball {balls[0]}, and selection_attack in {balls[1]}: coresets are chosen against "
+            f"training attacks within {_told(own)} in {own.norm}, and selection_attack within {_told(other)} in "
+            f"{other.norm}: coresets are chosen against "
             "other perturbations. A selection_attack without eps and norm takes those of training"
         )
 
@@ -76,22 +76,22 @@ def _check_in_box(eps: np.ndarray, threat: Threat, format: DataFormat, training:
     reach = prod(format.inputs.model_shape) ** _REACH[threat.norm]
     if training and threat.norm == "linf" and eps.min() >= width:
         raise ValueError(
-            f"{_told(threat)} covers the box clip={format.clip}: any input can become any other, and nothing can be learned. "
-            f"eps is in units of X{_of_255(eps.min(), width)}"
+            f"{_told(threat)} covers the box clip={format.clip}: any input can become any other, and nothing can be "
+            f"learned. eps is in units of X{_of_255(eps.min(), width)}"
         )
     if training and eps.min() >= (1 - 1e-6) * reach * (most - least) / 2:
-        text = f"X goes from {least:.3g} to {most:.3g}, so that {_told(threat)} in {threat.norm} can make all samples alike"
+        ball = f"{_told(threat)} in {threat.norm}"
+        text = f"X goes from {least:.3g} to {most:.3g}, so that {ball} can make all samples alike"
         if most - least < width / 2:
-            levels = f", here {255 * most:.0f}" if format.clip == (0, 1) else ""
             _warn(
-                f"{text}. uint8 images are divided by 255, whatever their maximum{levels}; scale X to fill {format.clip}"
+                f"{text}. Scale X to fill {format.clip}: uint8 images are divided by 255 whatever their maximum, "
+                f"here {255 * most:.0f} of 255"
             )
         else:
             _warn(f"{text}; eps is in units of X{_of_255(eps.min(), width)}")
     elif eps.max() < SMALL_IN_BOX * width:
-        _warn(
-            f"{_told(threat)} is {eps.max() / width:.1g} of the box {format.clip}; was eps={width * eps.max():.3g} meant?"
-        )
+        share = eps.max() / width
+        _warn(f"{_told(threat)} is {share:.1g} of the box {format.clip}; was eps={width * eps.max():.3g} meant?")
 
 
 def _check_in_scale(eps: np.ndarray, threat: Threat, format: DataFormat, training: bool) -> None:
@@ -106,8 +106,8 @@ def _check_in_scale(eps: np.ndarray, threat: Threat, format: DataFormat, trainin
     small, large = ratio < SMALL, ratio / reach > LARGE
     if (small | (large & training)).mean() > 0.5:
         _warn(
-            f"{_told(threat)} is {np.median(ratio):.2g} standard deviations of a column of X (the median); eps is in units "
-            "of X. Was unit='std' meant, which counts it in standard deviations of each column?"
+            f"{_told(threat)} is {np.median(ratio):.2g} standard deviations of a column of X (the median); eps is in "
+            "units of X. Was unit='std' meant, which counts it in standard deviations of each column?"
         )
 
 
