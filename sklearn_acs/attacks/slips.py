@@ -63,8 +63,8 @@ def check_selection(attack: Attack, selecting: Attack) -> None:
     if own.norm != other.norm or not np.allclose(own.eps, other.eps, rtol=1e-6, atol=0):
         _warn(
             f"training attacks within {_told(own)} in {own.norm}, and selection_attack within {_told(other)} in "
-            f"{other.norm}: coresets are chosen against "
-            "other perturbations. A selection_attack without eps and norm takes those of training"
+            f"{other.norm}: coresets are chosen against other perturbations. A selection_attack without eps and norm "
+            "takes those of training"
         )
 
 
@@ -96,6 +96,8 @@ def _check_in_box(eps: np.ndarray, threat: Threat, format: DataFormat, training:
 
 def _check_in_scale(eps: np.ndarray, threat: Threat, format: DataFormat, training: bool) -> None:
     """Compare a radius to the standard deviations of the columns."""
+    if format.n_values is not None and (format.n_values == 1).all():
+        return
     scale = deviations(format, all_columns=True)
     eps, scale = np.broadcast_arrays(eps, scale)
     moved = (eps > 0) & (scale > 0)
