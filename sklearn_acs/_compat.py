@@ -22,8 +22,9 @@ __all__ = [
 
 
 class Interval(_Interval):
-    """Allows the numbers of an interval, and no bools, which Python counts among them."""
+    """Allows the numbers of an interval, NumPy's too, and no bools, which Python counts among them."""
 
     def is_satisfied_by(self, val: Any) -> bool:
         """Tell whether a parameter is such a number."""
-        return not isinstance(val, bool | np.bool_) and super().is_satisfied_by(val)
+        plain = val.item() if isinstance(val, np.generic) else val  # a float32 is no float
+        return not isinstance(plain, bool) and super().is_satisfied_by(plain)

@@ -22,6 +22,7 @@ from sklearn_acs import (
     PPGD,
     AutoAttack,
     BulletTrain,
+    CoresetSchedule,
     FastLPA,
     InBatchSelection,
     ReColor,
@@ -34,6 +35,7 @@ from sklearn_acs.attacks import ATTACKS
 from sklearn_acs.data.training_data import TrainingData
 from sklearn_acs.models import convnet, mlp
 from sklearn_acs.plan import Plan
+from sklearn_acs.selectors import SELECTORS
 
 IMAGES, LABELS = load_digits(n_class=3, return_X_y=True)
 IMAGES, LABELS = IMAGES.reshape(-1, 8, 8)[:120] / 16, LABELS[:120]
@@ -417,3 +419,21 @@ def test_ordinary_attacks_do_not_warn():
         warnings.simplefilter("error")
         for attack in (PGD(), FGSM(), NFGSM(), BulletTrain(), StAdv(steps=2), JPEG(steps=2), ReColor(steps=2)):
             attack.perturb(MODULE, X, Y, clip=(0, 1))
+
+
+@pytest.mark.parametrize("name", SELECTORS)
+def test_numpys_numbers_are_numbers_in_selectors(name):
+    gradients = RNG.normal(size=(40, 6))
+    for n_select in (np.uint8(6), np.int64(6), np.float32(0.25)):
+        selector = SELECTORS[name](n_select=n_select)
+        selector.set_params(**{key: value for key, value in numbers_of(selector).items() if key != "n_select"})
+        if name == "score":
+            selector.set_params(scores=np.arange(40.0))
+        options = {"validation": gradients[:5]} if name == "glister" else {}
+        assert len(selector.fit(gradients, **options).indices_) == (6 if n_select > 1 else 10)
+
+
+def test_numpys_numbers_are_numbers_in_a_schedule():
+    given = CoresetSchedule(np.uint8(40), np.float32(0.5), np.uint8(20), np.float16(0.5))
+    plain = CoresetSchedule(40, 0.5, 20, 0.5)
+    assert given == plain and given.n_selections == plain.n_selections == 1

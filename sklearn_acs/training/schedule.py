@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from sklearn_acs.params import numpy_values
+
 FULL, CORESET = "full", "coreset"
 
 
@@ -54,6 +56,7 @@ class CoresetSchedule:
     warmup_frac: float = 0.5
 
     def __post_init__(self) -> None:
+        self.__dict__.update(numpy_values(vars(self)))  # whose small integers wrap
         for name, allowed, right in (
             ("max_epochs", "at least 1", self.max_epochs >= 1),
             ("coreset_frac", "in (0, 1]", 0 < self.coreset_frac <= 1),
