@@ -3,6 +3,7 @@
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 from sklearn.base import _fit_context as fit_context
 from sklearn.metrics._scorer import _BaseScorer as BaseScorer
 from sklearn.preprocessing._data import _is_constant_feature as is_constant_feature
@@ -28,8 +29,9 @@ __all__ = [
 
 
 class Interval(_param_validation.Interval):
-    """Constrains a parameter to numbers in an interval: Python's and NumPy's, neither bools nor fractions."""
+    """Allows the numbers of an interval, Python's and NumPy's: neither bools, which Python counts, nor fractions."""
 
     def is_satisfied_by(self, val: Any) -> bool:
-        """Tell whether a value is allowed."""
-        return not isinstance(val, bool | Fraction) and super().is_satisfied_by(val)
+        """Tell whether a parameter is such a number."""
+        plain = val.item() if isinstance(val, np.generic) else val  # a float32 is no float
+        return not isinstance(plain, bool | Fraction) and super().is_satisfied_by(plain)

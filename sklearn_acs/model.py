@@ -13,6 +13,7 @@ from sklearn.pipeline import Pipeline
 from torch import Tensor, nn
 
 from sklearn_acs.attacks import ATTACKS, Attack
+from sklearn_acs.attacks.slips import check_radius
 from sklearn_acs.checks import check_clip
 from sklearn_acs.data.batches import ArrayData, OwnLabels, Reader, StreamedData
 from sklearn_acs.data.datasets import Items
@@ -169,19 +170,20 @@ class FittedModel:
         """Make what reads batches of indices, with the workers asked for."""
         return data.reader(**self.loader_options)
 
-    def settled(self, attack: Attack | str, *, by_name: bool | None = None) -> Attack:
-        """Fit an attack to the samples: a name means a radius in their scale, an object what it says."""
-        by_name = isinstance(attack, str) if by_name is None else by_name
+    def settled(self, attack: Attack | str) -> Attack:
+        """Fit an attack to the samples: one without a radius gets one in their scale."""
         made: Attack = make_part("attack", attack, ATTACKS, base=Attack)
-        form, clip, scale = self.format.inputs, self.format.clip, self.format.scale
-        if scale is None:  # of a module nothing is known but the box
-            width = 1.0 if clip is None else clip[1] - clip[0]
-            return made.settled(form, torch.full(form.given_shape[-1:], width))
-        return made.settled(form, scale, by_name=by_name)
+        return made.settled(self.format)
+
+    def _one(self, attack: Attack | str) -> Attack:
+        """Fit the one attack that is asked for, and warn where its radius is surely a slip."""
+        made = self.settled(attack).without_memory()
+        check_radius(made, self.format)
+        return made
 
     def perturb(self, X: Any, y: Any, attack: Attack | str, batch_size: int = PREDICT_BATCH) -> Tensor:
         """Make adversarial examples of the shape of `X`, for labels that the model knows."""
-        made, clip = self.settled(attack).without_memory(), self.format.clip
+        made, clip = self._one(attack), self.format.clip
         batches, generator = self._in_order(self.data(X, y, scoring=False), batch_size), self.generator()
         parts = [made.perturb(self.module, x, y, clip=clip, generator=generator) for x, y in batches]
         return self.format.inputs.to_given(torch.cat(parts))
@@ -213,7 +215,7 @@ class FittedModel:
         -------
         float
         """
-        made = None if attack is None else self.settled(attack).without_memory()
+        made = None if attack is None else self._one(attack)
         data = self.data(X, y)
         weight = read_sample_weight(sample_weight, len(data))
         right = robust_correct(self.module, self._in_order(data, batch_size), made, self.format.clip, self.generator())

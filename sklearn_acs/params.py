@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from inspect import Parameter, signature
 from typing import Any, ClassVar, Self
 
+import numpy as np
 from sklearn.base import BaseEstimator, clone
 
 _ELSEWHERE = {
@@ -141,9 +142,16 @@ def make_part(
     for name, option in (options or {}).items():
         _check_reaches(parameter, part, name, option)
         part.set_params(**{name: option})
+    if isinstance(part, BaseEstimator):  # those inside it, too
+        part.set_params(**numpy_values(part.get_params()))
     if hasattr(part, "validate"):
         part.validate()
     return part
+
+
+def numpy_values(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick the values that are NumPy's numbers, bools and strings, as Python's: torch does not take them everywhere."""
+    return {name: value.item() for name, value in params.items() if isinstance(value, np.generic)}
 
 
 def _check_reaches(parameter: str, part: BaseEstimator, name: str, option: Any) -> None:
@@ -244,7 +252,7 @@ class RoutedParamsMixin:
             self._check_name(key)
         for key, value in sorted(params.items(), key=lambda each: "__" in each[0]):  # parts before their parameters
             part, nested, name = key.partition("__")
-            target: Any = getattr(self, part) if nested else None
+            target: Any = getattr(self, part, None) if nested else None  # a DataLoader is no attribute
             if hasattr(target, "set_params") and not isinstance(target, type):
                 _check_reaches(part, target, name, value)
                 target.set_params(**{name: value})

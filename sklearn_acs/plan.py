@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 
 from sklearn_acs.attacks import ATTACKS, Attack
+from sklearn_acs.attacks.slips import check_radius, check_selection
 from sklearn_acs.callbacks.around import callbacks_of, check_callbacks
 from sklearn_acs.data.augment import AUGMENTS, Augmentation
 from sklearn_acs.data.batches import Augment, Batches, StreamedData, batch_count, check_loader_options
@@ -18,8 +19,8 @@ from sklearn_acs.data.formats import DataFormat
 from sklearn_acs.data.holdout import hold_out
 from sklearn_acs.data.training_data import TrainingData
 from sklearn_acs.models import build_model, check_logits, last_linear
-from sklearn_acs.objectives import OBJECTIVES, Objective
-from sklearn_acs.params import make_part, options_of
+from sklearn_acs.objectives import ADVERSARIAL, OBJECTIVES, Objective
+from sklearn_acs.params import make_part, numpy_values, options_of
 from sklearn_acs.selectors import SELECTORS
 from sklearn_acs.selectors.base import BaseSelector
 from sklearn_acs.training.adversary import make_adversaries
@@ -89,6 +90,7 @@ class Plan:
         ValueError, TypeError
             A parameter cannot be used.
         """
+        params = {**params, **numpy_values(params)}
 
         def part(name: str, known: Mapping[str, Any], base: type, default: Any = None) -> Any:
             value, options = params[name] if default is None else default, options_of(params, name)
@@ -142,18 +144,15 @@ class Plan:
 
     def settled(self, format: DataFormat) -> "Plan":
         """Fit the attacks to the data; refuse what cannot work with it, before any work."""
-        form, scale = format.inputs, format.scale
-        assert scale is not None
-        given = self.objective.attack if self.params["attack"] is None else self.params["attack"]
-        by_name = not isinstance(given, Attack) and "attack__eps" not in self.params
-        attack = self.attack.settled(form, scale, by_name=by_name, init=self.objective.attack_init)
+        init, selecting = self.objective.attack_init, self.selection_attack
+        attack = self.attack.settled(format, init=init)
         self.objective.check_attack(attack)
-        selecting, given = self.selection_attack, self.params["selection_attack"]
+        if ADVERSARIAL in self.objective.branches:
+            check_radius(attack, format, training=True)
         if selecting is not None:
-            by_name = isinstance(given, str) and "selection_attack__eps" not in self.params
-            threat = attack.for_evaluation().threat
-            selecting = selecting.settled(form, scale, by_name=by_name, init=self.objective.attack_init, threat=threat)
+            selecting = selecting.settled(format, init=init, threat=attack.for_evaluation().threat)
             self.objective.check_attack(selecting)
+            check_selection(attack, selecting)
         if attack.remembers and self.one_pass:
             raise ValueError(
                 f"attack={attack!r} remembers a sample's perturbation from one epoch to the next, and "
@@ -165,7 +164,7 @@ class Plan:
                 f"augment={self.augment!r} is not known; use one of {sorted(AUGMENTS)}"
             )
         if isinstance(self.augment, Augmentation):
-            self.augment.check(form.is_table, format.clip)
+            self.augment.check(format.inputs.is_table, format.clip)
         return replace(self, attack=attack, selection_attack=selecting)
 
     def training(

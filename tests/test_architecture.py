@@ -155,7 +155,7 @@ class Corners(NormBoundedAttack):
 
     remembers = True
 
-    def __init__(self, eps=8 / 255, *, norm="linf"):
+    def __init__(self, eps=None, *, norm="linf"):
         self.eps = eps
         self.norm = norm
 

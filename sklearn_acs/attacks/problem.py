@@ -1,9 +1,9 @@
 """An attack solves a problem: it raises a loss for some samples of a batch until it succeeds."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ AttackLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 It may have an attribute `success`, a function of the same three that returns a bool per sample.
 """
+
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def cross_entropy(logits: Tensor, y: Tensor, clean_logits: Tensor | None = None) -> Tensor:
@@ -87,11 +89,19 @@ class Problem:
     clip: Clip
     generator: torch.Generator
     clean_logits: Tensor | None = None  # (batch, C)
+    # A bool on the device: whether a gradient was NaN. It is read once, by whoever has the problem solved.
+    saw_nan: Tensor = field(default_factory=lambda: torch.tensor(False))
 
     def gradient(self, x_adv: Tensor) -> Tensor:
         """Gradient of what is raised, by the inputs."""
         x_adv = x_adv.detach().requires_grad_()
-        return torch.autograd.grad(self.goal.value(self.model(x_adv)).sum(), x_adv)[0]
+        return self.differentiate(self.goal.value(self.model(x_adv)), x_adv)
+
+    def differentiate(self, values: Tensor, by: Tensor, *, retain_graph: bool = False) -> Tensor:
+        """Gradient of the samples' values, with zeros, which make no step, where it is NaN."""
+        gradient = torch.autograd.grad(values.sum(), by, retain_graph=retain_graph)[0]
+        self.saw_nan.logical_or_(gradient.isnan().any())
+        return gradient.nan_to_num(0.0)
 
     @torch.no_grad()
     def judge(self, x_adv: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,3 +113,34 @@ class Problem:
         """The problem for some samples of the batch."""
         clean_logits = None if self.clean_logits is None else self.clean_logits[rows]
         return replace(self, x=self.x[rows], y=self.y[rows], goal=self.goal.take(rows), clean_logits=clean_logits)
+
+
+def check_batch(x: Any, y: Any, y_target: Any, clip: Clip) -> Clip:
+    """Check the types and shapes of a batch, and the box, which is returned in Python's numbers."""
+    for name, given in (("x", x), ("y", y), ("y_target", y_target)):
+        if not isinstance(given, Tensor) and not (given is None and name == "y_target"):
+            raise TypeError(f"{name} must be a torch tensor; got {type(given).__name__}")
+    if not x.is_floating_point():
+        raise ValueError(f"x must hold floats, as the model takes them; got {x.dtype}")
+    for name, labels in (("y", y), ("y_target", y_target)):
+        if labels is not None and (labels.shape != x.shape[:1] or labels.dtype not in INTEGERS):
+            raise ValueError(
+                f"{name} must have one int for each sample of x, and shape {tuple(x.shape[:1])}; got {labels.dtype} of "
+                f"shape {tuple(labels.shape)}"
+            )
+    if clip is None:
+        return None
+    if len(clip) != 2 or not clip[0] < clip[1]:
+        raise ValueError(f"clip={clip!r} must be None or (low, high) with low < high")
+    return float(clip[0]), float(clip[1])
+
+
+def check_labels(problem: Problem, y_target: Tensor | None, error: Exception) -> None:
+    """Find out whether an error comes from labels that the model has no class for, and say so."""
+    with torch.no_grad():
+        n_classes = problem.model(problem.x[:1]).shape[1]
+    for name, labels in (("y", problem.y), ("y_target", y_target)):
+        if labels is not None and not (0 <= labels.min() and labels.max() < n_classes):
+            raise ValueError(
+                f"{name} has labels from {labels.min()} to {labels.max()}; the model has classes 0 to {n_classes - 1}"
+            ) from error

@@ -115,8 +115,10 @@ class DataFormat:
         The labels, sorted.
     mean, scale : Tensor or None
         What standardises a feature of a table or a channel of images; None where only a module is known.
-    spread : Tensor or None
-        Standard deviations: `scale`, but 0 for what is constant.
+    n_values : Tensor of int64 or None
+        Distinct values of each: 1, 2, or 3 for more; see `count_values`.
+    limits : (float, float) or None
+        Smallest and largest value that training samples have.
     """
 
     inputs: InputFormat
@@ -124,7 +126,8 @@ class DataFormat:
     classes: np.ndarray
     mean: Tensor | None = None
     scale: Tensor | None = None
-    spread: Tensor | None = None
+    n_values: Tensor | None = None
+    limits: tuple[float, float] | None = None
 
 
 Samples = Tensor | Items

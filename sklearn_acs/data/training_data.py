@@ -13,6 +13,7 @@ from torch import Tensor
 from sklearn_acs._compat import feature_names
 from sklearn_acs.data.batches import ArrayData, OwnLabels, StreamedData
 from sklearn_acs.data.class_weight import class_factors
+from sklearn_acs.data.columns import count_values
 from sklearn_acs.data.datasets import Items, is_dataset
 from sklearn_acs.data.formats import (
     Clip,
@@ -127,8 +128,8 @@ class TrainingData:
         if like is None:
             found = np.unique(labels if classes is None else np.asarray(classes))
             like = _format_of(example, counted, names, clip, channels, found)
-        weight = torch.from_numpy(weight / weight.mean())
-        return cls(samples, encode_labels(labels, like.classes, advice=LATER), weight, rows, n_given, like, of_items)
+        factors = torch.from_numpy(weight / weight.mean())
+        return cls(samples, encode_labels(labels, like.classes, advice=LATER), factors, rows, n_given, like, of_items)
 
     def on(self, device: torch.device) -> ArrayData | StreamedData:
         """Make of the data what batches are cut from; in memory it is not copied where it is float32 already."""
@@ -179,4 +180,5 @@ def _format_of(
     if inputs.is_table and example.dtype == torch.uint8:
         example = example.float()  # of a Dataset: it means pixels in images alone
     check_range(example, box, rows)
-    return DataFormat(inputs, box, classes, *statistics(example, rows, inputs.to_model, names))
+    mean, scale, spread = statistics(example, rows, inputs.to_model, names)
+    return DataFormat(inputs, box, classes, mean, scale, *count_values(example, spread, rows, inputs.to_model))

@@ -140,7 +140,7 @@ def evaluate(
     batch_size, random_state = min(int(batch_size), len(data)), int(random_state)
     fetch = fitted.reader(data)
     made = make_attacks(attacks, is_table=fitted.format.inputs.is_table)
-    settled = {name: fitted.settled(attack, by_name=by_name) for name, (attack, by_name) in made.items()}
+    settled = {name: fitted.settled(attack) for name, (attack, _) in made.items()}
 
     start = perf_counter()
     choices = predicted(fitted.forward(data, batch_size))
@@ -258,7 +258,7 @@ def _meant_for_others(form: DataFormat, made: Mapping[str, tuple[Attack, bool]])
     return [
         f"{name}: its radius, {attack.threat.eps:.4g}, is one for images in [0, 1], and these samples live in {box}"
         for name, (attack, by_name) in made.items()
-        if by_name and attack.threat is not None
+        if by_name and attack.threat is not None and (form.clip is None or attack.get_params().get("eps") is not None)
     ]
 
 

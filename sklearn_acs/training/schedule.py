@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from numbers import Integral, Real
 
+from sklearn_acs.params import numpy_values
+
 FULL, CORESET = "full", "coreset"
 
 
@@ -60,6 +62,7 @@ class CoresetSchedule:
     warmup_frac: float = 0.5
 
     def __post_init__(self) -> None:
+        self.__dict__.update(numpy_values(vars(self)))  # whose small integers wrap
         for name, allowed, kind, right in (
             ("max_epochs", "an int of at least 1", Integral, lambda value: value >= 1),
             ("coreset_frac", "a number in (0, 1]", Real, lambda value: 0 < value <= 1),

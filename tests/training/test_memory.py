@@ -330,7 +330,8 @@ def test_a_selection_attack_by_name_is_in_the_ball_trained_against(name):
     keep = Keep()
     fit(attack=PGD(1.2, norm="l2", steps=2), selection_attack=name, callbacks=[keep])
     assert (keep.attack.eps, keep.attack.norm) == (1.2, "l2")
-    fit(attack=PGD(1.2, norm="l2", steps=2), selection_attack=name, selection_attack__eps=0.5, callbacks=[keep])
+    with pytest.warns(UserWarning, match="selection_attack within eps=0.5 in linf"):
+        fit(attack=PGD(1.2, norm="l2", steps=2), selection_attack=name, selection_attack__eps=0.5, callbacks=[keep])
     assert keep.attack.eps == 0.5
 
 
