@@ -301,11 +301,11 @@ def test_large_integers_that_float32_has_are_not_warned_of():
         TrainingData.read(np.column_stack([1e7 + (z[:, 0] > 0), 12 * z[:, 1]]), z[:, 0] > 0, None)
 
 
-def test_constant_columns_have_the_scale_of_standard_scaler_and_no_spread():
+def test_constant_columns_have_the_scale_of_standard_scaler_and_are_known():
     raw = np.column_stack([np.full(303, 0.1), np.full(303, 1e6), np.arange(303.0)])
     form = TrainingData.read(raw, np.arange(303) % 2, None).format
     np.testing.assert_allclose(form.scale, StandardScaler().fit(raw).scale_, rtol=1e-6)
-    np.testing.assert_allclose(form.spread, [0, 0, raw[:, 2].std()], rtol=1e-6)
+    assert form.n_values.tolist() == [1, 1, 3]
 
 
 MEMORY = """
@@ -422,7 +422,7 @@ def test_what_is_no_array_of_numbers_is_refused_by_name_at_every_entrance(name, 
             entrance()
 
 
-@pytest.mark.parametrize("name", set(NOT_X) & {"masked", "dates", "complex", "strings", "ragged lists", "a path"})
+@pytest.mark.parametrize("name", ["masked", "dates", "complex", "strings", "ragged lists", "a path"])
 def test_a_selector_refuses_what_is_no_matrix_of_numbers(name):
     given, message = NOT_X[name]
     with pytest.raises((ValueError, TypeError), match=re.sub("^X", "G", message)):
