@@ -7,16 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from skorch.callbacks import LRScheduler
 from torch import Tensor, nn
 from torch.amp import GradScaler
-from torch.optim import LBFGS
 
 from sklearn_acs.attacks import ATTACKS, Attack
-from sklearn_acs.callbacks.best_state import BestState
-from sklearn_acs.callbacks.guard import CollapseGuard
+from sklearn_acs.callbacks.around import callbacks_of, check_callbacks
 from sklearn_acs.data.augment import AUGMENTS, Augmentation
-from sklearn_acs.data.batches import Augment, Batches, StreamedData, batch_count, check_loader_options
+from sklearn_acs.data.batches import Augment, Batches, batch_count, check_loader_options
 from sklearn_acs.data.formats import DataFormat, make_data
 from sklearn_acs.data.holdout import hold_out
 from sklearn_acs.data.training_data import TrainingData
@@ -25,14 +22,12 @@ from sklearn_acs.objectives import OBJECTIVES, Objective
 from sklearn_acs.params import make_part, options_of
 from sklearn_acs.selectors import SELECTORS
 from sklearn_acs.selectors.base import BaseSelector
-from sklearn_acs.training.adversary import Adversary
+from sklearn_acs.training.adversary import make_adversaries
 from sklearn_acs.training.averaging import AVERAGES, EMA, WeightAverage
 from sklearn_acs.training.cost import CostMeter, StepClock
 from sklearn_acs.training.in_batch import InBatchSelection
-from sklearn_acs.training.memory import PerturbationMemory
-from sklearn_acs.training.net import AdversarialNet, find_device
-from sklearn_acs.training.optimizers import FUSED_DEVICES, OPTIMIZERS
-from sklearn_acs.training.precision import compile_forward, find_precision, set_precision
+from sklearn_acs.training.net import AdversarialNet, find_device, make_net
+from sklearn_acs.training.precision import compile_forward
 from sklearn_acs.training.progress import Progress
 from sklearn_acs.training.rate import LR_SCHEDULES, LrSchedule, Rate
 from sklearn_acs.training.recorder import FactorRecorder
@@ -107,15 +102,10 @@ class Plan:
             check_loader_options(options_of(params, name), name)
         frac = 1.0 if selector is None else params["coreset_frac"]
         schedule = CoresetSchedule(params["max_epochs"], frac, params["select_every"], params["warmup_frac"])
-        lr_schedule, augment, callbacks = params["lr_schedule"], params["augment"], params["callbacks"] or []
+        lr_schedule, augment = params["lr_schedule"], params["augment"]
         if one_pass:
             schedule, lr_schedule = CoresetSchedule(max_epochs=1, coreset_frac=1.0), "constant"
-        planned = any(isinstance(each[1] if isinstance(each, tuple) else each, LRScheduler) for each in callbacks)
-        if planned and lr_schedule != "constant":
-            raise ValueError(
-                f"callbacks has an LRScheduler, and lr_schedule={lr_schedule!r} sets the learning rate too; use "
-                "lr_schedule='constant', which leaves it alone"
-            )
+        check_callbacks(params, lr_schedule)
         n_planned = 0 if before is None else before.n_planned + schedule.n_epochs
         return cls(
             params=params,
@@ -197,11 +187,13 @@ class Plan:
             self.selector.keep_rows(data.rows, data.n_given)
 
         with randomness.in_use():
-            net, precision = self._net(data.format, early)
+            net, precision = self._net(data.format)
             average, layer = self._prepare(net.module_, batches, data.format, before)
-        in_training, at_selections, on_held_out, memory = self._adversaries(batches, data.format)
+        adversaries = make_adversaries(
+            self.attack, self.selection_attack, self.objective, batches.data, data.format, seeds.attack
+        )
         scaler = GradScaler(self.device.type, init_scale=2.0**10, enabled=precision == "fp16")
-        net.step_ = Step(net.module_, in_training, scaler, StepClock(self.device), self.in_batch)
+        net.step_ = Step(net.module_, adversaries.in_training, scaler, StepClock(self.device), self.in_batch)
 
         n_select = coreset_size(len(data.y), self.schedule.coreset_frac, params["select_by"], params["batch_size"])
         selection, attacked = None, 0.0
@@ -214,8 +206,8 @@ class Plan:
                 params["select_by"],
                 n_select,
                 selection_state,
-                adversary=at_selections,
-                validating=on_held_out,
+                adversary=adversaries.at_selections,
+                validating=adversaries.on_held_out,
                 held_out=held_out,
                 layer=layer,
                 recorder=recorder,
@@ -239,7 +231,7 @@ class Plan:
             selection=selection,
             rate=self._rate(net, len(batches), n_select),
             average=average,
-            memory=memory,
+            memory=adversaries.memory,
             held_out=held_out,
             held_weight=None if apart is None else apart.weight,
         )
@@ -259,8 +251,8 @@ class Plan:
             **options_of(self.params, "iterator_train"),
         )
 
-    def _net(self, format: DataFormat, early: bool) -> tuple[AdversarialNet, str]:
-        """Make the skorch net, its module built in the precision asked for and its optimiser ready."""
+    def _net(self, format: DataFormat) -> tuple[AdversarialNet, str]:
+        """Make the skorch net, with the callbacks that a fit brings around the user's."""
         params = self.params
         module = partial(
             build_model,
@@ -271,38 +263,8 @@ class Plan:
             scale=format.scale,
             **options_of(params, "module"),
         )
-        optimizer, lr, options = params["optimizer"], params["lr"], options_of(params, "optimizer")
-        if isinstance(optimizer, str):
-            optimizer, default_lr, defaults = OPTIMIZERS[optimizer]
-            lr, options = default_lr if lr is None else lr, {**defaults, **options}
-            if self.device.type in FUSED_DEVICES and not options.keys() & {"fused", "foreach", "differentiable"}:
-                options["fused"] = True
-        elif lr is None:
-            raise ValueError(f"lr=None has no default for optimizer={optimizer!r}; give a number")
-        options = {f"optimizer__{key}": value for key, value in options.items()}
-        options |= {f"callbacks__{key}": value for key, value in options_of(params, "callbacks").items()}
-        callbacks: list[Any] = [("best_state", BestState(params["n_iter_no_change"]))] if early else []
-        callbacks += [("in_batch", self.in_batch)] if self.in_batch is not None else []
-        callbacks += params["callbacks"] or []
-        if self.objective.guard is not None:
-            callbacks.append(("collapse_guard", CollapseGuard(self.objective.guard)))
-        net = AdversarialNet(
-            module,
-            self.objective,
-            optimizer=optimizer,
-            lr=lr,
-            max_epochs=self.schedule.n_epochs,
-            batch_size=params["batch_size"],
-            callbacks=callbacks,
-            device=str(self.device),
-            verbose=params["verbose"],
-            **options,
-        ).initialize()
-        precision = find_precision(params["precision"], net.module_, self.device)
-        if precision == "fp16" and isinstance(net.optimizer_, LBFGS):
-            raise ValueError("precision='fp16' scales losses, which LBFGS cannot undo; use 'fp32' or 'bf16'")
-        set_precision(net.module_, precision)
-        return net, precision
+        callbacks = callbacks_of(params, self.objective, self.in_batch)
+        return make_net(module, self.objective, callbacks, params, self.device, self.schedule.n_epochs)
 
     def _prepare(
         self, module: nn.Module, batches: Batches, format: DataFormat, before: Training | None
@@ -317,29 +279,6 @@ class Plan:
         if before is not None:
             load_weights(module, weights_of(before.module))
         return None if self.averaging is None else WeightAverage(module, self.averaging), layer
-
-    def _adversaries(
-        self, batches: Batches, format: DataFormat
-    ) -> tuple[Adversary, Adversary, Adversary, PerturbationMemory | None]:
-        """Make the adversaries of training, of selections and of samples held out, and what they remember."""
-        generator = torch.Generator(device=self.device).manual_seed(self.seeds.attack)
-        attack, at_selections = self.attack, self.selection_attack or self.attack
-        remembering, memory = next((each for each in (attack, at_selections) if each.remembers), None), None
-        if remembering is not None:
-            if remembering.threat is None:
-                raise ValueError(f"attack={remembering!r} remembers perturbations, but has no ball that they are in")
-            shape, on_disk = (len(batches.data), *format.inputs.model_shape), isinstance(batches.data, StreamedData)
-            memory = PerturbationMemory(
-                remembering.threat, shape, self.device, max_age=remembering.max_age, on_disk=on_disk
-            )
-
-        def adversary(attack: Attack, reads: bool = False) -> Adversary:
-            remembered = memory if attack.remembers else None
-            return Adversary(attack, self.objective, format.clip, generator, remembered, reads)
-
-        reads = self.selection_attack is None
-        in_training, in_selections = adversary(attack), adversary(at_selections, reads)
-        return in_training, in_selections, adversary(at_selections.without_memory()), memory
 
     def _rate(self, net: AdversarialNet, n_batches: int, n_select: int) -> Rate | None:
         """Make the learning rate's schedule over the steps that the training will take."""

@@ -1,13 +1,14 @@
 """An Adversary attacks batches: in training, at selections, and on samples held out."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sklearn_acs.attacks import Attack
-from sklearn_acs.data.batches import Batch
-from sklearn_acs.data.formats import Clip
+from sklearn_acs.data.batches import ArrayData, Batch, StreamedData
+from sklearn_acs.data.formats import Clip, DataFormat
 from sklearn_acs.models import frozen
 from sklearn_acs.objectives import ADVERSARIAL, CLEAN, Objective
 from sklearn_acs.training.memory import PerturbationMemory
@@ -75,3 +76,56 @@ class Adversary:
             start=start,
             clean_logits=clean_logits,
         )
+
+
+class Adversaries(NamedTuple):
+    """Has the adversaries of a training, which draw from one generator, and what they remember."""
+
+    in_training: Adversary
+    at_selections: Adversary
+    on_held_out: Adversary
+    memory: PerturbationMemory | None
+
+
+def make_adversaries(
+    attack: Attack,
+    selection_attack: Attack | None,
+    objective: Objective,
+    data: ArrayData | StreamedData,
+    format: DataFormat,
+    seed: int,
+) -> Adversaries:
+    """Make the adversaries of training, of selections and of samples held out.
+
+    Parameters
+    ----------
+    attack : Attack
+        That of training.
+    selection_attack : Attack or None
+        That of selections; None is that of training, or what it remembers.
+    objective : Objective
+        What the attacks raise the inner loss of.
+    data : ArrayData or StreamedData
+        The samples, whose perturbations may be remembered.
+    format : DataFormat
+        How the samples look.
+    seed : int
+        Of the generator.
+    """
+    generator = torch.Generator(device=data.device).manual_seed(seed)
+    selecting = selection_attack or attack
+    remembering, memory = next((each for each in (attack, selecting) if each.remembers), None), None
+    if remembering is not None:
+        if remembering.threat is None:
+            raise ValueError(f"attack={remembering!r} remembers perturbations, but has no ball that they are in")
+        shape, on_disk = (len(data), *format.inputs.model_shape), isinstance(data, StreamedData)
+        memory = PerturbationMemory(
+            remembering.threat, shape, data.device, max_age=remembering.max_age, on_disk=on_disk
+        )
+
+    def adversary(each: Attack, reads: bool = False) -> Adversary:
+        remembered = memory if each.remembers else None
+        return Adversary(each, objective, format.clip, generator, remembered, reads)
+
+    reads = selection_attack is None
+    return Adversaries(adversary(attack), adversary(selecting, reads), adversary(selecting.without_memory()), memory)

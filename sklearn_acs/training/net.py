@@ -1,13 +1,19 @@
 """AdversarialNet is the engine of a training: skorch's net, with optimiser, history and callbacks."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from skorch import NeuralNet
 from torch import Tensor, nn
+from torch.optim import LBFGS
 
 from sklearn_acs.data.batches import Batch
+from sklearn_acs.objectives import Objective
+from sklearn_acs.params import options_of
+from sklearn_acs.training.optimizers import find_optimizer
+from sklearn_acs.training.precision import find_precision, set_precision
 from sklearn_acs.training.step import Step
 
 
@@ -89,6 +95,53 @@ class AdversarialNet(NeuralNet):
         step_fn()
         scaler.step(self.optimizer_)
         scaler.update()
+
+
+def make_net(
+    module: Callable[[], nn.Module],
+    objective: Objective,
+    callbacks: list[Any],
+    params: Mapping[str, Any],
+    device: torch.device,
+    n_epochs: int,
+) -> tuple[AdversarialNet, str]:
+    """Make a net ready to be trained, and tell what `precision` came to.
+
+    Parameters
+    ----------
+    module : callable
+        Builds the module.
+    objective : Objective
+        What is minimised.
+    callbacks : list
+        As skorch takes them.
+    params : mapping of str to object
+        The classifier's, of which those of the optimiser and the precision are looked at.
+    device : torch.device
+        Where training is done.
+    n_epochs : int
+        Epochs of the training.
+    """
+    optimizer, lr, options = find_optimizer(params["optimizer"], params["lr"], options_of(params, "optimizer"), device)
+    routed = {f"optimizer__{key}": value for key, value in options.items()}
+    routed |= {f"callbacks__{key}": value for key, value in options_of(params, "callbacks").items()}
+    net = AdversarialNet(
+        module,
+        objective,
+        optimizer=optimizer,
+        lr=lr,
+        max_epochs=n_epochs,
+        batch_size=params["batch_size"],
+        callbacks=callbacks,
+        device=str(device),
+        verbose=params["verbose"],
+        **routed,
+    ).initialize()
+    precision = find_precision(params["precision"], net.module_, device)
+    if precision == "fp16" and isinstance(net.optimizer_, LBFGS):
+        raise ValueError("precision='fp16' scales losses, which LBFGS cannot undo; use 'fp32' or 'bf16'")
+    set_precision(net.module_, precision)
+    return net, precision
 
 
 def softmax(logits: Tensor) -> Tensor:
