@@ -36,7 +36,7 @@ from sklearn_acs.training.in_batch import InBatchSelection
 from sklearn_acs.training.optimizers import OPTIMIZERS
 from sklearn_acs.training.precision import PRECISIONS
 from sklearn_acs.training.rate import LR_SCHEDULES, LrSchedule
-from sklearn_acs.training.seeds import LocalRandomness
+from sklearn_acs.training.seeds import LocalRandomness, current_device
 from sklearn_acs.training.selection import GRADIENTS_FROM, SELECT_BY
 from sklearn_acs.training.training import Training
 
@@ -396,7 +396,7 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         self._check_routed()
         plan = Plan.of(self.get_params(deep=False), one_pass=one_pass, before=before)
         randomness = LocalRandomness(plan.seeds.model, plan.device)
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), current_device(plan.device):
             with randomness.in_use():  # a Dataset may draw from torch's global generators
                 like = None if before is None else self._format
                 data = TrainingData.read(X, y, sample_weight, clip=self.clip, classes=classes, like=like)

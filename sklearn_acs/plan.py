@@ -13,7 +13,7 @@ from torch.amp import GradScaler
 from sklearn_acs.attacks import ATTACKS, Attack
 from sklearn_acs.callbacks.around import callbacks_of, check_callbacks
 from sklearn_acs.data.augment import AUGMENTS, Augmentation
-from sklearn_acs.data.batches import Augment, Batches, batch_count, check_loader_options
+from sklearn_acs.data.batches import Augment, Batches, StreamedData, batch_count, check_loader_options
 from sklearn_acs.data.formats import DataFormat, make_data
 from sklearn_acs.data.holdout import hold_out
 from sklearn_acs.data.training_data import TrainingData
@@ -193,6 +193,10 @@ class Plan:
             self.attack, self.selection_attack, self.objective, batches.data, data.format, seeds.attack
         )
         scaler = GradScaler(self.device.type, init_scale=2.0**10, enabled=precision == "fp16")
+        # What is read in this process may draw with any item.
+        randomness.drawn = isinstance(batches.data, StreamedData) and not options_of(params, "iterator_train").get(
+            "num_workers"
+        )
         net.step_ = Step(net.module_, adversaries.in_training, scaler, StepClock(self.device), self.in_batch)
 
         n_select = coreset_size(len(data.y), self.schedule.coreset_frac, params["select_by"], params["batch_size"])

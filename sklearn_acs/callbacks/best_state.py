@@ -50,7 +50,7 @@ class BestState(Callback):
         """Measure, keep what is best, and stop where nothing improves."""
         training: Training = net.training_
         begun, best = perf_counter(), -inf if training.best is None else training.best.score
-        with training.meter.aside("checks"):
+        with training.checking():
             score = self._score(training)
         net.history.record(self.column_, score)
         net.history.record("seconds", net.history[-1, "seconds"] + perf_counter() - begun)

@@ -92,7 +92,7 @@ class Dynamics(Callback):
     def on_epoch_end(self, net: AdversarialNet, **kwargs: Any) -> None:
         """Look at the samples and count."""
         training: Training = net.training_
-        with training.meter.aside("checks"):
+        with training.checking():
             outlier, boundary, robust = self._count(training)
         last = net.history[-1]
         for name, count in zip(COLUMNS, (outlier, boundary, robust), strict=False):

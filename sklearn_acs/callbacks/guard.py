@@ -91,7 +91,7 @@ class CollapseGuard(Callback):
             )
         self.attack_: PGD = PGD(threat.eps, steps=5, rel_step_size=1 / 4, norm=threat.norm)  # as published
         self.one_step_: FGSM = FGSM(threat.eps, norm=threat.norm)
-        with training.meter.aside("checks"):
+        with training.checking():
             self.samples_: list[tuple[Tensor, Tensor]] = draw_samples(training)
             # Weights that are not trained yet may predict one class only, which no attack can change.
             self.accuracies_: tuple[float, float] = self._accuracies(training) if len(net.history) else (0.0, 0.0)
@@ -112,7 +112,7 @@ class CollapseGuard(Callback):
     def on_epoch_end(self, net: AdversarialNet, **kwargs: Any) -> None:
         """Look at the samples again; go on, or go back and end the training."""
         training: Training = net.training_
-        with training.meter.aside("checks"):
+        with training.checking():
             (before, one_before), (after, one_after) = self.accuracies_, self._accuracies(training)
         self.accuracies_ = after, one_after
         net.history.record("guard_accuracy", after)

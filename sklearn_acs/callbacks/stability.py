@@ -138,7 +138,7 @@ class StabilityTracker(Callback):
         self.rows_.append(trained.rows)
         self.wrong_.append(y_pred.argmax(1) != trained.y)
         if self.minimum:
-            with net.training_.meter.aside("checks"):
+            with net.training_.checking():
                 last = next(reversed(inputs.values()))
                 self.minima_.append(smallest_adversarial(net.training_.module, trained.x, last, trained.y))
 

@@ -210,10 +210,9 @@ class Batches:
         return self._read(torch.arange(len(self.data)), self.sample_weight)
 
     def aside(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Give samples as they are, in batches as large as those of training, without touching its randomness."""
+        """Give samples as they are, in batches as large as those of training, without touching its own generators."""
         self._aside.manual_seed(0)
-        with torch.random.fork_rng(devices=[]):  # from which a Dataset may draw
-            yield from self._read_aside(list(rows.split(self.batch_size)))
+        yield from self._read_aside(list(rows.split(self.batch_size)))
 
     def _read(self, order: Tensor, weight: Tensor) -> Iterator[Batch]:
         batches = self._split(order)

@@ -1,0 +1,174 @@
+"""TrainingState owns everything that changes while a network is trained, and hands it on."""
+
+from collections.abc import Iterator
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from sklearn_acs.data.batches import Batches
+from sklearn_acs.selectors import Coreset
+from sklearn_acs.training.adversary import Adversary
+from sklearn_acs.training.averaging import WeightAverage
+from sklearn_acs.training.cost import CostMeter
+from sklearn_acs.training.in_batch import InBatchSelection
+from sklearn_acs.training.memory import PerturbationMemory
+from sklearn_acs.training.net import AdversarialNet
+from sklearn_acs.training.optimizers import load_optimizer, take_over
+from sklearn_acs.training.progress import Progress
+from sklearn_acs.training.rate import Rate
+from sklearn_acs.training.schedule import CoresetSchedule
+from sklearn_acs.training.seeds import LocalRandomness, Seeds
+from sklearn_acs.training.selection import Selection
+from sklearn_acs.training.weights import Weights, copy_of_weights, load_weights, weights_of
+
+
+@dataclass(frozen=True, eq=False)
+class Best:
+    """Holds the weights that scored best on samples held out."""
+
+    epoch: int  # counted from 1, as in the history
+    score: float
+    weights: list[Weights]
+
+
+@dataclass(eq=False, repr=False)
+class TrainingState:
+    """Owns everything that changes while a network is trained.
+
+    ``state_dict`` has all that a training stopped between two epochs needs to go on to the same bits.
+    """
+
+    net: AdversarialNet  # skorch's engine: optimiser, history, callbacks, the step of a batch
+    batches: Batches  # of the samples, or of the coreset in use
+    schedule: CoresetSchedule  # which epoch trains on what
+    seeds: Seeds
+    randomness: LocalRandomness  # of what the network itself draws
+    rows: np.ndarray  # where in X the samples of `batches` stand
+    n_given: int  # samples in X
+    precision: str  # of convolutions and matrix products
+    split_seed: int  # by which samples were held out
+    n_planned: int  # epochs of this training and of those that it goes on from
+    meter: CostMeter
+    progress: Progress
+    selection: Selection | None = None
+    rate: Rate | None = None  # None leaves the learning rate as it is
+    average: WeightAverage | None = None  # of the weights, with which the model then predicts
+    memory: PerturbationMemory | None = None
+    held_out: Batches | None = None  # for early stopping and for selectors that ask for them
+    held_weight: Tensor | None = None
+    epochs_done: int = 0
+    stop_reason: str | None = None  # why it ended before its last epoch
+    best: Best | None = None  # what early stopping has kept
+    interrupted: bool = False  # whether a user's Ctrl-C ended it
+    coresets: dict[int, Coreset] = field(default_factory=dict)  # when it is over: in rows of X, by epoch from 0
+    _before_epoch: list[Weights] = field(default_factory=list)
+    _finite_before: set[str] = field(default_factory=set)  # buffers that held numbers alone before the epoch
+    _callbacks: dict[str, Any] = field(default_factory=dict)  # states to go on from, once the callbacks have begun
+    _callbacks_began: bool = False
+
+    def __post_init__(self) -> None:
+        self.net.training_ = self
+        self.module: nn.Module = self.net.module_
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the net, of which this is a part when it is pickled."""
+        return {name: value for name, value in vars(self).items() if name != "net"}
+
+    @property
+    def final_module(self) -> nn.Module:
+        """What predicts when training is over: the average of the weights where there is one."""
+        return self.module if self.average is None else self.average.module
+
+    @property
+    def adversary(self) -> Adversary:
+        """Attacks the batches: has the attack, the objective, the box and their generator."""
+        return self.net.step_.adversary
+
+    @property
+    def in_batch(self) -> InBatchSelection | None:
+        """Which samples of a batch are trained on."""
+        return self.net.step_.in_batch
+
+    def weights(self) -> list[Weights]:
+        """Copy the weights and all buffers, and their average; for `restore`."""
+        return [copy_of_weights(module) for module in self._modules()]
+
+    def restore(self, weights: list[Weights]) -> None:
+        """Go back to earlier weights, and forget the optimiser's momentum, which leads where they went."""
+        for module, earlier in zip(self._modules(), weights, strict=True):
+            load_weights(module, earlier)
+        self.net.optimizer_.state.clear()
+
+    def keep_if_best(self, score: float) -> None:
+        """Keep the weights if none scored higher; among equals the last, which was trained longest."""
+        if self.best is None or score >= self.best.score:
+            self.best = Best(len(self.net.history), score, self.weights())
+
+    def take_over(self, before: "TrainingState", *, with_optimizer: bool) -> None:
+        """Go on with what another training has learned beside its weights, perhaps with its optimiser too."""
+        self.adversary.attack.load_state_dict(before.adversary.attack.state_dict())
+        if self.in_batch is not None and before.in_batch is not None:
+            self._callbacks["in_batch"] = before.in_batch.state_dict()
+        if self.average is not None and before.average is not None:
+            self.average.load_state_dict(before.average.state_dict())
+        if with_optimizer:
+            self.net.history_ = copy(before.net.history_)
+            self.net.step_.scaler.load_state_dict(before.net.step_.scaler.state_dict())
+            take_over(self.net.optimizer_, before.net.optimizer_)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Name all that a training needs to go on between two epochs; tensors are those in use: copy or save them.
+
+        What callbacks without a `state_dict` have learned, and Datasets that draw in worker processes, is not in it.
+        """
+        self._check_not_over()
+        callbacks = self._callbacks
+        if self._callbacks_began:
+            callbacks = {name: each.state_dict() for name, each in self.net.callbacks_ if hasattr(each, "state_dict")}
+        return {
+            "epochs_done": self.epochs_done,
+            "stop_reason": self.stop_reason,
+            "weights": weights_of(self.module),
+            "optimizer": self.net.optimizer_.state_dict(),
+            "history": copy(self.net.history_),
+            "best": self.best,
+            "attack_generator": self.adversary.generator.get_state(),
+            "callbacks": callbacks,
+            **{name: member.state_dict() for name, member in self._members()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from the state of another training of the same plan on the same data."""
+        self.epochs_done, self.stop_reason, self.best = (state[key] for key in ("epochs_done", "stop_reason", "best"))
+        load_weights(self.module, state["weights"])
+        load_optimizer(self.net.optimizer_, state["optimizer"])
+        self.net.history_ = copy(state["history"])
+        self.adversary.generator.set_state(state["attack_generator"])
+        self._callbacks = state["callbacks"]
+        for name, member in self._members():
+            member.load_state_dict(state[name])
+
+    def _members(self) -> Iterator[tuple[str, Any]]:
+        """List what else changes, each with a `state_dict` of its own."""
+        members = {
+            "attack": self.adversary.attack,
+            "average": self.average,
+            "batches": self.batches,
+            "cost": self.meter,
+            "memory": self.memory,
+            "randomness": self.randomness,
+            "rate": self.rate,
+            "scaler": self.net.step_.scaler,
+            "selection": self.selection,
+        }
+        return ((name, member) for name, member in members.items() if member is not None)
+
+    def _modules(self) -> list[nn.Module]:
+        return list(dict.fromkeys([self.module, self.final_module]))
+
+    def _check_not_over(self) -> None:
+        if not hasattr(self, "batches"):
+            raise RuntimeError("this training is over and has let its data go; a plan makes another one")
