@@ -105,7 +105,8 @@ class Plan:
         lr_schedule, augment = params["lr_schedule"], params["augment"]
         if one_pass:
             schedule, lr_schedule = CoresetSchedule(max_epochs=1, coreset_frac=1.0), "constant"
-        check_callbacks(params, lr_schedule)
+        holds_out = params["early_stopping"] or asks_for_validation(selector)
+        check_callbacks(params, objective, holds_out=holds_out, one_pass=one_pass)
         n_planned = 0 if before is None else before.n_planned + schedule.n_epochs
         return cls(
             params=params,
@@ -175,7 +176,7 @@ class Plan:
         params, seeds, early = self.params, self.seeds, self.params["early_stopping"]
         selection_state = np.random.RandomState(seeds.selection)
         split_seed = seeds.selection if before is None else before.split_seed
-        asks = self.selector is not None and "validation" in self.selector.fit_inputs
+        asks = asks_for_validation(self.selector)
         apart, held_out = None, None
         if asks or early:
             # A fit that goes on must not hold out what the fit before it has learned.
@@ -291,3 +292,8 @@ class Plan:
         per_coreset = batch_count(n_select, self.params["batch_size"])
         n_steps = self.schedule.full_epochs * n_batches + self.schedule.coreset_epochs * per_coreset
         return Rate(net.optimizer_, self.lr_schedule, n_steps)
+
+
+def asks_for_validation(selector: BaseSelector | None) -> bool:
+    """Tell whether a selector looks at samples held out."""
+    return selector is not None and "validation" in selector.fit_inputs

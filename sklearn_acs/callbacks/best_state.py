@@ -9,7 +9,7 @@ from skorch.callbacks import Callback
 
 from sklearn_acs.attacks import PGD
 from sklearn_acs.model import correct, robust_correct
-from sklearn_acs.objectives import ADVERSARIAL
+from sklearn_acs.objectives import ADVERSARIAL, Objective
 from sklearn_acs.training.net import AdversarialNet
 from sklearn_acs.training.training import Training
 
@@ -44,7 +44,7 @@ class BestState(Callback):
         within, self.since_ = training.adversary.attack.for_evaluation(), 0
         threat = within.threat
         self.attack_ = within if threat is None else PGD(threat.eps, steps=5, rel_step_size=1 / 4, norm=threat.norm)
-        self.column_ = "valid_robust" if ADVERSARIAL in training.adversary.objective.branches else "valid_accuracy"
+        self.column_ = score_column(training.adversary.objective)
 
     def on_epoch_end(self, net: AdversarialNet, **kwargs: Any) -> None:
         """Measure, keep what is best, and stop where nothing improves."""
@@ -53,6 +53,7 @@ class BestState(Callback):
         with training.checking():
             score = self._score(training)
         net.history.record(self.column_, score)
+        net.history.record(f"{self.column_}_best", score >= best)  # for skorch's Checkpoint
         net.history.record("seconds", net.history[-1, "seconds"] + perf_counter() - begun)
         self.since_ = 0 if score > best else self.since_ + 1
         training.keep_if_best(score)
@@ -70,3 +71,8 @@ class BestState(Callback):
             right = torch.cat([correct(module, x, y).cpu() for x, y in batches])
         weight = training.held_weight.double()
         return ((right * weight).sum() / weight.sum()).item()
+
+
+def score_column(objective: Objective) -> str:
+    """Name the column of the history that early stopping writes its score into."""
+    return "valid_robust" if ADVERSARIAL in objective.branches else "valid_accuracy"

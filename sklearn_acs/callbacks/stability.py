@@ -134,7 +134,9 @@ class StabilityTracker(Callback):
         **kwargs: Any,
     ) -> None:
         """Keep, on the device, which samples were trained on and which of them were misclassified."""
-        assert trained is not None and inputs is not None and y_pred is not None
+        if trained is None:  # samples held out
+            return
+        assert inputs is not None and y_pred is not None
         self.rows_.append(trained.rows)
         self.wrong_.append(y_pred.argmax(1) != trained.y)
         if self.minimum:

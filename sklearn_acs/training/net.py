@@ -1,18 +1,21 @@
 """AdversarialNet is the engine of a training: skorch's net, with optimiser, history and callbacks."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Number
 from typing import Any
 
 import numpy as np
 import torch
 from skorch import NeuralNet
+from skorch.callbacks import PrintLog
 from torch import Tensor, nn
 from torch.optim import LBFGS
 
 from sklearn_acs.data.batches import Batch
+from sklearn_acs.models import frozen
 from sklearn_acs.objectives import Objective
 from sklearn_acs.params import options_of
-from sklearn_acs.training.optimizers import find_optimizer
+from sklearn_acs.training.optimizers import begin_late_momentum, find_optimizer
 from sklearn_acs.training.precision import find_precision, set_precision
 from sklearn_acs.training.step import Step
 
@@ -82,9 +85,33 @@ class AdversarialNet(NeuralNet):
         """Predict the most probable class of each sample, 0 to C-1, as skorch's classifiers do."""
         return self.predict_proba(X).argmax(1)
 
+    def on_epoch_end(self, net: Any, **about: Any) -> None:
+        """Let loggers, which take numbers alone, pass by what else is in the history: skorch calls this first."""
+        no_numbers = {name for name, value in self.history[-1].items() if not isinstance(value, Number)}
+        for _, callback in self.callbacks_:
+            if hasattr(callback, "keys_ignored_") and not isinstance(callback, PrintLog):
+                given = callback.keys_ignored or []
+                callback.keys_ignored_ = {*([given] if isinstance(given, str) else given), *no_numbers}
+
+    @property
+    def scores_held_out(self) -> bool:
+        """Whether a callback scores samples held out, as skorch's EpochScoring does."""
+        return any(getattr(callback, "on_train", True) is False for _, callback in self.callbacks_)
+
+    def validate(self, module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Show callbacks the predictions of samples held out, as skorch does after each epoch of training."""
+        for x, y in batches:
+            self.notify("on_batch_begin", batch=(x, y), training=False)
+            self.history.record_batch("valid_batch_size", len(y))
+            with frozen(module), torch.no_grad():
+                logits = module(x)
+            self.notify("on_batch_end", batch=(x, y), training=False, y_pred=logits)
+
     def train_step_single(self, batch: Batch, **fit_params: Any) -> dict[str, Any]:
         """Attack the batch, and compute the gradients of its weighted mean loss."""
-        return self.step_.backward(batch, self.optimizer_)
+        done = self.step_.backward(batch, self.optimizer_)
+        begin_late_momentum(self.optimizer_)
+        return done
 
     def _step_optimizer(self, step_fn: Any) -> None:
         """Take the optimiser's step; in float16, where gradients have overflowed, only a smaller scale comes of it."""

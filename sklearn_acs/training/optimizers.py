@@ -34,6 +34,21 @@ def find_optimizer(
     return made, default_lr if lr is None else lr, options
 
 
+def begin_late_momentum(optimizer: Optimizer) -> None:
+    """Give parameters that get their first gradient later than others, as unfrozen ones do, a momentum of 0.
+
+    torch's fused SGD cannot begin with some of a group. (Unfused, it begins with the gradient, which comes to the same
+    unless there is `dampening`.)
+    """
+    for group in optimizer.param_groups:
+        if not (isinstance(optimizer, SGD) and group["fused"] and group["momentum"]):
+            continue
+        moving = [parameter for parameter in group["params"] if parameter.grad is not None]
+        late = [each for each in moving if optimizer.state.get(each, {}).get("momentum_buffer") is None]
+        for parameter in late if len(late) < len(moving) else []:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
 def take_over(optimizer: Optimizer, before: Optimizer) -> None:
     """Let an optimiser go on with the momentum of one of its kind, at its own rate.
 

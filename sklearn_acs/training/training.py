@@ -99,7 +99,8 @@ class Training(TrainingState):
         self.progress.enter(phase, self.epochs_done, loss)
         self.meter.enter(phase)
 
-        data = {"dataset_train": self.batches.data, "dataset_valid": None}
+        valid = self.held_out if self.net.scores_held_out else None
+        data = {"dataset_train": self.batches.data, "dataset_valid": valid and valid.data}
         self.net.notify("on_epoch_begin", **data)
         coreset = None if self.selection is None else self.selection.last
         history.record("phase", phase)
@@ -108,6 +109,9 @@ class Training(TrainingState):
         if self.stop_reason is None:
             self._train_on_batches()
         if self.stop_reason is None:
+            if valid is not None:
+                with self.checking():
+                    self.net.validate(self.final_module, valid.aside(torch.arange(len(valid.data))))
             history.record("seconds", perf_counter() - begun)
             self.epochs_done += 1
             self.net.notify("on_epoch_end", **data)
