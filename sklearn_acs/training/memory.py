@@ -1,9 +1,11 @@
 """PerturbationMemory keeps the perturbation that each sample had last, in the frame without augmentation."""
 
+import errno
+import os
 from math import prod
 from shutil import disk_usage
 from tempfile import TemporaryFile, gettempdir
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -15,6 +17,9 @@ from sklearn_acs.data.batches import Batch
 
 LEVELS = 127
 """Positive steps of 8 bits."""
+
+ZEROS = 2**20
+"""Bytes written at a time where a file cannot be reserved at once."""
 
 STATE = ("_levels", "_largest", "_renewed", "epoch")
 
@@ -36,7 +41,8 @@ class PerturbationMemory:
     max_age : int or None, default=None
         Epochs after which a perturbation is forgotten; None is never.
     on_disk : bool, default=False
-        Keep it in a memory map instead, a temporary file that goes with the object.
+        Keep it in a memory map instead, a temporary file that goes with the object. An OSError says where the disk is
+        too small for it.
 
     Attributes
     ----------
@@ -54,13 +60,8 @@ class PerturbationMemory:
         on_disk: bool = False,
     ) -> None:
         if on_disk:
-            needed, free = prod(shape), disk_usage(gettempdir()).free
-            if needed > free:
-                raise OSError(
-                    f"remembered perturbations need {needed / 1e9:.3g} GB in {gettempdir()}, which has "
-                    f"{free / 1e9:.3g} GB left; let the variable TMPDIR name a larger place"
-                )
             with TemporaryFile() as file:  # the map stays when the file is closed
+                reserve(file, prod(shape))
                 self._levels = torch.from_numpy(np.memmap(file, np.int8, "w+", shape=shape))
         else:
             self._levels = torch.zeros(shape, dtype=torch.int8, device=device)
@@ -118,3 +119,24 @@ class PerturbationMemory:
         rows = batch.rows.to(self._levels.device)
         largest = torch.where(self.knows(rows), self._largest[rows], 0) / LEVELS
         return self._levels[rows].to(batch.x) * per_sample(largest.to(batch.x), batch.x) * ball.eps
+
+
+def reserve(file: IO[bytes], size: int) -> None:
+    """Give a temporary file its bytes on disk now: where a map of a sparse one meets a full disk, the process dies."""
+    free = disk_usage(gettempdir()).free
+    try:
+        if size > free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except (AttributeError, OSError) as error:
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            for begin in range(0, size, ZEROS):  # a system, or a file system, that cannot reserve
+                file.write(bytes(min(ZEROS, size - begin)))
+            file.flush()
+    except OSError as error:
+        raise OSError(
+            f"remembered perturbations need {size:,} bytes in {gettempdir()}, which has {free:,} left and says: "
+            f"{error.strerror}. Let the variable TMPDIR name a larger place"
+        ) from error

@@ -1,6 +1,7 @@
 """CoresetSchedule calculates which epochs train on all data, which on the coreset, and which select anew."""
 
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 FULL, CORESET = "full", "coreset"
 
@@ -23,6 +24,11 @@ class CoresetSchedule:
         Coreset epochs between two selections.
     warmup_frac : float, default=0.5
         Share of `max_epochs` that the warm start on all data stands for, in [0, 1) (kappa in the paper).
+
+    Raises
+    ------
+    ValueError
+        One of them is something else.
 
     See Also
     --------
@@ -54,14 +60,15 @@ class CoresetSchedule:
     warmup_frac: float = 0.5
 
     def __post_init__(self) -> None:
-        for name, allowed, right in (
-            ("max_epochs", "at least 1", self.max_epochs >= 1),
-            ("coreset_frac", "in (0, 1]", 0 < self.coreset_frac <= 1),
-            ("select_every", "at least 1", self.select_every >= 1),
-            ("warmup_frac", "in [0, 1)", 0 <= self.warmup_frac < 1),
+        for name, allowed, kind, right in (
+            ("max_epochs", "an int of at least 1", Integral, lambda value: value >= 1),
+            ("coreset_frac", "a number in (0, 1]", Real, lambda value: 0 < value <= 1),
+            ("select_every", "an int of at least 1", Integral, lambda value: value >= 1),
+            ("warmup_frac", "a number in [0, 1)", Real, lambda value: 0 <= value < 1),
         ):
-            if not right:
-                raise ValueError(f"{name} must be {allowed}; got {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if not isinstance(value, kind) or isinstance(value, bool) or not right(value):
+                raise ValueError(f"{name} must be {allowed}; got {value!r}")
 
     @property
     def full_epochs(self) -> int:

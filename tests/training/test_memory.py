@@ -1,6 +1,9 @@
 """Remembered perturbations: exact under augmentation, precise in 8 bits, and worth many steps."""
 
+import errno
+import os
 import pickle
+from tempfile import TemporaryFile
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +17,7 @@ from sklearn_acs import PGD, BulletTrain, FastLPA, RobustClassifier, robust_accu
 from sklearn_acs.attacks.balls import BALLS
 from sklearn_acs.data.augment import AUGMENTS
 from sklearn_acs.data.batches import Batch
-from sklearn_acs.training.memory import LEVELS, PerturbationMemory
+from sklearn_acs.training.memory import LEVELS, PerturbationMemory, reserve
 
 X = (load_digits(n_class=4).images / 16).astype(np.float32)[:240]
 y = load_digits(n_class=4).target[:240]
@@ -333,5 +336,30 @@ def test_a_selection_attack_by_name_is_in_the_ball_trained_against(name):
 
 def test_a_disk_that_is_too_small_is_told_before_anything_is_written(monkeypatch):
     monkeypatch.setattr("sklearn_acs.training.memory.disk_usage", lambda folder: SimpleNamespace(free=10))
-    with pytest.raises(OSError, match="GB left; let the variable TMPDIR"):
+    with pytest.raises(OSError, match="need 15 bytes in .* left .* Let the variable TMPDIR"):
+        PerturbationMemory(PGD().threat, (5, 3), torch.device("cpu"), on_disk=True)
+
+
+def test_the_map_on_disk_has_its_bytes_from_the_beginning(monkeypatch):
+    def reserved():
+        with TemporaryFile() as file:
+            reserve(file, 3_000_000)
+            return os.fstat(file.fileno()).st_blocks * 512
+
+    def unable(*given):
+        raise OSError(errno.EOPNOTSUPP, "not supported")
+
+    assert reserved() >= 3_000_000
+    monkeypatch.setattr(os, "posix_fallocate", unable)
+    assert reserved() >= 3_000_000
+    monkeypatch.delattr(os, "posix_fallocate")
+    assert reserved() >= 3_000_000
+
+
+def test_a_full_disk_is_told_before_anything_is_written_to_the_map(monkeypatch):
+    def full(*given):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match=r"need 15 bytes in .*No space left"):
         PerturbationMemory(PGD().threat, (5, 3), torch.device("cpu"), on_disk=True)

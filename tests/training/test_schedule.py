@@ -128,3 +128,10 @@ def test_speedup_is_ordinary_cost_over_this_cost(schedule):
 def test_a_number_out_of_range_is_refused(name, value):
     with pytest.raises(ValueError, match=rf"{name} must be .*; got {value}"):
         CoresetSchedule(**{"max_epochs": 10, "coreset_frac": 0.5, name: value})
+
+
+@pytest.mark.parametrize("value", ["10", None, True, [3], float("nan")])
+@pytest.mark.parametrize("name", ["max_epochs", "coreset_frac", "select_every", "warmup_frac"])
+def test_what_is_no_number_is_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=rf"^{name} must be an? (int|number) "):
+        CoresetSchedule(**{"max_epochs": 10, "coreset_frac": 0.5, name: value})
