@@ -21,7 +21,7 @@ from sklearn_acs.data.augment import AUGMENTS
 from sklearn_acs.data.batches import Augment
 from sklearn_acs.data.formats import Clip
 from sklearn_acs.data.labels import dataset_labels
-from sklearn_acs.data.training_data import TrainingData
+from sklearn_acs.data.training_data import TrainingData, check_validation, read_validation
 from sklearn_acs.model import FittedModel
 from sklearn_acs.models import MODELS
 from sklearn_acs.objectives import OBJECTIVES, Objective
@@ -33,6 +33,7 @@ from sklearn_acs.table import Table
 from sklearn_acs.training.averaging import AVERAGES, EMA
 from sklearn_acs.training.cost import CostMeter
 from sklearn_acs.training.in_batch import InBatchSelection
+from sklearn_acs.training.one_class import warn_of_one_class
 from sklearn_acs.training.optimizers import OPTIMIZERS
 from sklearn_acs.training.precision import PRECISIONS
 from sklearn_acs.training.rate import LR_SCHEDULES, LrSchedule
@@ -94,6 +95,9 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         is right for schedules whose rate falls up to the end, where the last epochs bring most: "one-cycle", "cosine".
     in_batch : InBatchSelection or None, default=None
         Train on the hardest samples of each batch alone; goes with a coreset and without.
+    class_weight : dict, "balanced" or None, default=None
+        Factors of the sample weights by label, as in scikit-learn. "balanced" gives every class the same weight in sum;
+        `partial_fit`, which does not see all labels, takes a dict alone.
     max_epochs : int, default=30
         Length in epochs of the ordinary training that is sped up.
     batch_size : int, default=128
@@ -238,6 +242,7 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         "early_stopping": ["boolean"],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), None],
         "in_batch": [InBatchSelection, None],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "optimizer": [StrOptions(set(OPTIMIZERS)), callable],
@@ -272,6 +277,7 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         early_stopping: bool = False,
         n_iter_no_change: int | None = 10,
         in_batch: InBatchSelection | None = None,
+        class_weight: dict[Any, float] | str | None = None,
         max_epochs: int = 30,
         batch_size: int = 128,
         optimizer: str | type[Optimizer] = "sgd",
@@ -303,6 +309,7 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         self.early_stopping = early_stopping
         self.n_iter_no_change = n_iter_no_change
         self.in_batch = in_batch
+        self.class_weight = class_weight
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.optimizer = optimizer
@@ -321,7 +328,16 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         for key, value in options.items():
             setattr(self, key, value)
 
-    def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: ArrayLike | None = None,
+    ) -> Self:
         """Train on `X`, first on all of it, then on coresets of it.
 
         Parameters
@@ -334,6 +350,11 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         sample_weight : array-like of shape (n,) or None, default=None
             Factors of the samples' losses, scaled to mean 1. They multiply the coreset weights; samples of weight 0
             are left out.
+        X_val, y_val : as X and y, default=None
+            Samples for `early_stopping`, and for selectors that look at validation samples, in place of
+            `validation_fraction` of `X`. `y_val` is None for a Dataset.
+        sample_weight_val : array-like of shape (n_val,) or None, default=None
+            Weights of the validation samples in the score of `early_stopping`.
 
         Returns
         -------
@@ -349,9 +370,8 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         KeyboardInterrupt
             The user's Ctrl-C; see note 3.
         """
-        return self._train(
-            X, y, sample_weight, before=self.net_.training_ if self.warm_start and hasattr(self, "net_") else None
-        )
+        before = self.net_.training_ if self.warm_start and hasattr(self, "net_") else None
+        return self._train(X, y, sample_weight, before=before, validation=(X_val, y_val, sample_weight_val))
 
     def partial_fit(
         self, X: Any, y: Any = None, classes: ArrayLike | None = None, sample_weight: ArrayLike | None = None
@@ -377,6 +397,11 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         """
         if self.early_stopping:
             raise ValueError("early_stopping=True is for fit; partial_fit trains one epoch, so set it to False")
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight='balanced' is for fit, which sees all labels; for partial_fit give a dict, as "
+                "sklearn.utils.class_weight.compute_class_weight computes it of all labels"
+            )
         before = self.net_.training_ if hasattr(self, "net_") else None
         return self._train(X, y, sample_weight, before=before, one_pass=True, classes=classes)
 
@@ -389,19 +414,28 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         before: Training | None,
         one_pass: bool = False,
         classes: ArrayLike | None = None,
+        validation: tuple[Any, Any, Any] = (None, None, None),
     ) -> Self:
         """Plan, read, train; attributes are assigned once an epoch is over, and then however the training ended."""
         meter = CostMeter()
         self._validate_params()
         self._check_routed()
-        plan = Plan.of(self.get_params(deep=False), one_pass=one_pass, before=before)
+        validates = check_validation(*validation)
+        plan = Plan.of(self.get_params(deep=False), one_pass=one_pass, validates=validates, before=before)
         randomness = LocalRandomness(plan.seeds.model, plan.device)
         with torch.inference_mode(False), torch.enable_grad(), current_device(plan.device):
             with randomness.in_use():  # a Dataset may draw from torch's global generators
                 like = None if before is None else self._format
-                data = TrainingData.read(X, y, sample_weight, clip=self.clip, classes=classes, like=like)
+                given: dict[str, Any] = {
+                    "clip": self.clip,
+                    "classes": classes,
+                    "class_weight": self.class_weight,
+                    "like": like,
+                }
+                data = TrainingData.read(X, y, sample_weight, **given)
+                apart = read_validation(*validation, data.format) if validates else None
             plan = plan.settled(data.format)
-            training = plan.training(data, before, randomness, meter)
+            training = plan.training(data, apart, before, randomness, meter)
         try:
             training.run()
         except BaseException:
@@ -413,6 +447,9 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
                     warnings.warn(f"interrupted in epoch {epoch} of {n_epochs}", stacklevel=3)
             raise
         self._assign(plan, training, data)
+        if not one_pass:
+            with randomness.where_drawn(going_on=False):
+                warn_of_one_class(training.net.module_, data, plan.device, stacklevel=3)
         return self
 
     def _assign(self, plan: Plan, training: Training, data: TrainingData) -> None:

@@ -26,7 +26,7 @@ from sklearn_acs.training.adversary import make_adversaries
 from sklearn_acs.training.averaging import AVERAGES, EMA, WeightAverage
 from sklearn_acs.training.cost import CostMeter, StepClock
 from sklearn_acs.training.in_batch import InBatchSelection
-from sklearn_acs.training.net import AdversarialNet, find_device, make_net
+from sklearn_acs.training.net import AdversarialNet, check_single_sample, find_device, make_net
 from sklearn_acs.training.precision import compile_forward
 from sklearn_acs.training.progress import Progress
 from sklearn_acs.training.rate import LR_SCHEDULES, LrSchedule, Rate
@@ -59,7 +59,14 @@ class Plan:
     n_planned: int  # epochs of this training and of those that it goes on from
 
     @classmethod
-    def of(cls, params: Mapping[str, Any], *, one_pass: bool = False, before: Training | None = None) -> "Plan":
+    def of(
+        cls,
+        params: Mapping[str, Any],
+        *,
+        one_pass: bool = False,
+        validates: bool = False,
+        before: Training | None = None,
+    ) -> "Plan":
         """Make the parts that the parameters name, and check that they go together.
 
         Parameters
@@ -68,6 +75,8 @@ class Plan:
             The parameters of a `RobustClassifier`.
         one_pass : bool, default=False
             Train for one epoch on all data at a constant rate, as `partial_fit` does.
+        validates : bool, default=False
+            Whether validation samples are given beside those to train on.
         before : Training or None, default=None
             What it goes on from.
 
@@ -105,14 +114,20 @@ class Plan:
         lr_schedule, augment = params["lr_schedule"], params["augment"]
         if one_pass:
             schedule, lr_schedule = CoresetSchedule(max_epochs=1, coreset_frac=1.0), "constant"
+        selector = selector if schedule.n_selections else None
         holds_out = params["early_stopping"] or asks_for_validation(selector)
+        if validates and not holds_out:
+            raise ValueError(
+                "X_val and y_val are for early_stopping=True and for selectors that look at validation samples, as "
+                f"'glister' does; got early_stopping=False and selector={params['selector']!r}"
+            )
         check_callbacks(params, objective, holds_out=holds_out, one_pass=one_pass)
         n_planned = 0 if before is None else before.n_planned + schedule.n_epochs
         return cls(
             params=params,
             objective=objective,
             attack=attack,
-            selector=selector if schedule.n_selections else None,
+            selector=selector,
             selection_attack=part("selection_attack", ATTACKS, Attack),
             in_batch=in_batch,
             averaging=part("averaging", AVERAGES, EMA),
@@ -154,7 +169,12 @@ class Plan:
         return replace(self, attack=attack, selection_attack=selecting)
 
     def training(
-        self, data: TrainingData, before: Training | None, randomness: LocalRandomness, meter: CostMeter
+        self,
+        data: TrainingData,
+        validation: TrainingData | None,
+        before: Training | None,
+        randomness: LocalRandomness,
+        meter: CostMeter,
     ) -> Training:
         """Make the network, its optimiser and all else that a training owns.
 
@@ -162,6 +182,8 @@ class Plan:
         ----------
         data : TrainingData
             What to train on; `settled` has seen its format.
+        validation : TrainingData or None
+            What to validate on; None holds out some of `data` where that is needed.
         before : Training or None
             What it goes on from.
         randomness : LocalRandomness
@@ -173,34 +195,33 @@ class Plan:
         -------
         Training
         """
-        params, seeds, early = self.params, self.seeds, self.params["early_stopping"]
+        params, seeds = self.params, self.seeds
         selection_state = np.random.RandomState(seeds.selection)
         split_seed = seeds.selection if before is None else before.split_seed
         asks = asks_for_validation(self.selector)
-        apart, held_out = None, None
-        if asks or early:
+        apart = validation
+        if validation is None and (asks or params["early_stopping"]):
             # A fit that goes on must not hold out what the fit before it has learned.
             split_state = selection_state if before is None else np.random.RandomState(split_seed)
             data, apart = data.split(*hold_out(data.y.numpy(), params["validation_fraction"], split_state))
-            held_out = self._batches(apart, None)
+        held_out = None if apart is None else self._batches(apart, None)
         batches = self._batches(data, data.weight)
         if self.selector is not None:
             self.selector.keep_rows(data.rows, data.n_given)
 
+        n_select = coreset_size(len(data.y), self.schedule.coreset_frac, params["select_by"], params["batch_size"])
         with randomness.in_use():
             net, precision = self._net(data.format)
-            average, layer = self._prepare(net.module_, batches, data.format, before)
+            average, layer = self._prepare(net.module_, batches, n_select, data.format, before)
         adversaries = make_adversaries(
             self.attack, self.selection_attack, self.objective, batches.data, data.format, seeds.attack
         )
         scaler = GradScaler(self.device.type, init_scale=2.0**10, enabled=precision == "fp16")
+        streams = any(isinstance(each.data, StreamedData) for each in (batches, held_out) if each is not None)
         # What is read in this process may draw with any item.
-        randomness.drawn = isinstance(batches.data, StreamedData) and not options_of(params, "iterator_train").get(
-            "num_workers"
-        )
+        randomness.drawn = streams and not options_of(params, "iterator_train").get("num_workers")
         net.step_ = Step(net.module_, adversaries.in_training, scaler, StepClock(self.device), self.in_batch)
 
-        n_select = coreset_size(len(data.y), self.schedule.coreset_frac, params["select_by"], params["batch_size"])
         selection, attacked = None, 0.0
         if self.selector is not None:
             recorder = None
@@ -272,11 +293,14 @@ class Plan:
         return make_net(module, self.objective, callbacks, params, self.device, self.schedule.n_epochs)
 
     def _prepare(
-        self, module: nn.Module, batches: Batches, format: DataFormat, before: Training | None
+        self, module: nn.Module, batches: Batches, n_select: int, format: DataFormat, before: Training | None
     ) -> tuple[WeightAverage | None, nn.Linear | None]:
         """Check the module on some samples, find its last layer, compile it, and take over earlier weights."""
         example, _ = next(iter(batches.data.fetch([torch.arange(min(len(batches.data), 8))])))
         check_logits(module, example, len(format.classes))
+        smallest = min(self.params["batch_size"], len(batches.data), n_select if self.selector else len(batches.data))
+        if smallest == 1:
+            check_single_sample(module, example)
         matches = self.selector is not None and "gradients" in self.selector.fit_inputs
         layer = last_linear(module, example) if matches else None
         if self.params["compile"]:

@@ -48,7 +48,7 @@ def dataset_labels(dataset: Dataset) -> np.ndarray:
     return np.asarray([dataset[i][1] for i in range(len(cast(Sized, dataset)))])
 
 
-def encode_labels(labels: np.ndarray, classes: np.ndarray, *, scoring: bool = False) -> Tensor:
+def encode_labels(labels: np.ndarray, classes: np.ndarray, *, scoring: bool = False, advice: str = "") -> Tensor:
     """Turn labels into their positions in the sorted `classes`.
 
     Parameters
@@ -60,6 +60,8 @@ def encode_labels(labels: np.ndarray, classes: np.ndarray, *, scoring: bool = Fa
     scoring : bool, default=False
         Whether a label that is none of the classes gets the code `UNKNOWN`, with a warning, as it counts as wrong in
         a score. Otherwise it is an error.
+    advice : str, default=""
+        How its message ends.
 
     Returns
     -------
@@ -78,7 +80,9 @@ def encode_labels(labels: np.ndarray, classes: np.ndarray, *, scoring: bool = Fa
     if not known.all():
         strangers = np.unique(labels[~known]).tolist()
         if not scoring:
-            raise ValueError(f"y contains the label {strangers[0]!r}, which is none of the classes {classes.tolist()}")
+            raise ValueError(
+                f"y contains the label {strangers[0]!r}, which is none of the classes {classes.tolist()}{advice}"
+            )
         warnings.warn(
             f"y contains {strangers}, which are none of the classes {classes.tolist()}: they count as wrong",
             UserWarning,

@@ -1,5 +1,6 @@
 """TrainingData holds what a fit trains on: samples of positive weight, encoded labels, and their format."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sklearn_acs._compat import check_sample_weight, feature_names
+from sklearn_acs.data.class_weight import class_factors
 from sklearn_acs.data.formats import (
     Clip,
     DataFormat,
@@ -24,6 +26,11 @@ from sklearn_acs.data.formats import (
     take_samples,
 )
 from sklearn_acs.data.labels import encode_labels, read_labels
+
+LATER = (
+    ". A fit fixes the classes: give the first partial_fit all labels that will ever come as classes=, or fit again "
+    "with warm_start=False"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +69,7 @@ class TrainingData:
         *,
         clip: str | Clip = "auto",
         classes: ArrayLike | None = None,
+        class_weight: str | Mapping[Any, float] | None = None,
         like: DataFormat | None = None,
     ) -> "TrainingData":
         """Read and check what `fit` is given.
@@ -74,6 +82,8 @@ class TrainingData:
             The box that samples live in.
         classes : array-like or None, default=None
             All labels there are; None: those that `y` has.
+        class_weight : mapping, "balanced" or None, default=None
+            Factors of the sample weights by class, see `class_factors`.
         like : DataFormat or None, default=None
             The format of the data that a model was trained on before, which these must have too; `clip` and `classes`
             are then not looked at.
@@ -85,13 +95,16 @@ class TrainingData:
         samples = read_samples(X, None if like is None else like.inputs)
         labels = read_labels(X, y, n_samples(samples))
         weight = check_sample_weight(sample_weight, labels, dtype=np.float32, ensure_non_negative=True)
+        if class_weight is not None:
+            known = np.asarray(labels if classes is None else classes) if like is None else like.classes
+            weight = weight * class_factors(class_weight, labels, weight, known).astype(np.float32)
         rows, n_given = np.flatnonzero(weight), len(labels)
         if len(rows) < n_given:
             samples, labels, weight = take_samples(samples, rows), labels[rows], weight[rows]
         if like is None:
             names = None if isinstance(X, Dataset) else feature_names(X)
             like = _format_of(samples, names, clip, np.unique(labels if classes is None else np.asarray(classes)))
-        codes, weight = encode_labels(labels, like.classes), torch.from_numpy(weight / weight.mean())
+        codes, weight = encode_labels(labels, like.classes, advice=LATER), torch.from_numpy(weight / weight.mean())
         return cls(samples, codes, weight, rows, n_given, like)
 
     def split(self, kept: np.ndarray, held: np.ndarray) -> tuple["TrainingData", "TrainingData"]:
@@ -103,6 +116,27 @@ class TrainingData:
             for at in (kept, held)
         )
         return replace(of_kept, weight=of_kept.weight / of_kept.weight.mean()), of_held
+
+
+def check_validation(X_val: Any, y_val: Any, sample_weight_val: Any) -> bool:
+    """Tell whether validation samples are given; labels or weights without samples, or samples alone, are an error."""
+    if X_val is None and (y_val is not None or sample_weight_val is not None):
+        raise ValueError("y_val or sample_weight_val is provided, but X_val was not provided.")
+    if X_val is not None and y_val is None and not isinstance(X_val, Dataset):
+        raise ValueError("X_val is provided, but y_val was not provided.")
+    return X_val is not None
+
+
+def read_validation(X_val: Any, y_val: Any, sample_weight_val: Any, like: DataFormat) -> TrainingData:
+    """Read validation samples, which must look like those to train on."""
+    try:
+        data = TrainingData.read(X_val, y_val, sample_weight_val, like=like)
+        if isinstance(data.samples, Tensor):
+            like.inputs.check(tuple(data.samples.shape[1:]))
+            check_range(data.samples, like.clip)
+        return data
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"X_val, y_val or sample_weight_val cannot be used: {error}") from error
 
 
 def _format_of(samples: Samples, names: Any, clip: str | Clip, classes: np.ndarray) -> DataFormat:

@@ -1,6 +1,7 @@
 """AdversarialNet is the engine of a training: skorch's net, with optimiser, history and callbacks."""
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from numbers import Number
 from typing import Any
 
@@ -176,6 +177,18 @@ def softmax(logits: Tensor) -> Tensor:
     return logits.softmax(-1)
 
 
+def check_single_sample(module: nn.Module, example: Tensor) -> None:
+    """Raise ValueError if a module cannot be trained on one sample alone, as BatchNorm of single features cannot."""
+    try:
+        with torch.no_grad(), torch.random.fork_rng([example.device] if example.is_cuda else []):
+            deepcopy(module).train()(example[:1])
+    except ValueError as error:
+        raise ValueError(
+            "the module cannot be trained on a batch of one sample, which is what X, batch_size and coreset_frac come "
+            f"to here; use a batch_size of 2 or more and more samples, or a module without BatchNorm: {error}"
+        ) from error
+
+
 def find_device(device: str | torch.device) -> torch.device:
     """Find the device of that name, "auto" being CUDA where there is one; one that is not there is a ValueError."""
     if device == "auto":
@@ -184,6 +197,8 @@ def find_device(device: str | torch.device) -> torch.device:
         found = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"device={device!r} is not a torch device; use 'auto', 'cpu', 'cuda' or 'cuda:N'") from error
+    if found.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"device={device!r} is not there: torch sees no Apple GPU; use 'auto' or 'cpu'")
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise ValueError(
             f"device={device!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices; use 'auto' or 'cpu'"

@@ -336,7 +336,7 @@ def test_a_selection_attack_by_name_is_in_the_ball_trained_against(name):
 
 def test_a_disk_that_is_too_small_is_told_before_anything_is_written(monkeypatch):
     monkeypatch.setattr("sklearn_acs.training.memory.disk_usage", lambda folder: SimpleNamespace(free=10))
-    with pytest.raises(OSError, match="need 15 bytes in .* left .* Let the variable TMPDIR"):
+    with pytest.raises(OSError, match=r"need 15 bytes in .* left .* Let the variable TMPDIR"):
         PerturbationMemory(PGD().threat, (5, 3), torch.device("cpu"), on_disk=True)
 
 
