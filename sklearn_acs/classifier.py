@@ -449,7 +449,7 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         self._assign(plan, training, data)
         if not one_pass:
             with randomness.where_drawn(going_on=False):
-                warn_of_one_class(training.net.module_, data, plan.device, stacklevel=3)
+                warn_of_one_class(training.net, data, stacklevel=3)
         return self
 
     def _assign(self, plan: Plan, training: Training, data: TrainingData) -> None:
