@@ -129,10 +129,13 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         Triton on a GPU, again in each `fit` and `partial_fit`. Selections and perceptual attacks, which look inside the
         module, and second derivatives run without, and so does a classifier that has been pickled.
     callbacks : list of skorch callbacks or None, default=None
-        As in skorch, with the net as their first argument; ``GradientNormClipping(1.0)`` clips gradients.
+        As in skorch, with the net as their first argument; ``GradientNormClipping(1.0)`` clips gradients. skorch's
+        scores of validation samples need `early_stopping`, and its LRScheduler ``lr_schedule="constant"``. What could
+        not work, as LoadInitState, is refused.
     random_state : int, RandomState instance or None, default=None
         Drives initial weights, batches, augmentation, attacks and selections through generators of its own. The same
-        int gives the same bits on the CPU. NumPy's and torch's global generators are left as they are.
+        int gives the same bits on the CPU. NumPy's and torch's global generators are left as they are, also by fits in
+        several threads, see note 5.
     warm_start : bool, default=False
         Whether `fit` continues from the weights of the fit before.
     verbose : int, default=0
@@ -205,6 +208,11 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
        measurements; they count as "checks" in `cost_`, and in the history's seconds. An error or an interrupt also
        leaves the best weights. A fit that continues (`warm_start`) starts from those, holds out the same samples
        where X is the same, and looks for the best among its own epochs.
+    5. Fits in several threads give the same bits as one after the other. They take turns in reading data and building
+       networks; networks that draw nothing from torch's global generator train side by side, and those with dropout,
+       like a Dataset read without workers, take turns step by step. What callbacks draw is out of reach.
+    6. `fit` warns if in the end, after more than 30 steps, the model predicts one class for all of 512 training
+       samples, unless that class has three quarters of their weight.
 
     References
     ----------
