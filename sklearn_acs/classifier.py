@@ -456,7 +456,7 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
             raise
         self._assign(plan, training, data)
         if not one_pass:
-            with randomness.where_drawn(going_on=False):
+            with randomness.in_use(going_on=False):
                 warn_of_one_class(training.net, data, stacklevel=3)
         return self
 

@@ -298,8 +298,7 @@ class Plan:
         """Check the module on some samples, find its last layer, compile it, and take over earlier weights."""
         example, _ = next(iter(batches.data.fetch([torch.arange(min(len(batches.data), 8))])))
         check_logits(module, example, len(format.classes))
-        smallest = min(self.params["batch_size"], len(batches.data), n_select if self.selector else len(batches.data))
-        if smallest == 1:
+        if min(self.params["batch_size"], n_select) == 1:
             check_single_sample(module, example)
         matches = self.selector is not None and "gradients" in self.selector.fit_inputs
         layer = last_linear(module, example) if matches else None
