@@ -1,6 +1,6 @@
 """Generated bad inputs, handed to every public entrance: each works, or raises an error that names what was wrong.
 
-About 1,200 cases run in the suite. ``SKLEARN_ACS_BAD_INPUTS=20`` runs twenty times as many. The same cases come every
+About 2,000 cases run in the suite. ``SKLEARN_ACS_BAD_INPUTS=20`` runs twenty times as many. The same cases come every
 time. How they ended is counted by entrance and printed at the end of the tests.
 
 A case is one argument replaced by something that it may not be, or hardly: a value of another type, NaN, infinity, a
@@ -40,6 +40,7 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from sklearn_acs import (
     EMA,
+    AutoAttack,
     CoresetDisplay,
     CoresetSchedule,
     CostDisplay,
@@ -491,8 +492,7 @@ def fit_selector(selector):
 
 def perturb(make):
     of_call, of_object = ["model", "x", "y", "y_target", "loss", "clip", "generator", "start"], arguments(make)
-    brief = {"steps": 1, "restarts": 1, "rounds": 1, "attacks": ["apgd-ce"]}
-    brief = {name: value for name, value in brief.items() if name in of_object}
+    brief = {name: 1 for name in ("steps", "restarts", "rounds") if name in of_object}
     x, y = torch.from_numpy(np.stack([IMAGES[:4]] * 3, 1)), torch.from_numpy(Y[:4])
 
     def call(**other):
@@ -508,7 +508,14 @@ def schedule(**other):
 
 
 def report(**other):
-    good = {"clf": fitted(), "X": X, "y": Y, "attacks": ONE_STEP, "path": os.path.join(folder(), "report.html")}
+    good = {
+        "clf": fitted(),
+        "X": X,
+        "y": Y,
+        "attacks": ONE_STEP,
+        "check_masking": False,
+        "path": os.path.join(folder(), "report.html"),
+    }
     return make_robustness_report(**{**good, **other})
 
 
@@ -573,13 +580,14 @@ ENTRANCES = {
         lambda **other: CostDisplay.from_estimator(**{"estimator": fitted(), **other}),
     ),
     "CoresetSchedule": (arguments(CoresetSchedule), schedule),
+    "AutoAttack": (arguments(AutoAttack), lambda **other: AutoAttack(**other).validate()),  # which takes seconds
     "EMA": (arguments(EMA), lambda **other: tiny(averaging=EMA(**other)).fit(X, Y)),
     "InBatchSelection": (
         arguments(InBatchSelection),
         lambda **other: tiny(in_batch=InBatchSelection(**other)).fit(X, Y),
     ),
     **{selector.__name__: fit_selector(selector) for selector in SELECTORS.values()},
-    **{name: perturb(make) for name, make in ATTACKS.items() if name not in ("lpa", "ppgd")},
+    **{name: perturb(make) for name, make in ATTACKS.items() if name not in ("lpa", "ppgd", "autoattack")},
     **{
         type_.__name__: (
             arguments(type_),
