@@ -80,8 +80,8 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         every selection. `coreset_frac` is then a share of the others. Other fits hold out nothing.
     selection_attack : str, Attack or None, default=None
         The attack at selections, for example one of fewer steps. Without `eps` it has the norm and radius trained
-        against; other ones are warned of. None is that of training, and where that remembers (``PGD(init="previous")``), no
-        attack: a selection reads the perturbations that training had last.
+        against; other ones are warned of. None is that of training, and where that remembers
+        (``PGD(init="previous")``), no attack: a selection reads the perturbations that training had last.
     selection_gradients : {"fresh", "last"}, default="fresh"
         Where selectors that match gradients have them from: every sample attacked afresh, or, without a pass through
         the network, what training computed when it last saw the sample (in train mode, augmented, and one epoch old

@@ -137,7 +137,7 @@ class RoutedParamsMixin:
                     f"Invalid parameter {key!r} for estimator {type(self).__name__}. Parts that take parameters are: "
                     f"{list(self._routes)!r}."
                 )
-            target = getattr(self, part, None)  # a DataLoader is no attribute
+            target: Any = getattr(self, part, None)  # a DataLoader is no attribute
             if hasattr(target, "set_params") and not isinstance(target, type):
                 target.set_params(**{name: value})
                 vars(self).pop(key, None)  # kept from when the part was only a name, it would win over the new value
