@@ -63,9 +63,9 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         What is minimised.
     attack : {"pgd", "fgsm", "n-fgsm", "fast-lpa", "bullet"}, Attack or None, default=None
         What training defends against. None is the objective's own attack, and where that is None too "pgd". A name
-        means 10 steps (or one) in linf with radius 8/255 for images, and 0.1 standard deviations of each feature for
-        tables; "fast-lpa" is bounded by 0.5 in the model's activations. An object means what it says, in the units
-        of X.
+        means 10 steps (or one) in linf, and "fast-lpa" a bound of 0.5 in the model's activations. Without `eps` the
+        radius is 8/255 of the width of `clip` for images, and for tables 0.1 standard deviations of each feature that
+        is neither constant nor two-valued; an `eps` is in the units of X, or as `unit` says.
     selector : {"gradmatch", "craig", "glister", "random", "score"}, BaseSelector or None, default="gradmatch"
         What chooses the coreset. None trains on everything. Its `n_select` and `per_class` are set from
         `coreset_frac` and `select_by`.
@@ -83,9 +83,9 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         validation samples, as "glister" does: stratified, neither trained on nor part of a coreset, and attacked at
         every selection. `coreset_frac` is then a share of the others. Other fits hold out nothing.
     selection_attack : str, Attack or None, default=None
-        The attack at selections, for example one of fewer steps. The names "fgsm", "n-fgsm" and "pgd" mean the norm and
-        radius trained against. None is that of training, and where that remembers (``PGD(init="previous")``), no
-        attack: a selection reads the perturbations that training had last.
+        The attack at selections, for example one of fewer steps. Without `eps` it has the norm and radius trained
+        against; other ones are warned of. None is that of training, and where that remembers
+        (``PGD(init="previous")``), no attack: a selection reads the perturbations that training had last.
     selection_gradients : {"fresh", "last"}, default="fresh"
         Where selectors that match gradients have them from: every sample attacked afresh, or, without a pass through
         the network, what training computed when it last saw the sample (in train mode, augmented, and one epoch old

@@ -354,7 +354,9 @@ def as_numpy(value):
     """The same number in the smallest of NumPy's types that has it."""
     if isinstance(value, bool):
         return np.bool_(value)
-    return np.uint8(value) if isinstance(value, int) and value < 256 else np.float32(value)
+    if isinstance(value, int):
+        return np.uint8(value) if value < 256 else np.int64(value)
+    return np.float32(value)
 
 
 def numbers_of(part):

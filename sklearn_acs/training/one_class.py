@@ -26,7 +26,7 @@ def warn_of_one_class(net: AdversarialNet, data: TrainingData, *, stacklevel: in
 
     After `FEW` steps or less it says nothing: then training has hardly begun.
     """
-    if sum(net.history[:, "train_batch_count"]) <= FEW:
+    if sum(row["train_batch_count"] for row in net.history) <= FEW:
         return
     module, device = net.module_, torch.device(net.device)
     n = len(data.y)
