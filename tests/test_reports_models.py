@@ -587,7 +587,6 @@ def test_misspelt_parameter_is_refused_at_once_with_what_was_meant(name, meant):
         ({"selector": "random", "selector__ridge": 0.9}, "RandomSelector has no parameter 'selector__ridge'"),
         ({"callbacks__clip__value": 1}, "callbacks has no parameter 'callbacks__clip__value'"),
     ],
-    ids=str,
 )
 def test_misspelt_parameter_of_a_part_is_found_before_work(no_work, params, message):
     clf = clone(RobustClassifier(**{**QUICK, **params}))
