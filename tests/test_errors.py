@@ -39,7 +39,7 @@ def no_work(monkeypatch):
         ({"attack": PGD(steps=0)}, ["steps", "0"]),
         ({"attack": PGD(norm="l3")}, ["norm", "'l3'", "linf", "l2", "l1"]),
         ({"attack": PGD(eps=[0.1, 0.2], norm="l2")}, ["eps", "linf"]),
-        ({"objective": "trades", "attack": "fgsm"}, ["FGSM()", "TRADES", "no gradient", "random_start=True"]),
+        ({"objective": "trades", "attack": "fgsm"}, ["FGSM(", "TRADES", "no gradient", "random_start=True"]),
         ({"objective": TRADES(attack=PGD(init="zero"))}, ["init='zero'", "no gradient"]),
         ({"attack": PGD(eps=[0.1, 0.2])}, ["eps", "(1, 8, 8)", "(2,)"]),
         ({"optimizer": torch.optim.RMSprop}, ["lr", "RMSprop"]),

@@ -474,6 +474,7 @@ def test_a_report_takes_strange_inputs_that_are_right(clf, table_clf, tmp_path, 
     assert result["attacked"][-1] == result["accuracy"][0] * n
 
 
+@pytest.mark.filterwarnings("ignore:the gradient of the loss is NaN")
 def test_nan_logits_are_wrong_answers_everywhere():
     class Nan(nn.Module):
         def forward(self, x):

@@ -50,7 +50,7 @@ def weights(clf):
 
 def test_training_that_ends_at_one_class_for_everything():
     with pytest.warns(UserWarning, match=r"predicts \d for all of 96 training samples.*smaller eps.*more epochs"):
-        clf = RobustClassifier(attack=PGD(eps=0.5), selector=None, max_epochs=12, batch_size=32, random_state=0)
+        clf = RobustClassifier(attack=PGD(eps=0.45), selector=None, max_epochs=12, batch_size=32, random_state=0)
         clf.fit(X, y)
     assert len(np.unique(clf.predict(X))) == 1
     assert clf.cost_["checks"].forwards == 0
@@ -62,7 +62,7 @@ def test_training_that_learns_says_nothing_and_neither_does_one_on_labels_nearly
         clf = RobustClassifier(attack=PGD(eps=0.1), selector=None, max_epochs=12, batch_size=32, random_state=0)
         assert clf.fit(X, y).score(X, y) > 0.9
         rare = np.arange(96) < 5
-        assert len(np.unique(clf.set_params(attack=PGD(eps=0.5)).fit(X, rare).predict(X))) == 1
+        assert len(np.unique(clf.set_params(attack=PGD(eps=0.45)).fit(X, rare).predict(X))) == 1
         RobustClassifier(**SMALL).partial_fit(X, y)
 
 
@@ -107,7 +107,7 @@ def test_a_layer_that_begins_to_draw_in_a_later_epoch():
         passes = 0
 
         def forward(self, x):
-            self.passes += self.training
+            self.passes += self.training and torch.is_grad_enabled()  # not when it is tried out
             return x * (0.9 + 0.1 * torch.rand(())) if self.passes > 6 and self.training else x
 
     one = weights(fitted(module=lambda *given: net_of(Late()), selector=None))
@@ -306,6 +306,7 @@ def test_an_apple_gpu_that_is_not_there(monkeypatch):
         fitted(device="mps")
 
 
+@pytest.mark.filterwarnings("ignore:the trained model predicts")  # of so few samples
 @pytest.mark.parametrize(
     ("params", "n"),
     [({"batch_size": 1}, 20), ({"coreset_frac": 0.01, "select_by": "sample"}, 20)],

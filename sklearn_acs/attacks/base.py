@@ -232,7 +232,8 @@ class Attack(BaseEstimator, ABC):
         if y_target is not None and not self.has_targeted_form:
             raise ValueError(f"{type(self).__name__} has no targeted form; leave y_target out, or use PGD")
         self._validate_once()
-        clip = check_batch(x, y, y_target, clip)
+        others = {"y_target": y_target, "start": start, "clean_logits": clean_logits}
+        clip = check_batch(model, x, y, clip, loss=loss, generator=generator, **others)
         with torch.inference_mode(False), torch.enable_grad():
             x, y, y_target, start, clean_logits = map(_ordinary, (x, y, y_target, start, clean_logits))
             y, y_target = y.long(), y_target if y_target is None else y_target.long()

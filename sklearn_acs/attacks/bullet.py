@@ -66,7 +66,7 @@ class BulletTrain(Attack):
     Examples
     --------
     >>> from sklearn_acs import PGD, BulletTrain, RobustClassifier
-    >>> RobustClassifier(objective="trades", attack=BulletTrain(PGD(eps=8 / 255)))
+    >>> RobustClassifier(objective="trades", attack=BulletTrain(PGD()))
     RobustClassifier(attack=BulletTrain(attack=PGD()), objective='trades')
     """
 

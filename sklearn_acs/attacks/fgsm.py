@@ -41,7 +41,7 @@ class FGSM(NormBoundedAttack):
     Examples
     --------
     >>> from sklearn_acs import FGSM
-    >>> FGSM(eps=8 / 255, random_start=True)
+    >>> FGSM(random_start=True)
     FGSM(random_start=True)
     """
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sklearn_acs.checks import check_clip
 from sklearn_acs.data.formats import Clip
 
 AttackLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -61,7 +62,11 @@ class Goal:
 
     def value(self, logits: Tensor) -> Tensor:
         """What is raised, for each sample under attack."""
-        return self._of_rows(self.loss, logits)
+        found = self._of_rows(self.loss, logits)
+        if not isinstance(found, Tensor) or found.shape != logits.shape[:1]:
+            got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else repr(found)
+            raise ValueError(f"loss must return a tensor with one value for each sample, {len(logits)} here; got {got}")
+        return found
 
     def reached(self, logits: Tensor) -> Tensor:
         """Whether the attack on each sample has succeeded; False where that is not known."""
@@ -75,7 +80,8 @@ class Goal:
         if self.rows is None:
             return function(logits, self.y, self.clean_logits)
         whole = logits.new_zeros(len(self.y), *logits.shape[1:]).index_copy(0, self.rows, logits)
-        return function(whole, self.y, self.clean_logits)[self.rows]
+        found = function(whole, self.y, self.clean_logits)
+        return found[self.rows] if isinstance(found, Tensor) and found.ndim == 1 else found
 
 
 @dataclass(frozen=True)
@@ -115,11 +121,23 @@ class Problem:
         return replace(self, x=self.x[rows], y=self.y[rows], goal=self.goal.take(rows), clean_logits=clean_logits)
 
 
-def check_batch(x: Any, y: Any, y_target: Any, clip: Clip) -> Clip:
-    """Check the types and shapes of a batch, and the box, which is returned in Python's numbers."""
-    for name, given in (("x", x), ("y", y), ("y_target", y_target)):
-        if not isinstance(given, Tensor) and not (given is None and name == "y_target"):
+def check_batch(model: Any, x: Any, y: Any, clip: Any, **others: Any) -> Clip:
+    """Check the types and shapes of what `perturb` is given, and the box, which is returned in Python's numbers."""
+    loss, generator = others.pop("loss"), others.pop("generator")
+    for name, given, kind in (("model", model, nn.Module), ("generator", generator, torch.Generator)):
+        if not isinstance(given, kind) and not (given is None and name == "generator"):
+            raise TypeError(f"{name} must be a torch {kind.__name__}; got {type(given).__name__}")
+    if loss is not None and not callable(loss):
+        raise TypeError(f"loss must be callable, loss(adv_logits, y, clean_logits) -> (batch,); got {loss!r}")
+    for name, given in {"x": x, "y": y, **others}.items():
+        if not isinstance(given, Tensor) and not (given is None and name in others):
             raise TypeError(f"{name} must be a torch tensor; got {type(given).__name__}")
+    y_target, start = others["y_target"], others["start"]
+    if start is not None and (start.shape[:1] != x.shape[:1] or not start.is_floating_point()):
+        raise ValueError(
+            f"start must have floats for each sample of x, and shape {tuple(x.shape)}; got {start.dtype} of shape "
+            f"{tuple(start.shape)}"
+        )
     if not x.is_floating_point():
         raise ValueError(f"x must hold floats, as the model takes them; got {x.dtype}")
     for name, labels in (("y", y), ("y_target", y_target)):
@@ -128,11 +146,8 @@ def check_batch(x: Any, y: Any, y_target: Any, clip: Clip) -> Clip:
                 f"{name} must have one int for each sample of x, and shape {tuple(x.shape[:1])}; got {labels.dtype} of "
                 f"shape {tuple(labels.shape)}"
             )
-    if clip is None:
-        return None
-    if len(clip) != 2 or not clip[0] < clip[1]:
-        raise ValueError(f"clip={clip!r} must be None or (low, high) with low < high")
-    return float(clip[0]), float(clip[1])
+    box = check_clip(clip)
+    return None if box is None else (float(box[0]), float(box[1]))
 
 
 def check_labels(problem: Problem, y_target: Tensor | None, error: Exception) -> None:

@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
+from sklearn_acs.checks import check_clip
 from sklearn_acs.data.batches import ArrayData, OwnLabels, StreamedData
 from sklearn_acs.data.datasets import Items, is_dataset
 from sklearn_acs.data.statistics import chunks
@@ -235,9 +236,7 @@ def find_clip(clip: str | Clip, is_table: bool) -> Clip:
     """Find the box that inputs live in; "auto" is (0, 1) for images and none for tables."""
     if isinstance(clip, str):
         return None if is_table else (0.0, 1.0)
-    if clip is not None and not (len(clip) == 2 and clip[0] < clip[1]):
-        raise ValueError(f"clip={clip!r} must be 'auto', None or (low, high) with low < high")
-    return clip
+    return check_clip(clip)
 
 
 def check_range(x: Tensor, clip: Clip, rows: np.ndarray | None = None) -> None:

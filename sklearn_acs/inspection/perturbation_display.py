@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from sklearn_acs.attacks import Attack
 from sklearn_acs.checks import COUNT, check_clip, checked
-from sklearn_acs.data.formats import InputFormat
+from sklearn_acs.data.formats import CHANNELS, InputFormat
 from sklearn_acs.inspection._axes import LETTER, checked_axes, cut, fitted, inches, numbers, plain, pyplot
 from sklearn_acs.model import last_step
 
@@ -266,7 +266,8 @@ def _floats(name: str, X: Any) -> np.ndarray:
 
 def _pictures(x: np.ndarray, clip: tuple[float, float]) -> np.ndarray:
     """Turn images into (n, H, W, 1 or 3) in [0, 1]: alpha is left out, and channels that are no colours averaged."""
-    images = InputFormat.of(x.shape).to_model(torch.from_numpy(x)).movedim(1, 3).numpy()
+    channels = "auto" if {x.shape[1], x.shape[-1]}.intersection(CHANNELS) else "first"
+    images = InputFormat.of(x.shape, channels=channels).to_model(torch.from_numpy(x)).movedim(1, 3).numpy()
     images = (images - clip[0]) / (clip[1] - clip[0])
     n_channels = images.shape[3]
     return images[..., :3] if n_channels in (3, 4) else images.mean(3, keepdims=True)

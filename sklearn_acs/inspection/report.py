@@ -109,7 +109,8 @@ def make_robustness_report(
 
     Examples
     --------
-    >>>     >>> from tempfile import TemporaryDirectory
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
     >>> from sklearn.datasets import load_iris
     >>> from sklearn_acs import RobustClassifier, make_robustness_report
     >>> X, y = load_iris(return_X_y=True)

@@ -147,7 +147,13 @@ def build_model(
         if module not in MODELS:
             raise ValueError(f"module={module!r} is not known; the known names are {['auto', *MODELS]}")
         check_options("module", MODELS[module], options, "input_shape", "n_classes")
-        model = MODELS[module](input_shape, n_classes, **options)
+        try:
+            model = MODELS[module](input_shape, n_classes, **options)
+        except (TypeError, ValueError, RuntimeError) as error:
+            if not options:
+                raise
+            given = ", ".join(f"module__{name}={value!r}" for name, value in options.items())
+            raise ValueError(f"module={module!r} cannot be made with {given}: {error}") from error
         return model if mean is None or scale is None else standardized(model, mean, scale)
     if isinstance(module, nn.Module):
         if options:

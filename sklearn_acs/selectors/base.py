@@ -124,8 +124,8 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         `gradients` are the validated G, whose own type says whether results are arrays or tensors.
         """
         n = len(gradients)
-        if y is not None and num_samples(y) != n:
-            raise ValueError(f"y must have one label for each of the {n} gradients, got {num_samples(y)}.")
+        if y is not None and (got := _length(y)) != n:
+            raise ValueError(f"y must have one label for each of the {n} gradients, got {got}.")
         k = resolve_n_select(self.n_select, n)
         labels, members = self._split_by_class(y, n) if self.per_class else ([None], [np.arange(n)])
         budgets = _share_out(k, [len(rows) for rows in members])
@@ -249,6 +249,14 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         labels = read_labels(y, n)
         classes, codes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
         return list(classes), np.split(np.argsort(codes, kind="stable"), np.cumsum(sizes)[:-1])
+
+
+def _length(y: Any) -> Any:
+    """Count labels; what has no length is returned as it is."""
+    try:
+        return num_samples(y)
+    except TypeError:
+        return y
 
 
 def resolve_n_select(n_select: int | float, n: int) -> int:

@@ -68,6 +68,15 @@ class AdversarialNet(NeuralNet):
         self.criterion_ = self.criterion
         return self
 
+    def initialize_optimizer(self, *args: Any, **kwargs: Any) -> "AdversarialNet":
+        """Make the optimiser; where its options are at fault, the error says so."""
+        try:
+            return super().initialize_optimizer(*args, **kwargs)
+        except (TypeError, ValueError) as error:
+            options = {key: value for key, value in vars(self).items() if key.startswith("optimizer__")}
+            given = ", ".join(f"{name}={value!r}" for name, value in options.items())
+            raise type(error)(f"optimizer={self.optimizer.__name__} cannot be made with {given}: {error}") from error
+
     def _get_module(self, name: str, msg: str) -> Any:
         """Let skorch's Checkpoint save and load an empty module for the objective, which has no weights."""
         return nn.Module() if name == "criterion_" else super()._get_module(name, msg)
