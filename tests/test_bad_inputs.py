@@ -687,7 +687,8 @@ def shown(value):
 
 
 @pytest.fixture(autouse=True)
-def no_pictures_stay_open():
+def nothing_stays(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where a path may be anything, files of any name are written
     yield
     import matplotlib.pyplot as plt
 
