@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable
 from math import inf
 from numbers import Integral, Real
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -14,16 +14,15 @@ from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import Dataset
 
 from sklearn_acs._compat import Interval, StrOptions
 from sklearn_acs.attacks import ATTACKS, Attack
+from sklearn_acs.checks import COUNT, checked
 from sklearn_acs.data.augment import AUGMENTS
 from sklearn_acs.data.batches import Augment
-from sklearn_acs.data.formats import Clip
-from sklearn_acs.data.labels import dataset_labels
-from sklearn_acs.data.training_data import TrainingData
-from sklearn_acs.model import FittedModel
+from sklearn_acs.data.formats import LAYOUTS, Clip
+from sklearn_acs.data.training_data import TrainingData, check_validation, read_validation
+from sklearn_acs.model import PREDICT_BATCH, FittedModel
 from sklearn_acs.models import MODELS
 from sklearn_acs.objectives import OBJECTIVES, Objective
 from sklearn_acs.params import RoutedParamsMixin
@@ -33,7 +32,9 @@ from sklearn_acs.selectors.base import BaseSelector
 from sklearn_acs.table import Table
 from sklearn_acs.training.averaging import AVERAGES, EMA
 from sklearn_acs.training.cost import CostMeter
+from sklearn_acs.training.export import exported
 from sklearn_acs.training.in_batch import InBatchSelection
+from sklearn_acs.training.one_class import warn_of_one_class
 from sklearn_acs.training.optimizers import OPTIMIZERS
 from sklearn_acs.training.precision import PRECISIONS
 from sklearn_acs.training.rate import LR_SCHEDULES, LrSchedule
@@ -51,18 +52,21 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    module : str, nn.Module or callable, default="auto"
+    module : str, nn.Module, class of nn.Module or callable, default="auto"
         "auto" is a multi-layer perceptron for tables and a small convolutional net for images; other names are
         "mlp", "convnet", "resnet18", "preact_resnet18", "resnet50" and "wrn-28-10". Named models standardise their
-        inputs inside, with the mean and scale of the training data. An nn.Module (which is copied) or a callable
-        ``(input_shape, n_classes) -> nn.Module`` is used as it is.
+        inputs inside, with the mean and scale of the training data. Others are used as they are, in float32: an
+        nn.Module, which is copied; a class, made from its ``module__name`` options as in skorch, and from
+        `input_shape` and `n_classes` where it has parameters of these names; a function ``(input_shape, n_classes,
+        **options) -> nn.Module``. They give logits, without softmax; of a dict or a tuple, such as auxiliary heads
+        make in train mode, what is called "logits" is taken, or the first tensor of shape (batch, n_classes).
     objective : {"adversarial", "trades", "mart", "pat", "fast", "natural"} or Objective, default="adversarial"
         What is minimised.
     attack : {"pgd", "fgsm", "n-fgsm", "fast-lpa", "bullet"}, Attack or None, default=None
         What training defends against. None is the objective's own attack, and where that is None too "pgd". A name
-        means 10 steps (or one) in linf with radius 8/255 for images, and 0.1 standard deviations of each feature for
-        tables; "fast-lpa" is bounded by 0.5 in the model's activations. An object means what it says, in the units
-        of X.
+        means 10 steps (or one) in linf, and "fast-lpa" a bound of 0.5 in the model's activations. Without `eps` the
+        radius is 8/255 of the width of `clip` for images, and for tables 0.1 standard deviations of each feature that
+        is neither constant nor two-valued; an `eps` is in the units of X, or as `unit` says.
     attack_ramp : float, default=0
         Share of the training, in [0, 1], over which the radius grows evenly from 0 to what `attack` says, at
         selections too; 0 begins with all of it. It keeps a training from ending at one class for everything, as small
@@ -90,9 +94,9 @@ default="gradmatch"
         validation samples, as "glister" does: stratified, neither trained on nor part of a coreset, and attacked at
         every selection. `coreset_frac` is then a share of the others. Other fits hold out nothing.
     selection_attack : str, Attack or None, default=None
-        The attack at selections, for example one of fewer steps. The names "fgsm", "n-fgsm" and "pgd" mean the norm and
-        radius trained against. None is that of training, and where that remembers (``PGD(init="previous")``), no
-        attack: a selection reads the perturbations that training had last.
+        The attack at selections, for example one of fewer steps. Without `eps` it has the norm and radius trained
+        against; other ones are warned of. None is that of training, and where that remembers
+        (``PGD(init="previous")``), no attack: a selection reads the perturbations that training had last.
     selection_gradients : {"fresh", "last"}, default="fresh"
         Where selectors that match gradients have them from: every sample attacked afresh, or, without a pass through
         the network, what training computed when it last saw the sample (in train mode, augmented, and one epoch old
@@ -105,6 +109,9 @@ default="gradmatch"
         is right for schedules whose rate falls up to the end, where the last epochs bring most: "one-cycle", "cosine".
     in_batch : InBatchSelection or None, default=None
         Train on the hardest samples of each batch alone; goes with a coreset and without.
+    class_weight : dict, "balanced" or None, default=None
+        Factors of the sample weights by label, as in scikit-learn. "balanced" gives every class the same weight in sum;
+        `partial_fit`, which does not see all labels, takes a dict alone.
     max_epochs : int or None, default=None
         Length in epochs of the ordinary training that is sped up. None is 30, and with `max_seconds` no limit.
     max_seconds : float or None, default=None
@@ -126,6 +133,9 @@ default="gradmatch"
         (C, H, W) images. Selections look at the samples as they are.
     clip : (float, float), "auto" or None, default="auto"
         The box that inputs and their adversarial examples live in. "auto" is (0, 1) for images and none for tables.
+    channels : {"auto", "first", "last"}, default="auto"
+        Whether images with a fourth axis are (n, C, H, W) or (n, H, W, C). "auto" takes the axis of length 1, 3 or 4
+        for the channels, the first of them where both are so short, and refuses images where neither is.
     device : str or torch.device, default="auto"
         "auto" is CUDA where there is a device, else the CPU.
     precision : {"fp32", "bf16", "fp16", "auto"}, default="fp32"
@@ -139,10 +149,13 @@ default="gradmatch"
         Triton on a GPU, again in each `fit` and `partial_fit`. Selections and perceptual attacks, which look inside the
         module, and second derivatives run without, and so does a classifier that has been pickled.
     callbacks : list of skorch callbacks or None, default=None
-        As in skorch, with the net as their first argument; ``GradientNormClipping(1.0)`` clips gradients.
+        As in skorch, with the net as their first argument; ``GradientNormClipping(1.0)`` clips gradients. skorch's
+        scores of validation samples need `early_stopping`, and its LRScheduler ``lr_schedule="constant"``. What could
+        not work, as LoadInitState, is refused.
     random_state : int, RandomState instance or None, default=None
         Drives initial weights, batches, augmentation, attacks and selections through generators of its own. The same
-        int gives the same bits on the CPU. NumPy's and torch's global generators are left as they are.
+        int gives the same bits on the CPU. NumPy's and torch's global generators are left as they are, also by fits in
+        several threads, see note 5.
     warm_start : bool, default=False
         Whether `fit` continues from the weights of the fit before.
     verbose : int, default=0
@@ -151,7 +164,7 @@ default="gradmatch"
         Parameters of parts given by name, as ``part__name``: ``objective__beta``, ``attack__eps``,
         ``selector__ridge``, ``optimizer__momentum``, ``module__width``, ``callbacks__name__parameter``;
         for a Dataset those of torch's DataLoader, ``iterator_train__num_workers`` in training and
-        ``iterator_valid__num_workers`` in predictions and scores. Set in grids like any other parameter.
+        ``iterator_valid__num_workers`` in predictions, scores and `evaluate`. Set in grids like any other parameter.
 
     Attributes
     ----------
@@ -215,6 +228,11 @@ default="gradmatch"
        measurements; they count as "checks" in `cost_`, and in the history's seconds. An error or an interrupt also
        leaves the best weights. A fit that continues (`warm_start`) starts from those, holds out the same samples
        where X is the same, and looks for the best among its own epochs.
+    5. Fits in several threads give the same bits as one after the other. They take turns in reading data and building
+       networks; networks that draw nothing from torch's global generator train side by side, and those with dropout,
+       like a Dataset read without workers, take turns step by step. What callbacks draw is out of reach.
+    6. `fit` warns if in the end, after more than 30 steps, the model predicts one class for all of 512 training
+       samples, unless that class has three quarters of their weight.
 
     References
     ----------
@@ -254,6 +272,7 @@ default="gradmatch"
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), None],
         "attack_ramp": [Interval(Real, 0, 1, closed="both")],
         "in_batch": [InBatchSelection, None],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
         "max_epochs": [Interval(Integral, 1, None, closed="left"), None],
         "max_seconds": [Interval(Real, 0, None, closed="neither"), None],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -263,6 +282,7 @@ default="gradmatch"
         "averaging": [StrOptions(set(AVERAGES)), EMA, None],
         "augment": [StrOptions(set(AUGMENTS)), callable, None],
         "clip": [StrOptions({"auto"}), tuple, None],
+        "channels": [StrOptions(set(LAYOUTS))],
         "device": [str, torch.device],
         "precision": [StrOptions({"auto", *PRECISIONS})],
         "compile": ["boolean"],
@@ -291,6 +311,7 @@ default="gradmatch"
         early_stopping: bool = False,
         n_iter_no_change: int | None = 10,
         in_batch: InBatchSelection | None = None,
+        class_weight: dict[Any, float] | str | None = None,
         max_epochs: int | None = None,
         max_seconds: float | None = None,
         batch_size: int = 128,
@@ -300,6 +321,7 @@ default="gradmatch"
         averaging: str | EMA | None = None,
         augment: str | Augment | None = None,
         clip: str | Clip = "auto",
+        channels: str = "auto",
         device: str | torch.device = "auto",
         precision: str = "fp32",
         compile: bool = False,
@@ -325,6 +347,7 @@ default="gradmatch"
         self.early_stopping = early_stopping
         self.n_iter_no_change = n_iter_no_change
         self.in_batch = in_batch
+        self.class_weight = class_weight
         self.max_epochs = max_epochs
         self.max_seconds = max_seconds
         self.batch_size = batch_size
@@ -334,6 +357,7 @@ default="gradmatch"
         self.averaging = averaging
         self.augment = augment
         self.clip = clip
+        self.channels = channels
         self.device = device
         self.precision = precision
         self.compile = compile
@@ -341,22 +365,37 @@ default="gradmatch"
         self.random_state = random_state
         self.warm_start = warm_start
         self.verbose = verbose
-        for key, value in options.items():
-            setattr(self, key, value)
+        self._set_options(options)
 
-    def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: ArrayLike | None = None,
+    ) -> Self:
         """Train on `X`, first on all of it, then on coresets of it.
 
         Parameters
         ----------
         X : array-like, DataFrame, Tensor or torch Dataset
             Table (n, features); images (n, H, W), (n, C, H, W) or (n, H, W, C), uint8 or floats in the clip range;
-            or a Dataset of (x, label) pairs, which is streamed and never held in memory.
+            or a Dataset, which is streamed and never held in memory: of pairs (x, label), of mappings such as
+            ``{"image": x, "label": label}``, or, with `y`, of samples alone.
         y : array-like of shape (n,) or None
-            Labels of any kind; None for a Dataset, which brings its own.
+            Labels of any kind; None for a Dataset, which brings its own. Unless it lists them as `targets` or
+            `labels` that agree with its items, it is read once for them, in the workers of `iterator_train`.
         sample_weight : array-like of shape (n,) or None, default=None
             Factors of the samples' losses, scaled to mean 1. They multiply the coreset weights; samples of weight 0
             are left out.
+        X_val, y_val : as X and y, default=None
+            Samples for `early_stopping`, and for selectors that look at validation samples, in place of
+            `validation_fraction` of `X`. `y_val` is None for a Dataset.
+        sample_weight_val : array-like of shape (n_val,) or None, default=None
+            Weights of the validation samples in the score of `early_stopping`.
 
         Returns
         -------
@@ -372,9 +411,8 @@ default="gradmatch"
         KeyboardInterrupt
             The user's Ctrl-C; see note 3.
         """
-        return self._train(
-            X, y, sample_weight, before=self.net_.training_ if self.warm_start and hasattr(self, "net_") else None
-        )
+        before = self.net_.training_ if self.warm_start and hasattr(self, "net_") else None
+        return self._train(X, y, sample_weight, before=before, validation=(X_val, y_val, sample_weight_val))
 
     def partial_fit(
         self, X: Any, y: Any = None, classes: ArrayLike | None = None, sample_weight: ArrayLike | None = None
@@ -400,6 +438,11 @@ default="gradmatch"
         """
         if self.early_stopping:
             raise ValueError("early_stopping=True is for fit; partial_fit trains one epoch, so set it to False")
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight='balanced' is for fit, which sees all labels; for partial_fit give a dict, as "
+                "sklearn.utils.class_weight.compute_class_weight computes it of all labels"
+            )
         before = self.net_.training_ if hasattr(self, "net_") else None
         return self._train(X, y, sample_weight, before=before, one_pass=True, classes=classes)
 
@@ -412,19 +455,30 @@ default="gradmatch"
         before: Training | None,
         one_pass: bool = False,
         classes: ArrayLike | None = None,
+        validation: tuple[Any, Any, Any] = (None, None, None),
     ) -> Self:
         """Plan, read, train; attributes are assigned once an epoch is over, and then however the training ended."""
         meter = CostMeter()
         self._validate_params()
-        self._check_routed()
-        plan = Plan.of(self.get_params(deep=False), one_pass=one_pass, before=before)
+        validates = check_validation(*validation)
+        plan = Plan.of(self.get_params(deep=False), one_pass=one_pass, validates=validates, before=before)
         randomness = LocalRandomness(plan.seeds.model, plan.device)
         with torch.inference_mode(False), torch.enable_grad(), current_device(plan.device):
             with randomness.in_use():  # a Dataset may draw from torch's global generators
                 like = None if before is None else self._format
-                data = TrainingData.read(X, y, sample_weight, clip=self.clip, classes=classes, like=like)
+                given: dict[str, Any] = {
+                    "clip": self.clip,
+                    "channels": self.channels,
+                    "classes": classes,
+                    "class_weight": self.class_weight,
+                    "like": like,
+                    "loader_options": self._routed("iterator_train"),
+                    "verbose": self.verbose,
+                }
+                data = TrainingData.read(X, y, sample_weight, **given)
+                apart = read_validation(*validation, data.format) if validates else None
             plan = plan.settled(data.format)
-            training = plan.training(data, before, randomness, meter)
+            training = plan.training(data, apart, before, randomness, meter)
         try:
             training.run()
         except BaseException:
@@ -436,6 +490,9 @@ default="gradmatch"
                     warnings.warn(f"interrupted in epoch {min(training.epochs_done + 1, n_epochs)}{of}", stacklevel=3)
             raise
         self._assign(plan, training, data)
+        if not one_pass:
+            with randomness.in_use(going_on=False):
+                warn_of_one_class(training.net, data, stacklevel=3)
         return self
 
     def _assign(self, plan: Plan, training: Training, data: TrainingData) -> None:
@@ -537,11 +594,17 @@ default="gradmatch"
         float
             Share of samples predicted rightly.
         """
-        labels = dataset_labels(X) if y is None and isinstance(X, Dataset) else y
-        return super().score(X, labels.cpu() if isinstance(labels, Tensor) else labels, sample_weight)
+        return self.model_.accuracy(X, y, None, sample_weight)
 
+    @checked(batch_size=COUNT)
     def robust_score(
-        self, X: Any, y: Any = None, attack: Attack | str | None = None, sample_weight: ArrayLike | None = None
+        self,
+        X: Any,
+        y: Any = None,
+        attack: Attack | str | None = None,
+        sample_weight: ArrayLike | None = None,
+        *,
+        batch_size: int = PREDICT_BATCH,
     ) -> float:
         """Compute the accuracy under attack: the share of samples predicted rightly as they are and after the attack.
 
@@ -556,16 +619,21 @@ default="gradmatch"
             steps in training alone, or one given remembers perturbations, it is its ``for_evaluation()``.
         sample_weight : array-like of shape (n,) or None, default=None
             Weights of the samples in the mean.
+        batch_size : int, default=512
+            Samples attacked together; fewer need less memory.
 
         Returns
         -------
         float
             At most `score`.
         """
-        correct = self.model_.judge(X, y, self.attack_.for_evaluation() if attack is None else attack).numpy()
-        return float(np.average(correct, weights=cast(Any, sample_weight)))
+        attack = self._evaluation_attack(attack)
+        return self.model_.accuracy(X, y, attack, sample_weight, int(batch_size))
 
-    def perturb(self, X: Any, y: Any = None, attack: Attack | str | None = None) -> Any:
+    @checked(batch_size=COUNT)
+    def perturb(
+        self, X: Any, y: Any = None, attack: Attack | str | None = None, *, batch_size: int = PREDICT_BATCH
+    ) -> Any:
         """Make adversarial examples for this classifier.
 
         Parameters
@@ -576,14 +644,52 @@ default="gradmatch"
             True labels, all of them among `classes_`; None for a Dataset.
         attack : Attack, str or None, default=None
             The attack, as in `robust_score`.
+        batch_size : int, default=512
+            Samples attacked together; fewer need less memory.
 
         Returns
         -------
         ndarray or Tensor of the shape of `X`, float32
             A tensor for a tensor. For uint8 images the values are in [0, 1].
         """
-        x_adv = self.model_.perturb(X, y, self.attack_.for_evaluation() if attack is None else attack)
+        x_adv = self.model_.perturb(X, y, self._evaluation_attack(attack), int(batch_size))
         return x_adv.to(X.device) if isinstance(X, Tensor) else x_adv.cpu().numpy()
+
+    def export_module(self) -> nn.Module:
+        """Copy the trained network as plain PyTorch, for `torch.save`, `torch.export`, ONNX or training elsewhere.
+
+        Returns
+        -------
+        nn.Module
+            From inputs to logits in the order of `classes_`, in float32, in eval mode, on the CPU: without hooks and
+            compilation, and without autocast whatever `precision` it was trained in. Named models standardise their
+            inputs inside. With `averaging` it has the averaged weights.
+
+        Notes
+        -----
+        Inputs are float32 tensors in the box `clip_`: tables (n, features), and images channels first, (n, C, H, W), so
+        that grey images (n, H, W) need ``x[:, None]``, images (n, H, W, C) ``x.permute(0, 3, 1, 2)``, and uint8 pixels
+        ``x / 255``. On these its logits are those of `decision_function`, up to the rounding of half precision where
+        the network was trained in it; of two classes `decision_function` gives the difference.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from sklearn.datasets import load_digits
+        >>> from sklearn_acs import RobustClassifier
+        >>> X, y = load_digits(n_class=3, return_X_y=True)
+        >>> X = X.reshape(-1, 8, 8) / 16
+        >>> module = RobustClassifier(max_epochs=2, random_state=0).fit(X, y).export_module()
+        >>> module(torch.tensor(X[:5, None], dtype=torch.float32)).shape
+        torch.Size([5, 3])
+        """
+        check_is_fitted(self)
+        return exported(self.net_.module_)
+
+    def _evaluation_attack(self, attack: Attack | str | None) -> Attack | str:
+        """Take what measures the attack trained against, where none is given."""
+        check_is_fitted(self)
+        return self.attack_.for_evaluation() if attack is None else attack
 
     def selection_report(self) -> Table:
         """Tell what each selection of the last fit chose, with how much error, and why its algorithm stopped.

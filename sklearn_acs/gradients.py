@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from math import frexp
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from sklearn_acs.data.tensors import as_tensor
 __all__ = ["LastLayerGradients", "as_gradients"]
 
 _BLOCK_BYTES = 2**23  # that a block of rows may take in float64
+_SAFE_EXPONENT = 20  # of 2: products of two such factors, squared and added up, are float32 numbers
 
 
 class LastLayerGradients:
@@ -108,6 +110,21 @@ class LastLayerGradients:
         index = indices if isinstance(indices, slice) else torch.as_tensor(indices, device=self.device)
         return LastLayerGradients([(g[index], h[index]) for g, h in self.branches])
 
+    def scaled(self) -> tuple["LastLayerGradients", int]:
+        """Divide factors whose squares could overflow or vanish by powers of two, which is exact.
+
+        Returns
+        -------
+        gradients : LastLayerGradients
+            This object itself, where both sides of every outer product are in an ordinary range.
+        exponent : int
+            The gradients were divided by ``2**exponent``.
+        """
+        of_g, of_h = (_exponent(side) for side in zip(*self.branches, strict=True))
+        if not (of_g or of_h):
+            return self, 0
+        return LastLayerGradients([(_halved(g, of_g), _halved(h, of_h)) for g, h in self.branches]), of_g + of_h
+
     def gram(self, other: "LastLayerGradients | None" = None) -> Tensor:
         """Compute the inner products of all n rows with all m rows of `other`, or of this matrix, shape (n, m)."""
         other = self if other is None else other
@@ -183,6 +200,8 @@ def as_gradients(G: Any) -> LastLayerGradients:
     ------
     ValueError
         If G does not have two dimensions.
+    TypeError
+        If G is of truth values or of complex numbers.
 
     Examples
     --------
@@ -192,11 +211,25 @@ def as_gradients(G: Any) -> LastLayerGradients:
     """
     if isinstance(G, LastLayerGradients):
         return G
-    matrix = as_tensor(G)
+    matrix = as_tensor(G, "G")
+    if matrix.dtype == torch.bool or matrix.is_complex():
+        raise TypeError(f"G must be real numbers, one gradient per row, got {matrix.dtype}.")
     if matrix.ndim != 2:
-        raise ValueError(f"gradients must have shape (n, d), got {tuple(matrix.shape)}.")
+        raise ValueError(f"G must have shape (n, d), one gradient per row, got {tuple(matrix.shape)}.")
     matrix = matrix if matrix.is_floating_point() else matrix.double()
     return LastLayerGradients([(matrix.new_ones(len(matrix), 1), matrix)])
+
+
+def _exponent(side: Sequence[Tensor]) -> int:
+    """Find the power of two to divide factors by, so that their squares stay in float32's range; 0 for most."""
+    size = max((float(torch.stack(factor.aminmax()).abs().amax()) for factor in side if factor.numel()), default=0.0)
+    exponent = frexp(size)[1]
+    return exponent if abs(exponent) > _SAFE_EXPONENT else 0
+
+
+def _halved(factor: Tensor, times: int) -> Tensor:
+    """Divide a factor by two so many times, in two steps, since ``2**times`` itself may overflow."""
+    return factor * 2.0 ** -(times // 2) * 2.0 ** -(times - times // 2)
 
 
 def add_up(terms: Iterable[Tensor]) -> Tensor:

@@ -1,16 +1,24 @@
 """FittedModel gives logits of a trained network, attacks it, and judges what stays right."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
+from sklearn.pipeline import Pipeline
 from torch import Tensor, nn
 
 from sklearn_acs.attacks import ATTACKS, Attack
-from sklearn_acs.data.batches import ArrayData, StreamedData
+from sklearn_acs.attacks.slips import check_radius
+from sklearn_acs.checks import check_clip
+from sklearn_acs.data.batches import ArrayData, OwnLabels, Reader, StreamedData
+from sklearn_acs.data.datasets import Items
 from sklearn_acs.data.formats import (
+    CHANNELS,
     Clip,
     DataFormat,
     InputFormat,
@@ -21,9 +29,10 @@ from sklearn_acs.data.formats import (
     n_samples,
     read_samples,
 )
-from sklearn_acs.data.labels import check_module_labels, encode_labels, read_labels
-from sklearn_acs.data.tensors import to_float
-from sklearn_acs.models import frozen
+from sklearn_acs.data.labels import UNREAD, encode_labels, module_codes, read_labels
+from sklearn_acs.data.sample_weights import read_sample_weight
+from sklearn_acs.data.tensors import plain_tensor, to_float
+from sklearn_acs.models import are_probabilities, device_of, frozen, giving_logits
 from sklearn_acs.models.logits import predicted
 from sklearn_acs.params import make_part
 
@@ -62,7 +71,7 @@ class FittedModel:
         Parameters
         ----------
         model : RobustClassifier or nn.Module
-            A classifier knows everything itself.
+            A classifier knows everything itself. Where it ends a search or a pipeline, see `last_step`.
         X : array-like, DataFrame, Tensor or Dataset
             Samples, by which the format of a module's inputs is told.
         clip : (float, float) or None, default=(0, 1)
@@ -79,75 +88,115 @@ class FittedModel:
         TypeError
             The model is neither.
         ValueError
-            A module's output is not (batch, C) logits of two classes or more.
+            A module cannot be run on the samples, or gives no logits of two classes or more.
+
+        Warns
+        -----
+        UserWarning
+            A module gives probabilities.
         """
         if not isinstance(model, nn.Module):
             if not hasattr(type(model), "model_"):
-                raise TypeError(f"model must be a fitted RobustClassifier or an nn.Module; got {type(model).__name__}")
+                raise TypeError(
+                    "model must be a fitted RobustClassifier, perhaps at the end of a Pipeline or a search, or an "
+                    f"nn.Module from inputs to logits; got {type(model).__name__}"
+                )
             return model.model_
-        name = type(model).__name__
+        name, clip = type(model).__name__, check_clip(clip)
         example = example_of(read_samples(X, owner=name))
-        inputs = InputFormat.of(tuple(example.shape))
+        # A module takes images channels first, however many there are; only files have their few channels last.
+        inputs = InputFormat.of(tuple(example.shape), channels="auto" if example.shape[-1] in CHANNELS else "first")
         check_range(example, clip)
-        made = cls(model, DataFormat(inputs, clip, np.arange(0)), seed, {}, name)
-        with frozen(model), torch.no_grad():
-            shape = tuple(model(to_float(inputs.to_model(example[:1].clone())).to(made.device)).shape)
-        if len(shape) != 2 or shape[1] < 2:
-            raise ValueError(
-                f"{name} must give logits of shape (batch, C) for C >= 2 classes; one sample gives {shape}"
+        few = to_float(inputs.to_model(plain_tensor(example[:8].clone()))).to(device_of(model))
+        module = giving_logits(model, few, name="model")
+        with frozen(module), torch.no_grad():
+            logits = module(few)
+        if are_probabilities(logits):
+            warnings.warn(
+                f"the outputs of model={name} are probabilities, which add up to 1: attacks on them are weak, since "
+                "gradients vanish in the softmax at its end. Give the module without it",
+                stacklevel=3,
             )
-        return cls(model, DataFormat(inputs, clip, np.arange(shape[1])), seed, {}, name)
+        return cls(module, DataFormat(inputs, clip, np.arange(logits.shape[1])), seed, {}, name)
 
     @property
     def device(self) -> torch.device:
         """Where the module is."""
-        return next((t.device for t in (*self.module.parameters(), *self.module.buffers())), torch.device("cpu"))
+        return device_of(self.module)
 
     def read(self, X: Any) -> Samples:
         """Read samples as given; those of a wrong shape, type or number of features are a ValueError."""
         return read_samples(X, self.format.inputs, self.name)
 
-    def data(self, samples: Samples, y: Tensor | None = None) -> ArrayData | StreamedData:
-        """Make of samples what batches for the model are cut from, with codes of labels or zeros."""
-        y = torch.zeros(n_samples(samples), dtype=torch.long) if y is None else y
-        return make_data(samples, y, self.format.inputs, self.format.clip, self.device)
+    def data(self, X: Any, y: Any = None, *, labelled: bool = True, scoring: bool = True) -> ArrayData | StreamedData:
+        """Read samples and true labels into what batches for the model are cut from.
 
-    def codes(self, X: Any, y: Any, *, scoring: bool = True) -> Tensor:
-        """Turn true labels into numbers 0 to C-1.
+        Parameters
+        ----------
+        X : array-like, DataFrame, Tensor or Dataset
+            Samples.
+        y : array-like of shape (n,) or None, default=None
+            Labels; None for a Dataset, whose labels are read with its samples: until then their codes are `UNREAD`.
+        labelled : bool, default=True
+            Whether labels are needed; without them codes are 0.
+        scoring : bool, default=True
+            Whether a label that a classifier does not know counts as wrong, with a warning; otherwise, and for a
+            module, which knows 0 to C-1 alone, it is a ValueError.
 
-        A label that a classifier does not know counts as wrong in `scoring`, with a warning; otherwise, and for a
-        module, which knows 0 to C-1 alone, it is a ValueError.
+        Returns
+        -------
+        ArrayData or StreamedData
         """
-        labels = read_labels(X, y, len(X))
-        if self.format.mean is None:
-            check_module_labels(labels, len(self.format.classes))
-        return encode_labels(labels, self.format.classes, scoring=scoring)
+        samples, form = self.read(X), self.format
+        codes = module_codes if form.mean is None else partial(encode_labels, scoring=scoring)
+        of_items = labelled and y is None and isinstance(samples, Items)
+        if of_items or not labelled:
+            known = torch.full((n_samples(samples),), UNREAD if of_items else 0)
+        else:
+            known = codes(read_labels(y, n_samples(samples)), form.classes)
+        own = OwnLabels(codes, form.classes) if of_items else None
+        return make_data(samples, known, form.inputs, form.clip, self.device, own=own)
 
-    def logits(self, X: Any, batch_size: int = PREDICT_BATCH) -> Tensor:
+    def logits(self, X: Any) -> Tensor:
         """Compute the logits of every sample in eval mode, on the CPU."""
-        batches = self._in_order(self.data(self.read(X)), batch_size)
+        return self.forward(self.data(X, labelled=False))
+
+    def forward(self, data: ArrayData | StreamedData, batch_size: int = PREDICT_BATCH) -> Tensor:
+        """Compute the logits of data that have been read; the codes of a Dataset's labels are then in its `y`."""
         with frozen(self.module), torch.no_grad():
-            return torch.cat([self.module(x).float().cpu() for x, _ in batches])
+            return torch.cat([self.module(x).float().cpu() for x, _ in self._in_order(data, batch_size)])
 
-    def settled(self, attack: Attack | str, *, by_name: bool | None = None) -> Attack:
-        """Fit an attack to the samples: a name means a radius in their scale, an object what it says."""
-        by_name = isinstance(attack, str) if by_name is None else by_name
+    def reader(self, data: ArrayData | StreamedData) -> Reader:
+        """Make what reads batches of indices, with the workers asked for."""
+        return data.reader(**self.loader_options)
+
+    def settled(self, attack: Attack | str) -> Attack:
+        """Fit an attack to the samples: one without a radius gets one in their scale."""
         made: Attack = make_part("attack", attack, ATTACKS, base=Attack)
-        form, clip, scale = self.format.inputs, self.format.clip, self.format.scale
-        if scale is None:  # of a module nothing is known but the box
-            width = 1.0 if clip is None else clip[1] - clip[0]
-            return made.settled(form, torch.full(form.given_shape[-1:], width))
-        return made.settled(form, scale, by_name=by_name)
+        return made.settled(self.format)
 
-    def perturb(self, X: Any, y: Any, attack: Attack | str) -> Tensor:
+    def _one(self, attack: Attack | str) -> Attack:
+        """Fit the one attack that is asked for, and warn where its radius is surely a slip."""
+        made = self.settled(attack).without_memory()
+        check_radius(made, self.format)
+        return made
+
+    def perturb(self, X: Any, y: Any, attack: Attack | str, batch_size: int = PREDICT_BATCH) -> Tensor:
         """Make adversarial examples of the shape of `X`, for labels that the model knows."""
-        data, generator = self.data(self.read(X), self.codes(X, y, scoring=False)), self.generator()
-        made, clip = self.settled(attack).without_memory(), self.format.clip
-        parts = [made.perturb(self.module, x, y, clip=clip, generator=generator) for x, y in self._in_order(data)]
+        made, clip = self._one(attack), self.format.clip
+        batches, generator = self._in_order(self.data(X, y, scoring=False), batch_size), self.generator()
+        parts = [made.perturb(self.module, x, y, clip=clip, generator=generator) for x, y in batches]
         return self.format.inputs.to_given(torch.cat(parts))
 
-    def judge(self, X: Any, y: Any, attack: Attack | str, batch_size: int = PREDICT_BATCH) -> Tensor:
-        """Say of each sample whether it is predicted rightly as it is and after the attack; on the CPU.
+    def accuracy(
+        self,
+        X: Any,
+        y: Any,
+        attack: Attack | str | None,
+        sample_weight: ArrayLike | None = None,
+        batch_size: int = PREDICT_BATCH,
+    ) -> float:
+        """Compute the share of samples that are predicted rightly as they are and, with an attack, after it too.
 
         Parameters
         ----------
@@ -155,18 +204,22 @@ class FittedModel:
             Samples.
         y : array-like of shape (n,) or None
             True labels; None for a Dataset.
-        attack : Attack or str
+        attack : Attack, str or None
             What attacks them.
+        sample_weight : array-like of shape (n,) or None, default=None
+            Weights of the samples in the share.
         batch_size : int, default=512
-            Samples attacked together.
+            Samples predicted, and attacked, together.
 
         Returns
         -------
-        Tensor of bool, of shape (n,)
+        float
         """
-        made, samples = self.settled(attack).without_memory(), self.read(X)
-        batches = self._in_order(self.data(samples, self.codes(X, y)), batch_size)
-        return robust_correct(self.module, batches, made, self.format.clip, self.generator())
+        made = None if attack is None else self._one(attack)
+        data = self.data(X, y)
+        weight = read_sample_weight(sample_weight, len(data))
+        right = robust_correct(self.module, self._in_order(data, batch_size), made, self.format.clip, self.generator())
+        return float(np.average(right.numpy(), weights=weight))
 
     def generator(self) -> torch.Generator:
         """Make a generator for attacks, the same every time."""
@@ -175,7 +228,34 @@ class FittedModel:
     def _in_order(
         self, data: ArrayData | StreamedData, batch_size: int = PREDICT_BATCH
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        return data.reader(**self.loader_options)(list(torch.arange(len(data)).split(batch_size)))
+        return self.reader(data)(list(torch.arange(len(data)).split(min(batch_size, len(data)))))
+
+
+def last_step(model: Any, X: Any) -> tuple[Any, Any]:
+    """Take what a search found and the last step of a pipeline, and what the steps before it make of samples.
+
+    Parameters
+    ----------
+    model : estimator or nn.Module
+        A model; what is neither a fitted search nor a Pipeline, scikit-learn's or imbalanced-learn's, stays what it is.
+    X : array-like
+        What the model takes; None where only the model is asked for.
+
+    Returns
+    -------
+    model : estimator or nn.Module
+        The one at the end.
+    X : array-like
+        What that takes.
+    """
+    if hasattr(model, "best_estimator_"):
+        return last_step(model.best_estimator_, X)
+    if not isinstance(model, Pipeline):
+        return model, X
+    for _, step in model.steps[:-1]:
+        if X is not None and hasattr(step, "transform"):  # samplers have none: they act in fit alone
+            X = step.transform(X)
+    return last_step(model.steps[-1][1], X)
 
 
 def correct(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -185,7 +265,11 @@ def correct(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def robust_correct(
-    module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], attack: Attack, clip: Clip, generator: torch.Generator
+    module: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    attack: Attack | None,
+    clip: Clip,
+    generator: torch.Generator,
 ) -> Tensor:
     """Tell which samples a module predicts rightly both as they are and under attack; wrong ones are not attacked.
 
@@ -195,8 +279,8 @@ def robust_correct(
         From inputs to logits; left as it was found.
     batches : iterable of (Tensor of shape (batch, ...), Tensor of shape (batch,))
         Samples and their labels 0 to C-1; `UNKNOWN` for a label that the model does not have, which is never right.
-    attack : Attack
-        Raises its own loss.
+    attack : Attack or None
+        Raises its own loss; None leaves samples as they are.
     clip : (float, float) or None
         The box that inputs live in.
     generator : torch.Generator
@@ -209,7 +293,7 @@ def robust_correct(
     results = []
     for x, y in batches:
         right = correct(module, x, y)
-        if right.any():
+        if attack is not None and right.any():
             x_adv = attack.perturb(module, x[right], y[right], clip=clip, generator=generator)
             right[right.clone()] = correct(module, x_adv, y[right])
         results.append(right.cpu())

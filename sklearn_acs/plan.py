@@ -12,15 +12,16 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 
 from sklearn_acs.attacks import ATTACKS, Attack
+from sklearn_acs.attacks.slips import check_radius, check_selection
 from sklearn_acs.callbacks.around import callbacks_of, check_callbacks
 from sklearn_acs.data.augment import AUGMENTS, Augmentation
 from sklearn_acs.data.batches import Augment, Batches, StreamedData, batch_count, check_loader_options
-from sklearn_acs.data.formats import DataFormat, make_data
+from sklearn_acs.data.formats import DataFormat
 from sklearn_acs.data.holdout import hold_out
 from sklearn_acs.data.training_data import TrainingData
 from sklearn_acs.models import build_model, check_logits, last_linear
-from sklearn_acs.objectives import OBJECTIVES, Objective
-from sklearn_acs.params import make_part, options_of
+from sklearn_acs.objectives import ADVERSARIAL, OBJECTIVES, Objective
+from sklearn_acs.params import make_part, numpy_values, options_of
 from sklearn_acs.selectors import SELECTORS
 from sklearn_acs.selectors.base import BaseSelector
 from sklearn_acs.training.adversary import make_adversaries
@@ -28,24 +29,18 @@ from sklearn_acs.training.averaging import AVERAGES, EMA, WeightAverage
 from sklearn_acs.training.cost import CostMeter, StepClock
 from sklearn_acs.training.course import Course
 from sklearn_acs.training.in_batch import InBatchSelection
-from sklearn_acs.training.net import AdversarialNet, find_device, make_net
+from sklearn_acs.training.net import AdversarialNet, check_single_sample, find_device, make_net
 from sklearn_acs.training.precision import compile_forward
 from sklearn_acs.training.progress import Progress
 from sklearn_acs.training.ramp import Ramp
 from sklearn_acs.training.rate import LR_SCHEDULES, LrSchedule, Rate
 from sklearn_acs.training.recorder import FactorRecorder, LossRecorder
-from sklearn_acs.training.schedule import CoresetSchedule, TimedSchedule
+from sklearn_acs.training.schedule import DEFAULT_EPOCHS, CoresetSchedule, TimedSchedule, schedule_of
 from sklearn_acs.training.seeds import LocalRandomness, Seeds, spawn_seeds
 from sklearn_acs.training.selection import Selection, coreset_size
 from sklearn_acs.training.step import Step
 from sklearn_acs.training.training import Training
 from sklearn_acs.training.weights import load_weights, weights_of
-
-DEFAULT_EPOCHS = 30
-"""Epochs, unless told otherwise or timed."""
-
-DEFAULT_FRAC = 0.5
-"""Share of the samples in a coreset, unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +63,14 @@ class Plan:
     n_planned: int  # epochs of this training and of those that it goes on from
 
     @classmethod
-    def of(cls, params: Mapping[str, Any], *, one_pass: bool = False, before: Training | None = None) -> "Plan":
+    def of(
+        cls,
+        params: Mapping[str, Any],
+        *,
+        one_pass: bool = False,
+        validates: bool = False,
+        before: Training | None = None,
+    ) -> "Plan":
         """Make the parts that the parameters name, and check that they go together.
 
         Parameters
@@ -77,6 +79,8 @@ class Plan:
             The parameters of a `RobustClassifier`.
         one_pass : bool, default=False
             Train for one epoch on all data at a constant rate, as `partial_fit` does.
+        validates : bool, default=False
+            Whether validation samples are given beside those to train on.
         before : Training or None, default=None
             What it goes on from.
 
@@ -89,6 +93,7 @@ class Plan:
         ValueError, TypeError
             A parameter cannot be used.
         """
+        params = {**params, **numpy_values(params)}
 
         def part(name: str, known: Mapping[str, Any], base: type, default: Any = None) -> Any:
             value, options = params[name] if default is None else default, options_of(params, name)
@@ -113,18 +118,21 @@ class Plan:
         lr_schedule, augment = params["lr_schedule"], params["augment"]
         if one_pass:
             schedule, lr_schedule = CoresetSchedule(max_epochs=1, coreset_frac=1.0), "constant"
+        selector = selector if schedule.n_selections else None
         holds_out = params["early_stopping"] or asks_for_validation(selector)
+        if validates and not holds_out:
+            raise ValueError(
+                "X_val and y_val are for early_stopping=True and for selectors that look at validation samples, as "
+                f"'glister' does; got early_stopping=False and selector={params['selector']!r}"
+            )
         check_callbacks(params, objective, holds_out=holds_out, one_pass=one_pass)
-        n_planned = (
-            0
-            if before is None
-            else before.n_planned + (DEFAULT_EPOCHS if schedule.n_epochs == inf else int(schedule.n_epochs))
-        )
+        n_epochs = DEFAULT_EPOCHS if schedule.n_epochs == inf else int(schedule.n_epochs)
+        n_planned = 0 if before is None else before.n_planned + n_epochs
         return cls(
             params=params,
             objective=objective,
             attack=attack,
-            selector=selector if schedule.n_selections else None,
+            selector=selector,
             selection_attack=part("selection_attack", ATTACKS, Attack),
             in_batch=in_batch,
             averaging=part("averaging", AVERAGES, EMA),
@@ -139,18 +147,15 @@ class Plan:
 
     def settled(self, format: DataFormat) -> "Plan":
         """Fit the attacks to the data; refuse what cannot work with it, before any work."""
-        form, scale = format.inputs, format.scale
-        assert scale is not None
-        given = self.objective.attack if self.params["attack"] is None else self.params["attack"]
-        by_name = not isinstance(given, Attack) and "attack__eps" not in self.params
-        attack = self.attack.settled(form, scale, by_name=by_name, init=self.objective.attack_init)
+        init, selecting = self.objective.attack_init, self.selection_attack
+        attack = self.attack.settled(format, init=init)
         self.objective.check_attack(attack)
-        selecting, given = self.selection_attack, self.params["selection_attack"]
+        if ADVERSARIAL in self.objective.branches:
+            check_radius(attack, format, training=True)
         if selecting is not None:
-            by_name = isinstance(given, str) and "selection_attack__eps" not in self.params
-            threat = attack.for_evaluation().threat
-            selecting = selecting.settled(form, scale, by_name=by_name, init=self.objective.attack_init, threat=threat)
+            selecting = selecting.settled(format, init=init, threat=attack.for_evaluation().threat)
             self.objective.check_attack(selecting)
+            check_selection(attack, selecting)
         if attack.remembers and self.one_pass:
             raise ValueError(
                 f"attack={attack!r} remembers a sample's perturbation from one epoch to the next, and "
@@ -162,11 +167,16 @@ class Plan:
                 f"augment={self.augment!r} is not known; use one of {sorted(AUGMENTS)}"
             )
         if isinstance(self.augment, Augmentation):
-            self.augment.check(form.is_table, format.clip)
+            self.augment.check(format.inputs.is_table, format.clip)
         return replace(self, attack=attack, selection_attack=selecting)
 
     def training(
-        self, data: TrainingData, before: Training | None, randomness: LocalRandomness, meter: CostMeter
+        self,
+        data: TrainingData,
+        validation: TrainingData | None,
+        before: Training | None,
+        randomness: LocalRandomness,
+        meter: CostMeter,
     ) -> Training:
         """Make the network, its optimiser and all else that a training owns.
 
@@ -174,6 +184,8 @@ class Plan:
         ----------
         data : TrainingData
             What to train on; `settled` has seen its format.
+        validation : TrainingData or None
+            What to validate on; None holds out some of `data` where that is needed.
         before : Training or None
             What it goes on from.
         randomness : LocalRandomness
@@ -185,24 +197,24 @@ class Plan:
         -------
         Training
         """
-        params, seeds, early = self.params, self.seeds, self.params["early_stopping"]
+        params, seeds = self.params, self.seeds
         selection_state = np.random.RandomState(seeds.selection)
         split_seed = seeds.selection if before is None else before.split_seed
         asks = asks_for_validation(self.selector)
-        apart, held_out = None, None
-        if asks or early:
+        apart = validation
+        if validation is None and (asks or params["early_stopping"]):
             # A fit that goes on must not hold out what the fit before it has learned.
             split_state = selection_state if before is None else np.random.RandomState(split_seed)
             data, apart = data.split(*hold_out(data.y.numpy(), params["validation_fraction"], split_state))
-            held_out = self._batches(apart, None)
+        held_out = None if apart is None else self._batches(apart, None)
         batches = self._batches(data, data.weight)
         if self.selector is not None:
             self.selector.keep_rows(data.rows, data.n_given)
 
+        n_select = coreset_size(len(data.y), self.schedule.coreset_frac, params["select_by"], params["batch_size"])
         with randomness.in_use():
             net, precision = self._net(data.format)
-            average, layer = self._prepare(net.module_, batches, data.format, before)
-        n_select = coreset_size(len(data.y), self.schedule.coreset_frac, params["select_by"], params["batch_size"])
+            average, layer = self._prepare(net.module_, batches, n_select, data.format, before)
         n_steps = self.schedule.n_steps(len(batches), batch_count(n_select, params["batch_size"]))
         course = Course(n_steps, getattr(self.schedule, "max_seconds", inf), meter.begun)
         ramp = Ramp(params["attack_ramp"], course) if params["attack_ramp"] and before is None else None
@@ -210,10 +222,9 @@ class Plan:
             self.attack, self.selection_attack, self.objective, batches.data, data.format, seeds.attack, ramp
         )
         scaler = GradScaler(self.device.type, init_scale=2.0**10, enabled=precision == "fp16")
+        streams = any(isinstance(each.data, StreamedData) for each in (batches, held_out) if each is not None)
         # What is read in this process may draw with any item.
-        randomness.drawn = isinstance(batches.data, StreamedData) and not options_of(params, "iterator_train").get(
-            "num_workers"
-        )
+        randomness.drawn = streams and not options_of(params, "iterator_train").get("num_workers")
         net.step_ = Step(net.module_, adversaries.in_training, scaler, StepClock(self.device), self.in_batch)
 
         selection, attacked = None, 0.0
@@ -264,7 +275,7 @@ class Plan:
     def _batches(self, data: TrainingData, weight: Tensor | None) -> Batches:
         """Make batches of the data, each kind of draw with a generator of its own."""
         return Batches(
-            make_data(data.samples, data.y, data.format.inputs, data.format.clip, self.device),
+            data.on(self.device),
             self.params["batch_size"],
             generator=torch.Generator().manual_seed(self.seeds.batches),
             sample_weight=weight,
@@ -289,11 +300,13 @@ class Plan:
         return make_net(module, self.objective, callbacks, params, self.device, self.schedule.n_epochs)
 
     def _prepare(
-        self, module: nn.Module, batches: Batches, format: DataFormat, before: Training | None
+        self, module: nn.Module, batches: Batches, n_select: int, format: DataFormat, before: Training | None
     ) -> tuple[WeightAverage | None, nn.Linear | None]:
         """Check the module on some samples, find its last layer, compile it, and take over earlier weights."""
         example, _ = next(iter(batches.data.fetch([torch.arange(min(len(batches.data), 8))])))
         check_logits(module, example, len(format.classes))
+        if min(self.params["batch_size"], n_select) == 1:
+            check_single_sample(module, example)
         matches = self.selector is not None and "gradients" in self.selector.fit_inputs
         layer = last_linear(module, example) if matches else None
         if self.params["compile"]:
@@ -301,32 +314,6 @@ class Plan:
         if before is not None:
             load_weights(module, weights_of(before.module))
         return None if self.averaging is None else WeightAverage(module, self.averaging), layer
-
-
-def schedule_of(params: Mapping[str, Any], selector: BaseSelector | None) -> CoresetSchedule | TimedSchedule:
-    """Make the schedule of the epochs, by their number or by the time that they may take."""
-    endless, max_seconds = params["max_epochs"] is None, params["max_seconds"]
-    planned = coreset_schedule(params, selector, DEFAULT_EPOCHS if endless else params["max_epochs"])
-    return planned if max_seconds is None else TimedSchedule(planned, max_seconds, endless)
-
-
-def coreset_schedule(params: Mapping[str, Any], selector: BaseSelector | None, epochs: int) -> CoresetSchedule:
-    """Make the schedule of so many epochs; a selector that chooses without a pass does so in each of the coreset."""
-    frac, final = params["coreset_frac"], params["final_full"]
-    if selector is None:
-        return CoresetSchedule(epochs, 1.0)
-    expected = getattr(selector, "expected_frac", None)
-    if expected is not None and frac is not None:
-        raise ValueError(
-            f"coreset_frac={frac!r} and selector={selector!r} both say how much is trained on; leave coreset_frac out"
-        )
-    return CoresetSchedule(
-        epochs,
-        expected or (DEFAULT_FRAC if frac is None else frac),
-        params["select_every"] if selector.needs_pass else 1,
-        params["warmup_frac"],
-        selector.final_full if final is None else final,
-    )
 
 
 def asks_for_validation(selector: BaseSelector | None) -> bool:

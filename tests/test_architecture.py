@@ -17,7 +17,8 @@ ROOT = Path(sklearn_acs.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
 LAYERS = [
-    {"_compat", "params", "table"},
+    {"_compat"},
+    {"checks", "params", "table"},
     {"data"},
     {"models", "gradients"},
     {"attacks"},
@@ -154,7 +155,7 @@ class Corners(NormBoundedAttack):
 
     remembers = True
 
-    def __init__(self, eps=8 / 255, *, norm="linf"):
+    def __init__(self, eps=None, *, norm="linf"):
         self.eps = eps
         self.norm = norm
 

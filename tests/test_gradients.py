@@ -201,3 +201,34 @@ def test_entering_leaves_the_layer_as_it_was_after_an_error():
 
 def test_arithmetic_is_in_the_widest_type_of_the_factors():
     assert LastLayerGradients([(torch.ones(2, 1), torch.ones(2, 3, dtype=torch.float64))]).dtype == torch.float64
+
+
+# Scaling
+
+
+def test_scaling_is_by_a_power_of_two_for_each_side_and_all_branches():
+    g, h = torch.randn(6, 3, dtype=torch.float64), torch.randn(6, 4, dtype=torch.float64)
+    G = LastLayerGradients([(g * 2.0**900, h), (g, h * 2.0**-700)])
+    scaled, exponent = G.scaled()
+    (g_a, h_a), (g_b, h_b) = scaled.branches
+    assert torch.equal(h_a, h)
+    assert torch.equal(torch.ldexp(g_a, torch.tensor(exponent - 900)), g)
+    assert torch.equal(g_b.abs().amax() < 1e-200, torch.tensor(True))
+    assert 0.5 <= g_a.abs().amax() < 1
+    assert (h_b.abs() < 1e-200).all()
+
+
+@pytest.mark.parametrize("size", [0.0, 2.0**-20, 1.0, 65504.0, 2.0**19])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_ordinary_and_empty_gradients_are_left_alone(size, dtype):
+    if size > torch.finfo(dtype).max:
+        size = torch.finfo(dtype).max
+    G = as_gradients(torch.full((3, 2), size, dtype=dtype))
+    assert G.scaled() == (G, 0)
+
+
+@pytest.mark.parametrize("size", [5e-324, 1e-300, 1e155, 1.7e308])
+def test_scaled_gradients_are_of_ordinary_size(size):
+    scaled, exponent = as_gradients([[size, -size / 2]]).scaled()
+    assert 0.5 <= scaled.branches[0][1][0, 0] < 1
+    assert np.ldexp(float(scaled.branches[0][1][0, 0]), exponent) == size

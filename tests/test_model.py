@@ -96,7 +96,9 @@ def test_a_fitted_model_of_a_module_knows_what_the_samples_and_the_logits_tell()
     assert fitted.format.inputs.is_table
     assert (fitted.format.clip, fitted.seed, fitted.device) == ((0.0, 1.0), 3, torch.device("cpu"))
     assert torch.equal(fitted.logits(X), model()(X).detach())
-    assert fitted.judge(X, Y, PGD(eps=0.2)).tolist() == [True, False, False, True]
+    assert fitted.accuracy(X, Y, None) == 1
+    assert fitted.accuracy(X, Y, PGD(eps=0.2)) == 0.5
+    assert [fitted.accuracy(X, Y, PGD(eps=0.2), row) for row in torch.eye(4)] == [1, 0, 0, 1]
 
 
 def test_a_fitted_model_perturbs_towards_other_classes_within_the_box():
@@ -118,7 +120,7 @@ def test_x_is_not_written_to_by_a_module_that_works_in_place():
 
 
 def test_only_models_are_judged():
-    with pytest.raises(TypeError, match=r"fitted RobustClassifier or an nn\.Module; got int"):
+    with pytest.raises(TypeError, match=r"fitted RobustClassifier, .* or an nn\.Module .*; got int"):
         FittedModel.of(3, X)
 
 

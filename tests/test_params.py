@@ -8,7 +8,7 @@ from sklearn.model_selection import ParameterGrid
 
 from sklearn_acs.attacks import ATTACKS, FGSM, PGD
 from sklearn_acs.objectives import OBJECTIVES, TRADES
-from sklearn_acs.params import RoutedParamsMixin, make_part
+from sklearn_acs.params import RoutedParamsMixin, check_options, make_part
 
 KNOWN = re.escape(repr(sorted(ATTACKS)))
 
@@ -23,8 +23,7 @@ class Host(RoutedParamsMixin, BaseEstimator):
         self.objective = objective
         self.optimizer = optimizer
         self.lr = lr
-        for key, value in options.items():
-            setattr(self, key, value)
+        self._set_options(options)
 
     def build(self):
         """What `fit` makes of the objective."""
@@ -64,7 +63,7 @@ def test_what_is_no_part_is_refused_with_the_known_names(value):
 
 
 def test_unknown_option_is_refused_by_name():
-    with pytest.raises(ValueError, match="Invalid parameter 'stepps' for estimator PGD"):
+    with pytest.raises(ValueError, match="PGD has no parameter 'attack__stepps'; did you mean 'attack__steps'"):
         make_part("attack", "pgd", ATTACKS, {"stepps": 3})
 
 
@@ -163,21 +162,64 @@ def test_fitted_attributes_are_no_parameters():
     assert set(host.get_params()) == {"attack", "objective", "optimizer", "lr"}
 
 
-def test_route_that_is_not_there_is_refused_when_set():
-    with pytest.raises(ValueError, match=r"Invalid parameter 'motor__power'.*\['attack', 'objective', 'optimizer'\]"):
-        Host().set_params(motor__power=3)
+LEADS_NOWHERE = pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("power", ""),
+        ("learning_rate", "; did you mean 'lr'?"),
+        ("objektive", "; did you mean 'objective'?"),
+        ("epsilon", "; did you mean 'attack__eps'?"),
+        ("attack_steps", "; did you mean 'attack__steps'?"),
+        ("motor__power", ""),
+        ("atack__eps", "; did you mean 'attack__eps'?"),
+        ("attack__", ""),
+        ("lr__max", ""),
+    ],
+)
 
 
-def test_parameter_that_is_not_there_is_refused_when_set():
-    with pytest.raises(ValueError, match="Invalid parameter 'power'"):
-        Host().set_params(power=3)
+@pytest.mark.parametrize("kind", [TypeError, ValueError])
+@LEADS_NOWHERE
+def test_name_that_leads_nowhere_is_refused_when_made_and_when_set(key, meant, kind):
+    match = f"Host has no parameter '{key}'{re.escape(meant)}.* attack, lr, objective, optimizer, and part__name"
+    with pytest.raises(kind, match=match):
+        Host(**{key: 3})
+    with pytest.raises(kind, match=match):
+        Host().set_params(**{key: 3})
 
 
-@pytest.mark.parametrize("key", ["power", "motor__power"])
-def test_extra_argument_that_leads_nowhere_is_refused_at_fit(key):
-    with pytest.raises(TypeError, match=f"Host has no parameter '{key}'.*attack, objective, optimizer"):
-        Host(**{key: 3})._check_routed()
+def test_values_are_not_looked_at_when_made_or_set():
+    assert Host(lr="fast", attack__eps="large").set_params(objective=3).lr == "fast"
 
 
-def test_extra_arguments_that_lead_somewhere_pass():
-    Host(objective__beta=1.0, optimizer__momentum=0.8)._check_routed()
+def test_the_name_of_the_options_themselves_is_refused_in_fit():
+    for host in (Host(options=3), Host().set_params(options=3)):
+        with pytest.raises(TypeError, match="Host has no parameter 'options'"):
+            host._validate_params()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("betta", "TRADES has no parameter 'objective__betta'; did you mean 'objective__beta'"),
+        ("attack__epsilon", "PGD has no parameter 'objective__attack__epsilon'; did you mean 'objective__attack__eps'"),
+    ],
+)
+def test_name_that_an_object_does_not_have_is_refused_with_its_whole_way(name, message):
+    given = TRADES(attack=PGD())
+    with pytest.raises(ValueError, match=message):
+        Host(objective=given).set_params(**{f"objective__{name}": 1})
+    with pytest.raises(TypeError, match=message):
+        make_part("objective", given, OBJECTIVES, {name: 1})
+
+
+def test_options_of_a_function_are_those_that_it_names():
+    def build(shape, *, width=3, depth=2):
+        return None
+
+    check_options("module", build, ["width"], "shape")
+    check_options("module", lambda shape, **options: None, ["anything"])
+    with pytest.raises(TypeError, match="build has no parameter 'module__widht'; did you mean 'module__width'"):
+        check_options("module", build, ["widht"], "shape")
+    with pytest.raises(TypeError, match="parameters are module__depth, module__width"):
+        check_options("module", build, ["shape"], "shape")

@@ -27,7 +27,7 @@ def test_a_plan_is_frozen_and_settling_makes_another():
     with pytest.raises(FrozenInstanceError):
         plan.schedule = None
     settled = plan.settled(FORMAT)
-    assert plan.attack.eps == PGD().eps
+    assert plan.attack.eps is None
     np.testing.assert_allclose(settled.attack.eps, 0.1 * X.std(0), rtol=1e-5)
     assert replace(settled, attack=plan.attack) == plan
 
@@ -55,7 +55,8 @@ def test_one_pass_is_an_epoch_on_all_data_at_a_constant_rate():
 def test_a_selection_attack_by_name_takes_the_ball_trained_against():
     plan = plan_of(attack=PGD(eps=2.0, norm="l2"), selection_attack="fgsm").settled(FORMAT)
     assert (plan.selection_attack.eps, plan.selection_attack.norm) == (2.0, "l2")
-    own = plan_of(attack=PGD(eps=2.0, norm="l2"), selection_attack=FGSM(eps=0.5)).settled(FORMAT)
+    with pytest.warns(UserWarning, match="training attacks within eps=2 in l2, and selection_attack within eps=0.5"):
+        own = plan_of(attack=PGD(eps=2.0, norm="l2"), selection_attack=FGSM(eps=0.5)).settled(FORMAT)
     assert (own.selection_attack.eps, own.selection_attack.norm) == (0.5, "linf")
 
 

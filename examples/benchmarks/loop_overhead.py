@@ -104,7 +104,7 @@ class Alternate(Callback):
     def on_train_begin(self, net: AdversarialNet, **kwargs: Any) -> None:
         """Give the bare loop the weights, the data and the randomness that ours begins with."""
         batches, generator = net.training_.batches, net.step_.adversary.generator
-        x, y = batches.data.x, batches.data.y
+        x, y = batches.data[:]
         model = build_model("convnet", tuple(x.shape[1:]), int(y.max()) + 1, mean=0.0, scale=1.0)
         model.load_state_dict(net.module_.state_dict())
         order, noise = (torch.Generator().set_state(g.get_state()) for g in (batches.generator, generator))

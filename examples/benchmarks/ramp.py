@@ -3,7 +3,7 @@
     python examples/benchmarks/ramp.py DATA_FOLDER [--studies STUDY ...]
 
 Studies: digits, tables, fashion_mnist, wrong_labels (30 % of Fashion-MNIST's), cifar10; each with several objectives.
-Rows go to docs/results/ramp.jsonl one by one, and a call measures only those that are not there; without --studies all are.
+Rows go to docs/results/ramp.jsonl one by one, and a call measures only those that are not there yet.
 """
 
 import sys

@@ -8,10 +8,11 @@ from sklearn_acs.attacks.fgsm import FGSM
 from sklearn_acs.attacks.jpeg import JPEG
 from sklearn_acs.attacks.lpa import LPA, FastLPA
 from sklearn_acs.attacks.n_fgsm import NFGSM
-from sklearn_acs.attacks.norm_bounded import TABLE_EPS, NormBoundedAttack
+from sklearn_acs.attacks.norm_bounded import NormBoundedAttack
 from sklearn_acs.attacks.pgd import PGD
 from sklearn_acs.attacks.pgd_50_10 import PGD5010
 from sklearn_acs.attacks.ppgd import PPGD
+from sklearn_acs.attacks.radius import TABLE_EPS
 from sklearn_acs.attacks.spatial import StAdv
 from sklearn_acs.attacks.threat import Threat
 

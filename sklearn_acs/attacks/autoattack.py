@@ -32,10 +32,12 @@ class AutoAttack(NormBoundedAttack):
 
     Parameters
     ----------
-    eps : float, default=8/255
-        Radius of the ball, in input units.
+    eps : float or None, default=None
+        Radius of the ball, in input units; None is 8/255 of the width of the box, in linf. Tables ask for a number.
     norm : {"linf", "l2", "l1"}, default="linf"
         The norm that `eps` bounds.
+    unit : {"input"}, default="input"
+        What `eps` is counted in: one number for all columns is in units of X.
     version : {"standard", "plus", "rand"}, default="standard"
         "plus" adds untargeted attacks and restarts; "rand" is for models that predict at random.
     attacks : sequence of str or None, default=None
@@ -85,19 +87,22 @@ class AutoAttack(NormBoundedAttack):
 
     _parameter_constraints: ClassVar[dict] = {
         **NormBoundedAttack._parameter_constraints,
-        "eps": [POSITIVE],
+        "eps": [POSITIVE, None],
+        "unit": [StrOptions({"input"})],
         "version": [StrOptions({"standard", "plus", "rand"})],
         "attacks": ["array-like", None],
     }
     has_targeted_form = False
 
-    eps: float = 8 / 255
+    eps: float | None = None
     _: KW_ONLY
     version: str = "standard"
     attacks: Sequence[str] | None = None
 
     def validate(self) -> None:
         """Raise ValueError when a parameter is out of range; called once before any work."""
+        if self.eps is not None and np.ndim(self.eps):
+            raise ValueError(f"eps must be one number for AutoAttack, as in AutoAttack(eps=0.1); got {self.eps!r}")
         super().validate()
         if self.attacks is not None and not (len(self.attacks) and set(self.attacks) <= set(CLASSES_NEEDED)):
             raise ValueError(f"attacks={self.attacks!r} must be some of {list(CLASSES_NEEDED)}, or None")
@@ -111,8 +116,6 @@ class AutoAttack(NormBoundedAttack):
                 "clip=None: AutoAttack searches in a box, so it needs one. Give clip=(low, high), the smallest and the "
                 "largest value of inputs, to RobustClassifier, robust_accuracy or perturb"
             )
-        if np.ndim(self.eps):
-            raise ValueError(f"eps must be one number for AutoAttack, as in AutoAttack(eps=0.1); got {self.eps!r}")
         low, width = clip[0], clip[1] - clip[0]
 
         def logits(z: Tensor) -> Tensor:
@@ -123,7 +126,7 @@ class AutoAttack(NormBoundedAttack):
             n_classes = logits(z[:1]).shape[1]
         seed = int(torch.randint(2**31 - 1, (1,), generator=generator, device=generator.device))
         with _process_left_alone():
-            norm, eps = self.norm.capitalize(), self.eps / width
+            norm, eps = self.norm.capitalize(), self.threat.eps / width
             published: Any = Published(logits, norm=norm, eps=eps, seed=seed, version=self.version, device=x.device)
             log = _Log()
             published.verbose = False

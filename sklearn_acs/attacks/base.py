@@ -1,7 +1,8 @@
 """An attack perturbs a batch, and says what bounds it, what it remembers and what it has learned."""
 
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -11,11 +12,12 @@ from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
 from sklearn_acs._compat import Interval
-from sklearn_acs.attacks.problem import AttackLoss, Goal, Problem, cross_entropy
+from sklearn_acs.attacks.problem import AttackLoss, Goal, Problem, check_batch, check_labels, cross_entropy
 from sklearn_acs.attacks.threat import Threat, times
-from sklearn_acs.data.formats import Clip, InputFormat
+from sklearn_acs.data.formats import Clip, DataFormat
 from sklearn_acs.models.freezing import frozen
 from sklearn_acs.models.logits import predicted
+from sklearn_acs.params import numpy_values
 
 # What parameters may be.
 POSITIVE = Interval(Real, 0, None, closed="neither")
@@ -30,6 +32,10 @@ SCALED = (*RADII, "step_size")
 
 ATTACKS: "dict[str, Callable[..., Attack]]" = {}
 """What makes an attack, by its name; the package fills it with a row for each."""
+SAW_NAN = (
+    "the gradient of the loss is NaN for some samples; such a gradient makes no step, so that they are attacked less "
+    "than the others. Look for sqrt, log or a division at 0 in the model or the loss"
+)
 
 
 class Attack(BaseEstimator, ABC):
@@ -44,6 +50,7 @@ class Attack(BaseEstimator, ABC):
 
     _parameter_constraints: ClassVar[dict] = {}
     has_targeted_form: ClassVar[bool] = True
+    _validated: Sequence[Any] = ()  # the values of the parameters
     restarts: int = 1
     max_age: int | None = None  # epochs after which a remembered perturbation that was not renewed is forgotten
     sizes_: Tensor  # where sizes cannot be told from examples
@@ -55,8 +62,8 @@ class Attack(BaseEstimator, ABC):
 
     @property
     def radius(self) -> float | None:
-        """Its `eps` or `bound`, the largest one where features have their own; None where it has neither."""
-        values = [getattr(self, name) for name in RADII if hasattr(self, name)]
+        """Its `eps` or `bound`, the largest where features have their own; None where it has neither, or not yet."""
+        values = [value for name in RADII if (value := getattr(self, name, None)) is not None]
         return float(np.max(values[0])) if values else None
 
     @property
@@ -134,29 +141,17 @@ class Attack(BaseEstimator, ABC):
         given = {name: getattr(self, name, None) for name in SCALED}
         return self.with_params(**{name: times(factor, value) for name, value in given.items() if value is not None})
 
-    def settled(
-        self,
-        form: InputFormat,
-        scale: Tensor,
-        *,
-        by_name: bool = False,
-        init: str | None = None,
-        threat: Threat | None = None,
-    ) -> Self:
+    def settled(self, format: DataFormat, *, init: str | None = None, threat: Threat | None = None) -> Self:
         """Fit a copy of the attack to the data.
 
         Parameters
         ----------
-        form : InputFormat
-            Shape and layout of the samples.
-        scale : Tensor of shape (features,) or (C,)
-            Standard deviation of each feature of a table, or channel of images.
-        by_name : bool, default=False
-            Whether the attack was given by name, so that its radius is free to be fitted.
+        format : DataFormat
+            How samples look, their box, and the scale of each feature or channel where it is known.
         init : str or None, default=None
             What ``init="auto"`` means; None leaves it.
         threat : Threat or None, default=None
-            The norm and radius of an attack given by name; None is its own, and for tables one in their scale.
+            The norm and radius of an attack that has no radius of its own; None fits one to the data.
 
         Returns
         -------
@@ -196,6 +191,7 @@ class Attack(BaseEstimator, ABC):
         generator: torch.Generator | None = None,
         start: Tensor | None = None,
         clean_logits: Tensor | None = None,
+        saw_nan: Tensor | None = None,
     ) -> Tensor:
         """Make adversarial examples of one batch.
 
@@ -221,6 +217,9 @@ class Attack(BaseEstimator, ABC):
             First perturbation, cut to the box and, in a norm's ball, projected into that; None draws it.
         clean_logits : Tensor of shape (batch, C) or None, default=None
             The model's (detached) logits at `x`, handed on to `loss`.
+        saw_nan : Tensor of bool, of shape (), or None, default=None
+            Becomes True, on its device, where a gradient is NaN, in place of the warning: training, whose steps do not
+            wait for a GPU, reads it once an epoch.
 
         Returns
         -------
@@ -230,7 +229,13 @@ class Attack(BaseEstimator, ABC):
         Raises
         ------
         ValueError
-            If `y_target` and `loss` are given both, or `y_target` to an attack that has no targeted form.
+            If a parameter is out of range, labels do not go with `x` or with the model's classes, `y_target` and `loss`
+            are given both, or `y_target` to an attack that has no targeted form.
+
+        Warns
+        -----
+        UserWarning
+            If a gradient is NaN. Such a gradient makes no step.
 
         Notes
         -----
@@ -256,14 +261,35 @@ class Attack(BaseEstimator, ABC):
             raise ValueError("y_target and loss both say what to raise; give one of them")
         if y_target is not None and not self.has_targeted_form:
             raise ValueError(f"{type(self).__name__} has no targeted form; leave y_target out, or use PGD")
+        self._validate_once()
+        others = {"y_target": y_target, "start": start, "clean_logits": clean_logits}
+        clip = check_batch(model, x, y, clip, loss=loss, generator=generator, **others)
         with torch.inference_mode(False), torch.enable_grad():
             x, y, y_target, start, clean_logits = map(_ordinary, (x, y, y_target, start, clean_logits))
+            y, y_target = y.long(), y_target if y_target is None else y_target.long()
             if len(x) == 0:
                 return x.clone()
             generator = generator or torch.Generator(device=x.device).manual_seed(0)
             goal = self._goal(y, y_target, loss, clean_logits)
+            found = torch.zeros((), dtype=torch.bool, device=x.device) if saw_nan is None else saw_nan
+            problem = Problem(model, x, y, goal, clip, generator, clean_logits, found)
             with frozen(model):
-                return self._solve(Problem(model, x, y, goal, clip, generator, clean_logits), start)
+                try:
+                    x_adv = self._solve(problem, start)
+                except (IndexError, RuntimeError) as error:
+                    if "out of bounds" in str(error):
+                        check_labels(problem, y_target, error)
+                    raise
+        if saw_nan is None and found:
+            warnings.warn(SAW_NAN, stacklevel=2)
+        return x_adv
+
+    def _validate_once(self) -> None:
+        """Validate, unless the parameters are those that were validated last."""
+        values = [getattr(self, name) for name in self._parameter_constraints]
+        if len(values) != len(self._validated) or any(a is not b for a, b in zip(values, self._validated, strict=True)):
+            self.validate()
+            self._validated = values
 
     def _goal(self, y: Tensor, y_target: Tensor | None, loss: AttackLoss | None, clean_logits: Tensor | None) -> Goal:
         if loss is not None:
@@ -275,7 +301,16 @@ class Attack(BaseEstimator, ABC):
         return Goal(loss, success, y, clean_logits)
 
     def _solve(self, problem: Problem, start: Tensor | None) -> Tensor:
-        """Make all runs on a frozen model; a sample keeps its first success, or else the run of highest loss."""
+        """Make all runs on a frozen model, with Python's numbers in place of NumPy's, which may wrap or be refused."""
+        given = {name: getattr(self, name) for name in self._parameter_constraints}
+        self.__dict__.update(plain := numpy_values(given))
+        try:
+            return self._runs(problem, start)
+        finally:
+            self.__dict__.update({name: given[name] for name in plain})
+
+    def _runs(self, problem: Problem, start: Tensor | None) -> Tensor:
+        """Make all runs; a sample keeps its first success, or else the run of highest loss."""
         x_adv = self._attack(problem, start)
         if self.restarts == 1:
             return x_adv

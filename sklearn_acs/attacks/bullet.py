@@ -11,7 +11,7 @@ from sklearn_acs._compat import Interval
 from sklearn_acs.attacks.base import ATTACKS, COUNT, POSITIVE, Attack
 from sklearn_acs.attacks.problem import Problem
 from sklearn_acs.attacks.threat import Threat
-from sklearn_acs.data.formats import InputFormat
+from sklearn_acs.data.formats import DataFormat
 from sklearn_acs.models.logits import predicted
 from sklearn_acs.params import make_part
 
@@ -66,7 +66,7 @@ class BulletTrain(Attack):
     Examples
     --------
     >>> from sklearn_acs import PGD, BulletTrain, RobustClassifier
-    >>> RobustClassifier(objective="trades", attack=BulletTrain(PGD(eps=8 / 255)))
+    >>> RobustClassifier(objective="trades", attack=BulletTrain(PGD()))
     RobustClassifier(attack=BulletTrain(attack=PGD()), objective='trades')
     """
 
@@ -119,10 +119,9 @@ class BulletTrain(Attack):
         """Whether the attack inside does."""
         return self._whole().starts_at_sample
 
-    def settled(self, form: InputFormat, scale: Tensor, **options: Any) -> Self:
-        """Make a copy around the attack inside, settled: None and a name leave its radius free to be fitted."""
-        options["by_name"] = not isinstance(self.attack, Attack)
-        return self.with_params(attack=self._whole().settled(form, scale, **options))
+    def settled(self, format: DataFormat, **options: Any) -> Self:
+        """Make a copy around the attack inside, settled."""
+        return self.with_params(attack=self._whole().settled(format, **options))
 
     def scaled(self, factor: float) -> Self:
         """Make a copy around the attack inside with another radius, which has learned as much; see `Attack.scaled`."""

@@ -17,10 +17,13 @@ class FGSM(NormBoundedAttack):
 
     Parameters
     ----------
-    eps : float or array-like of the shape of one sample, default=8/255
-        Radius of the ball, in input units.
+    eps : float, array-like, dict of str to float, or None, default=None
+        Radius of the ball, for each feature alike or for each its own; None is 8/255 in linf, fitted to the
+        data by a classifier. See `NormBoundedAttack`.
     norm : {"linf", "l2", "l1"}, default="linf"
         The norm that `eps` bounds.
+    unit : {"input", "std"}, default="input"
+        What `eps` is counted in: units of X, or standard deviations of each column; see `NormBoundedAttack`.
     random_start : bool, default=False
         Start uniformly in the ball (FGSM-RS), which makes one-step training work.
     step_size : float or None, default=None
@@ -38,7 +41,7 @@ class FGSM(NormBoundedAttack):
     Examples
     --------
     >>> from sklearn_acs import FGSM
-    >>> FGSM(eps=8 / 255, random_start=True)
+    >>> FGSM(random_start=True)
     FGSM(random_start=True)
     """
 
@@ -62,5 +65,7 @@ class FGSM(NormBoundedAttack):
     def _attack(self, problem: Problem, start: Tensor | None) -> Tensor:
         init, share = ("uniform", 1.25) if self.random_start else ("zero", 1.0)
         rel_step_size = share if self.step_size is None else None
-        one = PGD(self.eps, norm=self.norm, steps=1, step_size=self.step_size, rel_step_size=rel_step_size, init=init)
+        one = PGD(
+            self.threat.eps, norm=self.norm, steps=1, step_size=self.step_size, rel_step_size=rel_step_size, init=init
+        )
         return one._attack(problem, start)

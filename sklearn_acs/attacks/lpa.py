@@ -112,7 +112,7 @@ class FastLPA(PerceptualAttack):
             logits, phi = problem.look(point)
             penalty = F.relu(problem.ball.distance(phi) - self.bound)
             value = problem.goal.value(logits) - self.lam * _DECAY ** (1 - done) * penalty
-            gradient = torch.autograd.grad(value.sum(), point)[0]
+            gradient = problem.differentiate(value, point)
             x_adv = ascend(problem.ball, point.detach(), phi.detach(), gradient, step_size * _DECAY**done, 1e-4)
         return x_adv if self.projection == "none" else self._project(problem, x_adv)
 
@@ -197,7 +197,7 @@ class LPA(PerceptualAttack):
                 logits, phi = problem.look(point)
                 distance = part.ball.distance(phi)
                 value = part.goal.value(logits) - lam * F.relu(distance - self.bound)
-                gradient = torch.autograd.grad(value.sum(), point)[0]
+                gradient = part.differentiate(value, point)
                 found = part.goal.reached(logits) & (distance <= part.ball.limit)
                 stride = step_size * _DECAY ** (step / self.steps)
                 moved = ascend(part.ball, point.detach(), phi.detach(), gradient, stride, 1e-8)
@@ -219,4 +219,4 @@ def ascend(ball: PerceptualBall, x_adv: Tensor, phi: Tensor, gradient: Tensor, s
     direction = ball.scale * gradient / per_sample(length(gradient) + 1e-8, gradient)
     with torch.no_grad():
         speed = torch.linalg.vector_norm(ball.features(x_adv + _REACH * direction) - phi, dim=1) / _REACH
-    return ball.cut(x_adv + direction * per_sample(step_size / (speed + tiny), direction))
+    return ball.cut(x_adv + direction * per_sample((step_size / (speed + tiny)).nan_to_num(0.0), direction))

@@ -53,9 +53,9 @@ class LpipsNetwork(nn.Module):
 
 def check_weights(weights: str | os.PathLike) -> None:
     """Raise ValueError if there is no such file, or none that can be read."""
-    path = Path(weights)
-    if not path.is_file() or path.suffix not in WEIGHT_FILES:
-        raise ValueError(f"weights={os.fspath(weights)!r} is no file; it must be one that ends in {WEIGHT_FILES}")
+    path = Path(weights) if isinstance(weights, str | os.PathLike) else None
+    if path is None or not path.is_file() or path.suffix not in WEIGHT_FILES:
+        raise ValueError(f"weights={weights!r} is no file; it must be the path of one that ends in {WEIGHT_FILES}")
 
 
 @lru_cache(maxsize=8)
@@ -105,11 +105,14 @@ def lpips_network(name: str, weights: str | None, device: torch.device) -> Lpips
 def _load(net: nn.Module, name: str, weights: str) -> None:
     """Put torchvision's weights into lpips's network, which keeps the layers' numbers but sorts them into slices."""
     check_weights(weights)
-    if Path(weights).suffix == ".npz":
-        with np.load(weights) as arrays:
-            given = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
-    else:
-        given = torch.load(weights, map_location="cpu", weights_only=True)
+    try:
+        if Path(weights).suffix == ".npz":
+            with np.load(weights) as arrays:
+                given = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+        else:
+            given = dict(torch.load(weights, map_location="cpu", weights_only=True))
+    except Exception as error:  # of a damaged file each reader raises others
+        raise ValueError(f"weights={weights!r} cannot be read as weights: {error}") from error
     names = {key: "features." + key.partition(".")[2] for key in net.state_dict()}  # slice2.3.bias: features.3.bias
     try:
         net.load_state_dict({key: given[given_name] for key, given_name in names.items() if given_name in given})

@@ -21,10 +21,13 @@ class NFGSM(NormBoundedAttack):
 
     Parameters
     ----------
-    eps : float or array-like of the shape of one sample, default=8/255
-        Radius of the ball that training defends, in input units. An array gives each feature its own (linf only).
+    eps : float, array-like, dict of str to float, or None, default=None
+        Radius of the ball that training defends, for each feature alike or for each its own; None is 8/255 in linf,
+        fitted to the data by a classifier. See `NormBoundedAttack`.
     norm : {"linf", "l2", "l1"}, default="linf"
         The norm of `eps`, of the noise and of the step; the paper has linf alone.
+    unit : {"input", "std"}, default="input"
+        What `eps` is counted in: units of X, or standard deviations of each column; see `NormBoundedAttack`.
     noise : float, default=2.0
         Radius of the noise in multiples of `eps`.
     step_size : float or None, default=None
@@ -71,7 +74,7 @@ class NFGSM(NormBoundedAttack):
 
     def for_evaluation(self) -> Attack:
         """``PGD`` in the ball of radius `eps`, which these examples leave."""
-        return PGD(eps=self.eps, norm=self.norm)
+        return PGD(eps=self.eps, norm=self.norm, unit=self.unit)
 
     def _attack(self, problem: Problem, start: Tensor | None) -> Tensor:
         ball = self.threat.ball(problem.x, problem.clip)

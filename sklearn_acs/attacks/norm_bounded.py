@@ -1,21 +1,19 @@
 """Norm-bounded attacks have a radius and a norm, and with them all that others ask of an attack."""
 
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from sklearn_acs._compat import StrOptions
 from sklearn_acs.attacks.balls import BALLS
 from sklearn_acs.attacks.base import POSITIVE, Attack
+from sklearn_acs.attacks.radius import IMAGE_EPS, fitted_radius
 from sklearn_acs.attacks.threat import Threat
-from sklearn_acs.data.formats import Clip, InputFormat
-
-TABLE_EPS = 0.1
-"""Linf radius for tables of an attack given by name, in standard deviations of each feature."""
+from sklearn_acs.data.formats import Clip, DataFormat
 
 
 @dataclass(eq=False, repr=False)
@@ -28,10 +26,18 @@ class NormBoundedAttack(Attack):
 
     Parameters
     ----------
-    eps : float or array-like of the shape of one sample, default=8/255
-        Radius of the ball, in input units. An array gives each feature its own bound (linf only).
+    eps : float, array-like, dict of str to float, or None, default=None
+        Radius of the ball. In linf, an array of the shape of one sample, in the user's layout or the model's and with
+        sides of 1 where it is the same along them, gives each feature its own; a dict gives columns of a DataFrame
+        theirs, and those it does not name do not move. None is 8/255 of the width of the box, for tables of a
+        `RobustClassifier` 0.1 standard deviations of each column, constant and two-valued ones aside, and at selections
+        that of training; it is for linf alone.
     norm : {"linf", "l2", "l1"}, default="linf"
         The norm that `eps` bounds.
+    unit : {"input", "std"}, default="input"
+        What `eps` is counted in: units of X, or standard deviations of each column, or channel, of the samples that
+        a `RobustClassifier` was trained on (linf only). One number in "std" moves neither constant columns nor those of
+        two values, unless all have no more.
 
     Examples
     --------
@@ -48,19 +54,31 @@ class NormBoundedAttack(Attack):
     """
 
     _parameter_constraints: ClassVar[dict] = {
-        "eps": [POSITIVE, "array-like"],
+        "eps": [POSITIVE, "array-like", dict, None],
         "norm": [StrOptions(set(BALLS))],
+        "unit": [StrOptions({"input", "std"})],
     }
 
-    eps: float | ArrayLike = 8 / 255
+    eps: float | ArrayLike | Mapping[str, float] | None = None
     _: KW_ONLY
     norm: str = "linf"
+    unit: str = "input"
 
     def validate(self) -> None:
         """Raise ValueError when a parameter is out of range; called once before any work."""
         super().validate()
-        if np.ndim(self.eps) > 0:
-            bounds = np.asarray(self.eps)
+        if self.norm != "linf" and self.eps is None:
+            raise ValueError(
+                f"norm={self.norm!r} asks for its eps: the default, 8/255, is a radius in 'linf'. For images in [0, 1] "
+                "eps=0.5 is usual in 'l2', and eps=12 in 'l1'"
+            )
+        if self.norm != "linf" and self.unit == "std":
+            raise ValueError(f"unit='std' gives each column its own radius, for 'linf' only, not norm={self.norm!r}")
+        if self.unit == "std" and getattr(self, "step_size", None) is not None:
+            raise ValueError("step_size is in units of X, and unit='std' is not; use rel_step_size, or leave it out")
+        eps: Any = list(self.eps.values()) if isinstance(self.eps, Mapping) else self.eps
+        if np.ndim(eps) > 0:
+            bounds = np.asarray(eps)
             if self.norm != "linf":
                 raise ValueError(f"eps must be one number for norm={self.norm!r}; an array is for 'linf' only")
             numbers = np.issubdtype(bounds.dtype, np.number) and np.isfinite(bounds).all()
@@ -70,7 +88,10 @@ class NormBoundedAttack(Attack):
     @property
     def threat(self) -> Threat:
         """The ball of radius `eps` in the norm."""
-        return Threat(self.norm, self.eps)
+        if self.unit == "std" or isinstance(self.eps, Mapping):
+            what = f"eps={self.eps!r} with unit={self.unit!r}"
+            raise ValueError(f"{what} goes by columns that a RobustClassifier knows; a module needs eps in units of X")
+        return Threat(self.norm, IMAGE_EPS if self.eps is None else self.eps)
 
     @property
     def metric(self) -> str:
@@ -97,34 +118,24 @@ class NormBoundedAttack(Attack):
         """
         return self.threat.ball(x, clip).size(x_adv - x)
 
-    def settled(self, form: InputFormat, scale: Tensor, *, by_name: bool = False, **options: Any) -> Self:
-        """Fit a copy to the data: the radius of an attack given by name, and the layout of an array `eps`.
+    def settled(self, format: DataFormat, *, threat: Threat | None = None, **options: Any) -> Self:
+        """Fit a copy to the data: its radius, if it has none, and the layout and unit of one that it has.
 
         Parameters
         ----------
-        form : InputFormat
-            Shape and layout of the samples. An array `eps` may have the layout of the samples or that of the model.
-        scale : Tensor of shape (features,) or (C,)
-            By name, linf means `TABLE_EPS` of it for tables.
-        by_name : bool, default=False
-            Whether the radius is free to be fitted.
+        format : DataFormat
+            Shape, layout, box and scale of the samples.
+        threat : Threat or None, default=None
+            Norm and radius to take where `eps` is None; None is `fitted_radius`.
         **options
-            See `Attack.settled`. By name, a `threat` gives norm and radius.
+            See `Attack.settled`.
 
         Returns
         -------
         NormBoundedAttack
         """
-        settled, threat = super().settled(form, scale, by_name=by_name, **options), options.get("threat")
-        if by_name and threat is not None:
-            settled.set_params(eps=threat.eps, norm=threat.norm)
-        elif by_name and form.is_table and self.norm == "linf":
-            settled.set_params(eps=TABLE_EPS * scale.numpy())
-        shape = np.shape(settled.eps)
-        if shape and shape not in (form.given_shape, form.model_shape):
-            raise ValueError(
-                f"eps must be a number or of the shape of one sample, {form.model_shape}; got shape {shape}"
-            )
-        if shape and shape != form.model_shape:
-            settled.set_params(eps=form.to_model(torch.as_tensor(settled.eps)[None])[0].numpy())
-        return settled
+        settled = super().settled(format, threat=threat, **options)
+        if self.eps is None and threat is not None:
+            return settled.set_params(eps=threat.eps, norm=threat.norm)
+        settled.set_params(eps=fitted_radius(self.eps, self.unit, format))
+        return settled.set_params(unit="input") if self.unit == "std" else settled

@@ -20,7 +20,8 @@ from sklearn_acs.attacks.features import Features, Look, looking
 from sklearn_acs.attacks.lpips_networks import LPIPS_NETWORKS, check_weights, lpips_network
 from sklearn_acs.attacks.perceptual_ball import PROJECTIONS, PerceptualBall
 from sklearn_acs.attacks.problem import Problem, margin_loss
-from sklearn_acs.data.formats import Clip, InputFormat
+from sklearn_acs.attacks.radius import deviations
+from sklearn_acs.data.formats import Clip, DataFormat
 from sklearn_acs.models.freezing import frozen
 from sklearn_acs.models.logits import predicted
 
@@ -77,10 +78,11 @@ class PerceptualAttack(Attack):
         """What the attack raises to have `y_target` predicted, per sample: the margin by which it is."""
         return (-margin_loss(logits, y_target)).clamp(max=self.cap)
 
-    def settled(self, form: InputFormat, scale: Tensor, **options: Any) -> Self:
-        """Fit a copy to the data: ``scale="auto"`` becomes `scale` for tables; see `Attack.settled`."""
-        settled = super().settled(form, scale, **options)
-        return settled.set_params(scale=scale.numpy()) if form.is_table and isinstance(self.scale, str) else settled
+    def settled(self, format: DataFormat, **options: Any) -> Self:
+        """Fit a copy to the data: ``scale="auto"`` becomes the `deviations` of a classifier's table."""
+        settled = super().settled(format, **options)
+        in_scale = format.inputs.is_table and format.scale is not None and isinstance(self.scale, str)
+        return settled.set_params(scale=deviations(format)) if in_scale else settled
 
     def validate(self) -> None:
         """Raise ValueError when a parameter is out of range; called once before any work."""
@@ -94,8 +96,8 @@ class PerceptualAttack(Attack):
             raise ValueError(f"layers={self.layers!r} are for distance='self' or a module, not {self.distance!r}")
         if self.layers is not None and not (len(self.layers) and all(isinstance(name, str) for name in self.layers)):
             raise ValueError(f"layers={self.layers!r} must be names of layers, one or more, or None")
-        if not isinstance(self.scale, str) and not (np.asarray(self.scale) > 0).all():
-            raise ValueError(f"scale={self.scale!r} must be 'auto' or numbers > 0")
+        if not isinstance(self.scale, str) and not ((scale := np.asarray(self.scale)) >= 0).all() & (scale > 0).any():
+            raise ValueError(f"scale={self.scale!r} must be 'auto' or numbers >= 0, one of them > 0")
 
     def __getstate__(self) -> dict[str, Any]:
         """A module is copied and pickled as it is on the CPU: the next machine may have no GPU."""

@@ -60,7 +60,7 @@ class PerceptualBall:
         if self.clip is not None:
             return x_adv.clamp(*self.clip)
         move = x_adv - self.x
-        size = length(move / self.scale) / self.x[0].numel() ** 0.5
+        size = length((move / self.scale).nan_to_num(0.0)) / self.x[0].numel() ** 0.5
         return self.x + move / per_sample(size.clamp(min=1), move)
 
     def distance(self, phi_adv: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class PerceptualBall:
             outside = (~(distance <= self.limit)).nonzero().squeeze(1)
             if len(outside) == 0:
                 return x_adv
-            gradient = torch.autograd.grad(distance.sum(), point)[0][outside] * self.scale
+            gradient = torch.autograd.grad(distance.sum(), point)[0][outside].nan_to_num(0.0) * self.scale
             left, ball = left[outside], ball.take(outside)
             excess = distance.detach()[outside] - AIM * self.bound
             step = excess / length(gradient).square().clamp(min=1e-12)

@@ -9,7 +9,7 @@ from sklearn_acs._compat import StrOptions
 from sklearn_acs.attacks.base import COUNT, POSITIVE
 from sklearn_acs.attacks.norm_bounded import NormBoundedAttack
 from sklearn_acs.attacks.problem import Problem
-from sklearn_acs.data.formats import InputFormat
+from sklearn_acs.data.formats import DataFormat
 
 
 @dataclass(eq=False, repr=False)
@@ -18,10 +18,13 @@ class PGD(NormBoundedAttack):
 
     Parameters
     ----------
-    eps : float or array-like of the shape of one sample, default=8/255
-        Radius of the ball, in input units. An array gives each feature its own bound (linf only).
+    eps : float, array-like, dict of str to float, or None, default=None
+        Radius of the ball, for each feature alike or for each its own; None is 8/255 in linf, fitted to the
+        data by a classifier. See `NormBoundedAttack`.
     norm : {"linf", "l2", "l1"}, default="linf"
         The norm that `eps` bounds.
+    unit : {"input", "std"}, default="input"
+        What `eps` is counted in: units of X, or standard deviations of each column; see `NormBoundedAttack`.
     steps : int, default=10
         Gradient steps, each one forward and one backward pass through the model.
     step_size : float or None, default=None
@@ -113,7 +116,7 @@ class PGD(NormBoundedAttack):
         """The attack that measures robustness against this one; not remembering, it takes 10 steps at least."""
         if not self.remembers:
             return self
-        return PGD(self.eps, steps=max(self.steps, 10), norm=self.norm, restarts=self.restarts)
+        return PGD(self.eps, steps=max(self.steps, 10), norm=self.norm, unit=self.unit, restarts=self.restarts)
 
     def shortened(self, steps: int, stride: float) -> Self:
         """Make the same attack with `steps` steps at most, `stride` times as long as these where they are fewer."""
@@ -123,9 +126,9 @@ class PGD(NormBoundedAttack):
             return self.with_params(steps=steps, step_size=stride * self.step_size)
         return self.with_params(steps=steps, rel_step_size=self._step(stride))
 
-    def settled(self, form: InputFormat, scale: Tensor, *, init: str | None = None, **options: Any) -> Self:
+    def settled(self, format: DataFormat, *, init: str | None = None, **options: Any) -> Self:
         """Fit a copy to the data, and ``init="auto"`` to the training; see `Attack.settled`."""
-        settled = super().settled(form, scale, **options)
+        settled = super().settled(format, **options)
         return settled if init is None or self.init != "auto" else settled.set_params(init=init)
 
     def _step(self, eps: Any) -> Any:

@@ -6,7 +6,7 @@ from sklearn_acs.attacks.pgd import PGD
 
 
 def PGD5010(
-    eps: float | ArrayLike = 8 / 255,
+    eps: float | ArrayLike | None = None,
     *,
     steps: int = 50,
     step_size: float | None = None,
@@ -18,8 +18,9 @@ def PGD5010(
 
     Parameters
     ----------
-    eps : float or array-like of the shape of one sample, default=8/255
-        Radius of the ball, in input units. Published with the l2 norm: 80/255.
+    eps : float, array-like, dict of str to float, or None, default=None
+        Radius of the ball, for each feature alike or for each its own; None is 8/255 in linf, fitted to the
+        data by a classifier. See `NormBoundedAttack`.
     steps : int, default=50
         Gradient steps of a run.
     step_size : float or None, default=None

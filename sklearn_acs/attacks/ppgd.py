@@ -79,7 +79,7 @@ class PPGD(PerceptualAttack):
         for _ in range(self.steps):
             point = x_adv[left].requires_grad_()
             logits, phi = problem.look(point)
-            gradient = torch.autograd.grad(part.goal.value(logits).sum(), point, retain_graph=True)[0]
+            gradient = part.differentiate(part.goal.value(logits), point, retain_graph=True)
             # Where the loss is flat a sample would stay in all further steps: it is done.
             steep = (length(gradient) > 0).nonzero().squeeze(1)
             if len(steep) == 0:
@@ -135,7 +135,7 @@ def steepest(ball: PerceptualBall, point: Tensor, phi: Tensor, gradient: Tensor,
         before, squared = squared, torch.where(rate > 0, dot(residual, residual), 0.0)
         direction = residual + per_sample(squared / before.clamp(min=1e-12), move) * direction
     speed = torch.linalg.vector_norm(pushed(move), dim=1)
-    return ball.scale * move * per_sample(step_size / speed.clamp(min=1e-8), move)
+    return ball.scale * move * per_sample((step_size / speed.clamp(min=1e-8)).nan_to_num(0.0), move)
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:

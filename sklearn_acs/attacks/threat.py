@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sklearn_acs.attacks.balls import BALLS, Ball
+from sklearn_acs.attacks.radius import spreads
 from sklearn_acs.data.formats import Clip
 
 
@@ -51,6 +52,9 @@ class Threat:
         eps = self.eps
         if np.ndim(eps):  # a number stays one: as a tensor it would be copied to the device, which stops a GPU
             eps = torch.as_tensor(eps, dtype=x.dtype, device=x.device)
+            given, full = tuple(eps.shape), tuple(x.shape[1:])
+            if not spreads(given, full):
+                raise ValueError(f"eps must be a number or of the shape of one sample, {full}; got shape {given}")
         return BALLS[self.norm](x, eps, clip)
 
 

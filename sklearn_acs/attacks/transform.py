@@ -54,6 +54,8 @@ class TransformAttack(Attack):
             if start.shape != first.shape:
                 raise ValueError(f"start must be of shape {tuple(first.shape)}; got {tuple(start.shape)}")
             first = start.clamp(-self.bound, self.bound)
+        if not (x.isfinite().all() and first.isfinite().all()):  # resampling along NaN reads memory that is not there
+            raise ValueError(f"x and start of {type(self).__name__} must be finite; one has NaN or infinity")
         parameters = first.clone().requires_grad_()
         ascend = self._ascent(parameters)
         best, best_value = x, torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
@@ -72,7 +74,7 @@ class TransformAttack(Attack):
                 sizes = torch.where(better, parameters.flatten(1).abs().amax(1), sizes)
                 best_value, best_done = torch.where(better, value, best_value), best_done | done
             if step < self.steps:
-                gradient = torch.autograd.grad((value - self._penalty(parameters)).sum(), parameters)[0]
+                gradient = problem.differentiate(value - self._penalty(parameters), parameters)
                 with torch.no_grad():
                     ascend(gradient)
                     parameters.clamp_(-self.bound, self.bound)

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sklearn_acs.data.augment import Augmentation, View
+from sklearn_acs.data.datasets import Items
+from sklearn_acs.data.labels import UNKNOWN, UNREAD
 from sklearn_acs.data.tensors import to_float
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
@@ -22,6 +24,13 @@ Reader = Callable[[list[Tensor]], Iterator[tuple[Tensor, Tensor]]]
 
 NOT_FOR_LOADERS = {"dataset", "batch_size", "shuffle", "sampler", "batch_sampler", "drop_last", "collate_fn"}
 """Parameters of torch's DataLoader that are settled here."""
+
+
+class OwnLabels(NamedTuple):
+    """Says how labels that the items of a Dataset bring become codes."""
+
+    encode: Callable[[np.ndarray, np.ndarray], Tensor]  # encode(labels, classes) -> (batch,)
+    classes: np.ndarray  # sorted
 
 
 class Batch(NamedTuple):
@@ -40,16 +49,29 @@ class Batch(NamedTuple):
 
 
 class ArrayData(Dataset):
-    """Keeps samples as tensors on the device; uint8 images stay uint8 and become [0, 1] floats batch by batch."""
+    """Keeps samples as tensors on the device; uint8 images stay uint8 and become [0, 1] floats batch by batch.
 
-    def __init__(self, x: Tensor, y: Tensor, device: torch.device) -> None:
+    Parameters
+    ----------
+    x : Tensor of shape (n_given, ...)
+        Samples, which are not copied where they are on the device.
+    y : Tensor of shape (n,)
+        Labels 0 to C-1.
+    device : torch.device
+        Where they are kept.
+    rows : Tensor of shape (n,) or None, default=None
+        Which of `x` the samples are; None is all.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor, device: torch.device, rows: Tensor | None = None) -> None:
         self.x, self.y, self.device = x.to(device), y.to(device), device
+        self.rows = None if rows is None else rows.to(device)
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(self.y)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return to_float(self.x[index]), self.y[index]
+        return self._samples(index), self.y[index]
 
     def reader(self, **loader_options: Any) -> Reader:
         """Return `fetch`: there is no DataLoader for the options to act on."""
@@ -58,27 +80,48 @@ class ArrayData(Dataset):
     def fetch(self, batches: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Take the samples of each batch of indices."""
         for index in moved(batches, self.device):
-            yield to_float(self.x[index]), self.y[index]
+            yield self._samples(index), self.y[index]
+
+    def _samples(self, index: Any) -> Tensor:
+        return to_float(self.x[index if self.rows is None else self.rows[index]])
 
 
 class StreamedData(Dataset):
-    """Reads a Dataset batch by batch, never holding it in memory, with labels encoded as 0 to C-1."""
+    """Reads a Dataset batch by batch, never holding it in memory, with labels encoded as 0 to C-1.
+
+    Parameters
+    ----------
+    items : Items
+        The Dataset.
+    y : Tensor of shape (n,)
+        Codes of the labels; `UNREAD` for one that is not known before its item is read.
+    device : torch.device
+        Where batches go.
+    encode : callable
+        ``encode(sample, name) -> x``, one sample for the model; the name is for errors.
+    check : callable
+        Raises ValueError for a batch out of range.
+    own : OwnLabels or None, default=None
+        The items' own labels decide, and must agree with `y` where that is known. None leaves them unread.
+    """
 
     def __init__(
         self,
-        dataset: Dataset,
+        items: Items,
         y: Tensor,
         device: torch.device,
-        encode: Callable[[Any], Tensor],
+        encode: Callable[[Tensor, str], Tensor],
         check: Callable[[Tensor], None],
+        own: OwnLabels | None = None,
     ) -> None:
-        self.dataset, self.y, self.device, self.encode, self.check = dataset, y, device, encode, check
+        self.items, self.y, self.device, self.encode, self.check, self.own = items, y, device, encode, check, own
 
     def __len__(self) -> int:
         return len(self.y)
 
-    def __getitem__(self, index: int) -> Tensor:
-        return self.encode(self.dataset[index][0])
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        sample, label = self.items[index]
+        return self.encode(sample, self.items.name(index)), label
 
     def reader(self, **loader_options: Any) -> Reader:
         """Return a `fetch` by one DataLoader with these options, whose workers stay; one call at a time."""
@@ -89,13 +132,15 @@ class StreamedData(Dataset):
             "persistent_workers": loader_options.get("num_workers", 0) > 0,
         }
         ahead = NextBatches()
-        loader = DataLoader(self, batch_sampler=ahead, **{**defaults, **loader_options})
+        loader = DataLoader(self, batch_sampler=ahead, collate_fn=_collate, **{**defaults, **loader_options})
 
         def fetch(batches: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
             ahead.batches = [index.tolist() for index in batches]
-            labels = moved([self.y[index] for index in batches], self.device)
-            for x, y in zip(loader, labels, strict=True):
+            known = moved([self.y[index] for index in batches], self.device)
+            for index, (x, labels), y in zip(batches, loader, known, strict=True):
                 self.check(x)
+                if self.own is not None and not torch.equal(self.y[index], own := self._codes(self.own, index, labels)):
+                    self.y[index], y = own, own.to(self.device)
                 yield to_float(x.to(self.device, non_blocking=True)), y
 
         return fetch
@@ -103,6 +148,22 @@ class StreamedData(Dataset):
     def fetch(self, batches: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Read the samples of each batch of indices in this process."""
         return self.reader()(batches)
+
+    def _codes(self, own: OwnLabels, index: Tensor, labels: list) -> Tensor:
+        """Encode the labels of items, which must be as they were known, if they were."""
+        known, codes = self.y[index], own.encode(self.items.own_labels(index.numpy(), labels), own.classes)
+        for at in ((known != UNREAD) & (known != codes)).nonzero().flatten().tolist()[:1]:
+            before = "none of the classes" if known[at] == UNKNOWN else repr(own.classes[known[at]].item())
+            raise ValueError(
+                f"{self.items.name(int(index[at]))} has the label {labels[at]!r}, where the Dataset's targets or "
+                f"labels, or an earlier reading, said {before}. An item needs one label: mend the Dataset, or give y"
+            )
+        return codes
+
+
+def _collate(batch: list[tuple[Tensor, Any]]) -> tuple[Tensor, list]:
+    """Join samples; labels stay as they are, to be encoded together."""
+    return torch.stack([x for x, _ in batch]), [label for _, label in batch]
 
 
 class NextBatches:

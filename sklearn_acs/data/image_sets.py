@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sklearn_acs.data.labels import dataset_labels
-
 __all__ = ["ImageNetSubset", "imagenet_subset", "load_cifar10", "load_cifar100", "load_fashion_mnist", "load_svhn"]
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
@@ -136,7 +134,8 @@ def _load(name: str, root: str | Path, **options: Any) -> Arrays:
     from torchvision import datasets
 
     found = getattr(datasets, name)(str(root), **options)
-    return np.ascontiguousarray(found.data, dtype=np.uint8), dataset_labels(found).astype(np.int64)
+    labels = found.labels if hasattr(found, "labels") else found.targets
+    return np.ascontiguousarray(found.data, dtype=np.uint8), np.asarray(labels, dtype=np.int64)
 
 
 class ImageNetSubset(Dataset[tuple[Tensor, int]]):
@@ -206,14 +205,18 @@ def imagenet_subset(
     Raises
     ------
     ValueError
-        If there are no folders for some ids, or if there are no ids or repeated ones.
+        If there are no folders for some ids, if some are paths, or if there are no ids or repeated ones.
 
     Examples
     --------
     >>> from sklearn_acs.data import imagenet_subset
     >>> dogs_and_cats = imagenet_subset("imagenet", ["n02084071", "n02121808"])  # doctest: +SKIP
     """
+    if isinstance(wnids, str) or not all(isinstance(wnid, str) for wnid in wnids):
+        raise ValueError(f"wnids must be a list of names of folders; got {wnids!r}")
     folder = Path(root) / split
+    if nested := [wnid for wnid in wnids if wnid in ("", ".", "..") or Path(wnid).name != wnid]:
+        raise ValueError(f"wnids must be names of folders directly in {folder}, not paths; got {nested}")
     missing = [wnid for wnid in wnids if not (folder / wnid).is_dir()]
     if missing:
         raise ValueError(f"wnids must be names of folders in {folder}; there are none for {missing}")

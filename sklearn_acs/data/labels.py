@@ -1,24 +1,28 @@
 """Labels of any kind become the codes 0 to C-1 that a model is trained on."""
 
 import warnings
-from collections.abc import Sized
-from typing import Any, cast
+from numbers import Real
+from typing import Any
 
 import numpy as np
 import torch
 from sklearn.utils import assert_all_finite, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
+from skorch.helper import SliceDataset
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 
 from sklearn_acs.data.tensors import refuse_masked
 
 UNKNOWN = -2
 """Code of a label that the model does not have: no prediction equals it, nor -1, which stands for NaN logits."""
 
+UNREAD = -3
+"""Code of a label that stands in an item of a Dataset which has not been read yet."""
 
-def read_labels(X: Any, y: Any, n_samples: int) -> np.ndarray:
-    """Read the labels given, or those of a Dataset, as a one-dimensional array without NaN, one for each sample.
+
+def read_labels(y: Any, n_samples: int) -> np.ndarray:
+    """Read labels as a one-dimensional array of numbers, bools or strings, one for each sample.
 
     Raises
     ------
@@ -26,29 +30,51 @@ def read_labels(X: Any, y: Any, n_samples: int) -> np.ndarray:
         Labels are missing, not finite, not classes, or not as many as samples.
     """
     if y is None:
-        if not isinstance(X, Dataset):
-            raise ValueError("requires y to be passed, but the target y is None: only a Dataset brings its own labels")
-        y = dataset_labels(X)
+        raise ValueError("requires y to be passed, but the target y is None: only a Dataset brings its own labels")
     y = y.detach().cpu().numpy() if isinstance(y, Tensor) else refuse_masked(y, "y")
-    labels: np.ndarray = column_or_1d(y, warn=True)
-    assert_all_finite(labels, input_name="y")
-    check_classification_targets(labels)
+    if isinstance(y, Dataset | SliceDataset):
+        y = [y[i] for i in range(n_samples)]
+    try:
+        array = np.asarray(y)
+        if array.dtype.kind not in "iufbUO":
+            raise ValueError(f"they have the type {array.dtype}; labels are numbers, bools or strings")
+        if array.dtype.kind == "U" and isinstance(y, list | tuple):  # numbers among them have become strings, too
+            _checked_objects(np.array(y, dtype=object).ravel())
+        labels: np.ndarray = column_or_1d(array, warn=True)
+        labels = _checked_objects(labels) if labels.dtype == object else labels
+        assert_all_finite(labels, input_name="y")
+        check_classification_targets(labels)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"y must be an array of labels, one for each sample: {error}") from error
     if len(labels) != n_samples:
-        raise ValueError(f"Found input variables with inconsistent numbers of samples: {[n_samples, len(labels)]}")
+        raise ValueError(
+            f"y must be an array of labels, one for each sample: Found input variables with inconsistent numbers of "
+            f"samples: {[n_samples, len(labels)]}"
+        )
     return labels
 
 
-def dataset_labels(dataset: Dataset) -> np.ndarray:
-    """Find the labels of a Dataset: its `targets` or `labels`, as torchvision's have them, or by one pass over it."""
-    if isinstance(dataset, Subset):
-        return dataset_labels(dataset.dataset)[list(dataset.indices)]
-    for name in ("targets", "labels"):
-        if hasattr(dataset, name) and getattr(dataset, "target_transform", None) is None:
-            return np.asarray(getattr(dataset, name))
-    return np.asarray([dataset[i][1] for i in range(len(cast(Sized, dataset)))])
+def _checked_objects(labels: np.ndarray) -> np.ndarray:
+    """Turn objects that are numbers into an array of numbers, refuse gaps and mixtures, and keep strings."""
+    for row, label in enumerate(labels):
+        if not isinstance(label, str | Real | np.bool_) or label != label:
+            raise ValueError(f"row {row} has {label!r}, which is no label; labels are numbers, bools or strings")
+    strings = {isinstance(label, str) for label in labels}
+    if len(strings) > 1:
+        raise ValueError("strings and numbers are mixed, which have no order; astype(str) makes all of them strings")
+    return labels if True in strings else np.array(labels.tolist())
 
 
-def encode_labels(labels: np.ndarray, classes: np.ndarray, *, scoring: bool = False) -> Tensor:
+def codes_of(labels: np.ndarray, classes: np.ndarray) -> Tensor:
+    """Turn labels into their positions in the sorted `classes`; those that are none of them become `UNKNOWN`."""
+    codes = np.full(len(labels), UNKNOWN, dtype=np.int64)
+    if _are_strings(labels) == _are_strings(classes):
+        known = np.isin(labels, classes)
+        codes[known] = np.searchsorted(classes, labels[known])
+    return torch.from_numpy(codes)
+
+
+def encode_labels(labels: np.ndarray, classes: np.ndarray, *, scoring: bool = False, advice: str = "") -> Tensor:
     """Turn labels into their positions in the sorted `classes`.
 
     Parameters
@@ -60,6 +86,8 @@ def encode_labels(labels: np.ndarray, classes: np.ndarray, *, scoring: bool = Fa
     scoring : bool, default=False
         Whether a label that is none of the classes gets the code `UNKNOWN`, with a warning, as it counts as wrong in
         a score. Otherwise it is an error.
+    advice : str, default=""
+        How its message ends.
 
     Returns
     -------
@@ -71,32 +99,34 @@ def encode_labels(labels: np.ndarray, classes: np.ndarray, *, scoring: bool = Fa
         Labels are strings and classes numbers or the other way round, or, unless `scoring`, a label is unknown.
     """
     if _are_strings(labels) != _are_strings(classes):
+        (first,) = labels[:1].tolist()
         raise ValueError(
-            f"Mix of label input types (string and number): y has {labels[0]!r}, and the classes are {classes.tolist()}"
+            f"Mix of label input types (string and number): y has {first!r}, and the classes are {classes.tolist()}"
         )
-    known = np.isin(labels, classes)
-    if not known.all():
-        strangers = np.unique(labels[~known]).tolist()
+    codes = codes_of(labels, classes)
+    if (codes == UNKNOWN).any():
+        strangers = np.unique(labels[codes == UNKNOWN]).tolist()
         if not scoring:
-            raise ValueError(f"y contains the label {strangers[0]!r}, which is none of the classes {classes.tolist()}")
+            raise ValueError(
+                f"y contains the label {strangers[0]!r}, which is none of the classes {classes.tolist()}{advice}"
+            )
         warnings.warn(
             f"y contains {strangers}, which are none of the classes {classes.tolist()}: they count as wrong",
             UserWarning,
             stacklevel=3,
         )
-    codes = np.full(len(labels), UNKNOWN, dtype=np.int64)
-    codes[known] = np.searchsorted(classes, labels[known])
-    return torch.from_numpy(codes)
+    return codes
 
 
-def check_module_labels(labels: np.ndarray, n_classes: int) -> None:
-    """Raise ValueError for labels other than 0 to C-1, which are all that a module without a classifier knows."""
-    if labels.dtype.kind not in "iufb" or not np.isin(labels, np.arange(n_classes)).all():
+def module_codes(labels: np.ndarray, classes: np.ndarray) -> Tensor:
+    """Take labels as codes; others than 0 to C-1, all that a module without a classifier knows, are a ValueError."""
+    if labels.dtype.kind not in "iufb" or not np.isin(labels, classes).all():
         raise ValueError(
-            f"y must have labels 0 to C-1 for a module with logits of shape (batch, C), here 0 to {n_classes - 1}; got "
-            f"{np.unique(labels)[:10].tolist()}"
+            f"y must have labels 0 to C-1 for a module with logits of shape (batch, C), here 0 to {len(classes) - 1}; "
+            f"got {np.unique(labels)[:10].tolist()}"
         )
+    return codes_of(labels, classes)
 
 
 def _are_strings(labels: np.ndarray) -> bool:
-    return labels.dtype.kind == "U" or (labels.dtype.kind == "O" and isinstance(labels.flat[0], str))
+    return labels.dtype.kind == "U" or (labels.dtype.kind == "O" and isinstance(next(labels.flat, ""), str))

@@ -3,13 +3,15 @@
 from typing import Any
 
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from torch import Tensor
 
 from sklearn_acs.attacks import Attack
+from sklearn_acs.checks import COUNT, SEED, checked
 from sklearn_acs.data.formats import Clip
-from sklearn_acs.model import FittedModel
+from sklearn_acs.model import FittedModel, last_step
 
 
+@checked(batch_size=[*COUNT, None], random_state=SEED)
 def robust_accuracy(
     model: Any,
     X: ArrayLike | Tensor,
@@ -17,17 +19,18 @@ def robust_accuracy(
     attack: Attack | str = "pgd",
     *,
     clip: Clip = (0.0, 1.0),
-    batch_size: int = 256,
+    batch_size: int | None = None,
     random_state: int = 0,
+    sample_weight: ArrayLike | None = None,
 ) -> float:
     """Measure the share of samples that a model classifies rightly as they are and after an attack.
 
     Parameters
     ----------
     model : RobustClassifier or nn.Module
-        A fitted classifier (which knows its own labels, clip range and seed: the last three parameters are for
-        modules), or any module from inputs to logits.
-    X : array-like
+        A fitted classifier, which knows its own labels, clip range and seed, or any module from inputs to logits. A
+        classifier at the end of a Pipeline is attacked in what the steps before it make of X.
+    X : array-like, Tensor or Dataset
         Table (n, features) or images (n, H, W), (n, C, H, W) or (n, H, W, C), uint8 or floats in `clip`. A module
         gets images channels first, as floats.
     y : array-like of shape (n,)
@@ -37,10 +40,12 @@ def robust_accuracy(
         replaced by its ``for_evaluation()``.
     clip : (float, float) or None, default=(0, 1)
         The box that a module's inputs live in.
-    batch_size : int, default=256
-        Samples attacked together.
+    batch_size : int or None, default=None
+        Samples attacked together; None is 256 for a module, and for a classifier as in its `robust_score`.
     random_state : int, default=0
         Seed of a module's attack.
+    sample_weight : array-like of shape (n,) or None, default=None
+        Weights of the samples in the share.
 
     Returns
     -------
@@ -49,8 +54,11 @@ def robust_accuracy(
 
     Raises
     ------
+    TypeError
+        The model is neither.
     ValueError
-        A module gets labels other than 0 to C-1, or does not give logits of two classes or more.
+        A parameter or the data cannot be used, a module gets labels other than 0 to C-1, or does not give logits of
+        two classes or more.
 
     See Also
     --------
@@ -67,7 +75,9 @@ def robust_accuracy(
     >>> robust_accuracy(model, X, y, PGD(eps=0.2))
     0.5
     """
-    if not isinstance(model, nn.Module):
-        return model.robust_score(X, y, attack=attack)  # a name as such: for tables it means a radius in their scale
-    fitted = FittedModel.of(model, X, clip, random_state)
-    return fitted.judge(X, y, attack, batch_size).double().mean().item()
+    model, X = last_step(model, X)
+    if hasattr(model, "robust_score") and not isinstance(model, type):  # a name, for tables, is a radius in their scale
+        given = {} if batch_size is None else {"batch_size": batch_size}
+        return model.robust_score(X, y, attack=attack, sample_weight=sample_weight, **given)
+    fitted = FittedModel.of(model, X, clip, int(random_state))
+    return fitted.accuracy(X, y, attack, sample_weight, 256 if batch_size is None else int(batch_size))

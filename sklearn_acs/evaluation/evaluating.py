@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from numbers import Integral
 from time import perf_counter
 from typing import Any
 
@@ -14,20 +13,30 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sklearn_acs.attacks import Attack
+from sklearn_acs.checks import COUNT, PATH, SEED, checked
 from sklearn_acs.data.batches import Reader
 from sklearn_acs.data.formats import Clip, DataFormat, example_of
 from sklearn_acs.data.labels import UNKNOWN
+from sklearn_acs.evaluation.files import check_path
 from sklearn_acs.evaluation.masking import connected, find_masking, generator_for
 from sklearn_acs.evaluation.result import BROKEN, NORMS, WITHSTOOD, Evaluation
 from sklearn_acs.evaluation.state import State, fingerprint
 from sklearn_acs.evaluation.suites import make_attacks
-from sklearn_acs.model import FittedModel, correct
+from sklearn_acs.model import FittedModel, correct, last_step
 from sklearn_acs.models.logits import predicted
 
 Attacks = str | Attack | Sequence[str | Attack] | Mapping[str, str | Attack]
 """A suite, an attack, or several of them."""
 
 
+@checked(
+    batch_size=COUNT,
+    random_state=SEED,
+    worst_case_only=["boolean"],
+    check_masking=["boolean"],
+    state_path=[*PATH, None],
+    verbose=["verbose"],
+)
 @torch.inference_mode(False)
 def evaluate(
     model: Any,
@@ -48,7 +57,8 @@ def evaluate(
     Parameters
     ----------
     model : RobustClassifier or nn.Module
-        A fitted classifier, which knows its labels and clip range, or any module from inputs to logits.
+        A fitted classifier, which knows its labels and clip range, or any module from inputs to logits. A classifier at
+        the end of a Pipeline is attacked in what the steps before it make of X.
     X : array-like, DataFrame, Tensor or torch Dataset
         For a classifier as in its `fit`; for a module a table (n, features), images (n, H, W), (n, C, H, W) or
         (n, H, W, C), uint8 or floats in `clip`, which it gets channels first and as floats, or a Dataset of them.
@@ -76,7 +86,8 @@ def evaluate(
         none has one.
     state_path : str, Path or None, default=None
         File that keeps what has been found, written after each batch. An evaluation that was interrupted goes on from
-        it, to the same result bit for bit. It stays when all is done.
+        it, to the same result bit for bit. It stays when all is done. Where it can no longer be written, because the
+        disk is full, there is a warning, and the result comes all the same.
     verbose : int, default=0
         1 shows a progress bar with the attack and the accuracy under it so far.
 
@@ -87,6 +98,10 @@ def evaluate(
 
     Raises
     ------
+    TypeError
+        The model is neither, or an attack is none.
+    OSError
+        `state_path` cannot be written; said before any work.
     ValueError
         The data or a parameter cannot be used, a module does not give logits of two classes or more, or `state_path`
         is of another evaluation.
@@ -118,27 +133,36 @@ def evaluate(
     >>> result.worst_case_
     array([ True, False, False,  True])
     """
-    for name, value, least in (("batch_size", batch_size, 1), ("random_state", random_state, 0)):
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-            raise ValueError(f"{name}={value!r} must be an int of {least} or more")
-    batch_size, random_state = int(batch_size), int(random_state)
+    path = None if state_path is None else check_path("state_path", state_path)
+    model, X = last_step(model, X)
     fitted = FittedModel.of(model, X, clip)
-    samples, codes = fitted.read(X), fitted.codes(X, y)
-    fetch = fitted.data(samples, codes).fetch
+    data = fitted.data(X, y)
+    batch_size, random_state = min(int(batch_size), len(data)), int(random_state)
+    fetch = fitted.reader(data)
     made = make_attacks(attacks, is_table=fitted.format.inputs.is_table)
-    settled = {name: fitted.settled(attack, by_name=by_name) for name, (attack, by_name) in made.items()}
+    settled = {name: fitted.settled(attack) for name, (attack, _) in made.items()}
 
     start = perf_counter()
-    choices = predicted(fitted.logits(X, batch_size))
+    choices = predicted(fitted.forward(data, batch_size))
+    codes = data.y.cpu()  # a Dataset's labels have been read with its samples
     clean = choices == codes
     clean_seconds = perf_counter() - start
-    key = ""
-    if state_path is not None:
+    key = {}
+    if path is not None:
         # A module may compute with more than its weights, and another number of threads rounds logits differently:
         # predictions tell models apart, and logits do not. Of a Dataset, evenly spaced samples stand for all.
-        parameters = (batch_size, random_state, worst_case_only)
-        key = fingerprint(fitted.module, example_of(samples), codes, choices, settled, fitted.format.clip, parameters)
-    state = State(len(settled), len(codes), state_path, key)
+        known = {
+            "model": fitted.module,
+            "data": (example_of(fitted.read(X)), codes),
+            "predictions": choices,
+            "attacks": settled,
+            "clip": fitted.format.clip,
+            "batch_size": batch_size,
+            "random_state": random_state,
+            "worst_case_only": bool(worst_case_only),
+        }
+        key = {name: fingerprint(value) for name, value in known.items()}
+    state = State(len(settled), len(codes), path, key)
     state.warn(*_meant_for_others(fitted.format, made))
 
     total = len(settled) * int(clean.sum())
@@ -234,7 +258,7 @@ def _meant_for_others(form: DataFormat, made: Mapping[str, tuple[Attack, bool]])
     return [
         f"{name}: its radius, {attack.threat.eps:.4g}, is one for images in [0, 1], and these samples live in {box}"
         for name, (attack, by_name) in made.items()
-        if by_name and attack.threat is not None
+        if by_name and attack.threat is not None and (form.clip is None or attack.get_params().get("eps") is not None)
     ]
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_acs.classifier import RobustClassifier
+from sklearn_acs.model import last_step
 
 WIDE = 5.0
 """Width of a figure in inches from which panels go side by side."""
@@ -16,7 +17,8 @@ LETTER = 0.56
 
 
 def fitted(estimator: Any, parameter: str = "estimator") -> RobustClassifier:
-    """Return the classifier if it is one and has been fitted."""
+    """Return the classifier, or that at the end of a search or a Pipeline, if it is one and has been fitted."""
+    estimator, _ = last_step(estimator, None)
     if not isinstance(estimator, RobustClassifier):
         raise TypeError(f"{parameter} must be a fitted RobustClassifier; got {type(estimator).__name__}")
     check_is_fitted(estimator)
@@ -84,8 +86,24 @@ def inches(size: str) -> float:
 
 
 def plain(text: str) -> str:
-    """Escape text: matplotlib takes dollars for a formula, and leaves a name with a first underscore out of legends."""
-    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
+    """Escape text for matplotlib.
+
+    It takes dollars for a formula, leaves a name with a first underscore out of legends, and refuses lone surrogates.
+    """
+    return (" " if text.startswith("_") else "") + encoded(text).decode().replace("$", r"\$")
+
+
+def encoded(text: str) -> bytes:
+    """Encode text in UTF-8, lone surrogates, which that does not have, as Python writes them."""
+    return text.encode("utf-8", errors="backslashreplace")
+
+
+def numbers(name: str, values: Any, dtype: Any = float) -> np.ndarray:
+    """Turn what a display is given into an array of numbers, or raise an error that names it."""
+    try:
+        return np.asarray(values, dtype=dtype)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be numbers; got {values!r}") from error
 
 
 def cut(text: str, longest: float) -> str:
@@ -93,7 +111,16 @@ def cut(text: str, longest: float) -> str:
     return text if len(text) <= longest else text[: max(1, int(longest) - 1)] + "\N{HORIZONTAL ELLIPSIS}"
 
 
+def checked_axes(ax: Any) -> Any:
+    """Return axes; what is none is a TypeError."""
+    from matplotlib.axes import Axes
+
+    if not isinstance(ax, Axes):
+        raise TypeError(f"ax must be matplotlib Axes; got {ax!r}")
+    return ax
+
+
 def _bare(ax: Any) -> Any:
-    ax.spines[["top", "right"]].set_visible(False)
+    checked_axes(ax).spines[["top", "right"]].set_visible(False)
     ax.set_axisbelow(True)
     return ax

@@ -5,9 +5,12 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from torch import Tensor
 
+from sklearn_acs.checks import COUNT, checked
+from sklearn_acs.classifier import RobustClassifier
 from sklearn_acs.data.labels import encode_labels
-from sklearn_acs.inspection._axes import cut, fitted, legend_above, plain, several_axes
+from sklearn_acs.inspection._axes import cut, fitted, legend_above, numbers, plain, several_axes
 
 PANELS = ("times", "weights", "classes", "error")
 
@@ -72,6 +75,7 @@ class CoresetDisplay:
     (['times', 'weights', 'classes', 'error'], True)
     """
 
+    @checked(n_candidates=[*COUNT, None], class_names=["array-like", None])
     def __init__(
         self,
         *,
@@ -85,12 +89,13 @@ class CoresetDisplay:
         class_counts: ArrayLike | None = None,
         class_totals: ArrayLike | None = None,
     ) -> None:
-        self.epochs, self.times, self.sizes = np.asarray(epochs), np.asarray(times), np.asarray(sizes)
-        self.weights, self.errors = np.asarray(weights, dtype=float), np.asarray(errors, dtype=float)
+        self.epochs, self.sizes = numbers("epochs", epochs, int), numbers("sizes", sizes, int)
+        self.times = numbers("times", times, int)
+        self.weights, self.errors = numbers("weights", weights), numbers("errors", errors)
         self.n_candidates = len(self.times) if n_candidates is None else n_candidates
         self.class_names = None if class_names is None else [str(name) for name in class_names]
-        self.class_counts = None if class_counts is None else np.asarray(class_counts)
-        self.class_totals = None if class_totals is None else np.asarray(class_totals)
+        self.class_counts = None if class_counts is None else numbers("class_counts", class_counts, int)
+        self.class_totals = None if class_totals is None else numbers("class_totals", class_totals, int)
         if not self.epochs.shape == self.sizes.shape == self.errors.shape or self.epochs.ndim != 1:
             raise ValueError(
                 "epochs, sizes and errors must have one number for each selection; got shapes "
@@ -99,6 +104,7 @@ class CoresetDisplay:
         known = {"classes": class_counts is not None, "error": np.isfinite(self.errors).any()}
         self.panels_ = [name for name in PANELS if known.get(name, True)]
 
+    @checked(panels=[list, tuple, None])
     def plot(self, ax: Any = None, *, panels: Sequence[str] | None = None) -> Self:
         """Draw the panels.
 
@@ -113,8 +119,8 @@ class CoresetDisplay:
         -------
         self
         """
-        panels = self.panels_ if panels is None else list(panels)
-        if not panels or not set(panels) <= set(self.panels_):
+        panels = self.panels_ if panels is None else panels
+        if isinstance(panels, str) or not panels or any(panel not in self.panels_ for panel in panels):
             raise ValueError(f"panels={panels!r} must be some of those that are known, {self.panels_}")
         axes = several_axes(ax, len(panels), "CoresetDisplay.plot")
         self.axes_ = dict(zip(panels, axes, strict=True))
@@ -190,7 +196,25 @@ class CoresetDisplay:
         -------
         CoresetDisplay
         """
-        clf = fitted(estimator)
+        return cls.of(fitted(estimator), y).plot(ax, panels=panels)
+
+    @classmethod
+    def of(cls, clf: RobustClassifier, y: ArrayLike | None = None, *, called: str = "y") -> Self:
+        """Make a display of a fitted classifier's coresets, and draw nothing yet.
+
+        Parameters
+        ----------
+        clf : RobustClassifier
+            Fitted with a selector.
+        y : array-like of shape (n_samples,) or None, default=None
+            The labels it was fitted on.
+        called : str, default="y"
+            What errors call these.
+
+        Returns
+        -------
+        CoresetDisplay
+        """
         if not clf.coresets_:
             raise ValueError("estimator has no coreset: it was fitted with selector=None, or for too few epochs")
         coresets = list(clf.coresets_.values())
@@ -199,16 +223,18 @@ class CoresetDisplay:
         n_samples = max(n_candidates, int(chosen.max()) + 1)
         counts, totals = None, None
         if y is not None:
-            labels = np.asarray(y)
+            labels = _labels(called, y)
             if labels.ndim != 1 or len(labels) < n_samples:
-                raise ValueError(f"y has shape {labels.shape}; it must be the {n_samples} or more labels of the fit")
+                raise ValueError(
+                    f"{called} has shape {labels.shape}; it must be the {n_samples} or more labels of the fit"
+                )
             n_samples, codes = len(labels), encode_labels(labels, clf.classes_).numpy()
             counts, totals = (np.bincount(of, minlength=len(clf.classes_)) for of in (codes[last.indices], codes))
         elif all(selection.label is not None for selection in last.classes):
             counts, totals = np.zeros((2, len(clf.classes_)), dtype=np.int64)
             for selection in last.classes:
                 counts[selection.label], totals[selection.label] = selection.n_selected, selection.n_samples
-        display = cls(
+        return cls(
             epochs=np.array(list(clf.coresets_)) + 1,
             times=np.bincount(chosen, minlength=n_samples),
             sizes=[len(coreset.indices) for coreset in coresets],
@@ -219,4 +245,10 @@ class CoresetDisplay:
             class_counts=counts,
             class_totals=totals,
         )
-        return display.plot(ax, panels=panels)
+
+
+def _labels(name: str, y: Any) -> np.ndarray:
+    try:
+        return np.asarray(y.detach().cpu() if isinstance(y, Tensor) else y)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ValueError(f"{name} must be an array of labels; got {type(y).__name__}: {error}") from error

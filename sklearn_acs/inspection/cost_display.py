@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Self
 
+from sklearn_acs.checks import checked
 from sklearn_acs.inspection._axes import fitted, legend_above, several_axes
 from sklearn_acs.training.cost import PhaseCost
 
@@ -42,6 +43,7 @@ class CostDisplay:
     ['setup', 'full', 'selection', 'solver', 'coreset']
     """
 
+    @checked(cost=[Mapping])
     def __init__(self, *, cost: Mapping[str, PhaseCost]) -> None:
         self.cost = {name: phase for name, phase in cost.items() if phase.forwards or phase.seconds}
         if not self.cost:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sklearn_acs.callbacks.dynamics import Dynamics
-from sklearn_acs.inspection._axes import fitted, legend_above, one_axes
+from sklearn_acs.inspection._axes import fitted, legend_above, numbers, one_axes
 from sklearn_acs.table import Table
 
 COLORS = {"robust": "C0", "boundary": "C1", "outlier": "C3"}
@@ -47,7 +47,8 @@ class DynamicsDisplay:
     """
 
     def __init__(self, *, outlier: ArrayLike, boundary: ArrayLike, robust: ArrayLike) -> None:
-        self.outlier, self.boundary, self.robust = np.asarray(outlier), np.asarray(boundary), np.asarray(robust)
+        self.outlier, self.boundary = numbers("outlier", outlier), numbers("boundary", boundary)
+        self.robust = numbers("robust", robust)
         shapes = {group.shape for group in (self.outlier, self.boundary, self.robust)}
         if len(shapes) > 1 or self.outlier.ndim != 1 or not len(self.outlier):
             raise ValueError(

@@ -10,8 +10,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sklearn_acs.attacks import Attack
-from sklearn_acs.data.formats import InputFormat
-from sklearn_acs.inspection._axes import LETTER, cut, fitted, inches, plain, pyplot
+from sklearn_acs.checks import COUNT, check_clip, checked
+from sklearn_acs.data.formats import CHANNELS, InputFormat
+from sklearn_acs.inspection._axes import LETTER, checked_axes, cut, fitted, inches, numbers, plain, pyplot
+from sklearn_acs.model import last_step
 
 LARGEST_CELL = 1.5
 """Width of one image in inches at most."""
@@ -82,7 +84,7 @@ class PerturbationDisplay:
         self.confidence_adv = None if confidence_adv is None else _aligned("confidence_adv", confidence_adv, n)
         low = min(0.0, float(self.X.min()), float(self.X_adv.min()))
         high = max(1.0, float(self.X.max()), float(self.X_adv.max()))
-        self.clip = (low, high) if clip is None else clip
+        self.clip = check_clip(clip) or (low, high)
         self.images_, self.images_adv_ = (_pictures(x, self.clip) for x in (self.X, self.X_adv))
         largest = float(np.abs(self.images_adv_ - self.images_).max())
         factor = 0.5 / largest if largest else 1.0
@@ -110,9 +112,7 @@ class PerturbationDisplay:
             row = max(cell * height / width, LETTER * len("perturbation") * inches("small"))
             size = (n * cell + 0.5, 3 * row + 0.8)
             _, ax = plt.subplots(3, n, figsize=size, layout="constrained", squeeze=False)
-        self.axes_ = np.asarray(ax)
-        if self.axes_.shape != (3, n):
-            raise ValueError(f"ax must be axes of shape {(3, n)}; got {self.axes_.shape}")
+        self.axes_ = _grid(ax, n)
         enlarged = np.clip(0.5 + self.factor_ * (self.images_adv_ - self.images_), 0, 1)
         factor = f"perturbation\n\N{MULTIPLICATION SIGN} {self.factor_:.3g}"
         kinds = (("clean", self.images_), (factor, enlarged), ("adversarial", self.images_adv_))
@@ -176,6 +176,7 @@ class PerturbationDisplay:
         return cls(X=X, X_adv=X_adv, y_true=y_true, y_pred=y_pred, y_pred_adv=y_pred_adv, **options).plot(ax)
 
     @classmethod
+    @checked(n_images=COUNT)
     def from_estimator(
         cls,
         estimator: Any,
@@ -205,15 +206,16 @@ class PerturbationDisplay:
         -------
         PerturbationDisplay
         """
+        estimator, X = last_step(estimator, X)
         clf = fitted(estimator)
         if clf.input_format_.is_table:
             raise ValueError("estimator was fitted on a table; PerturbationDisplay shows images")
         if isinstance(X, Dataset):
             raise TypeError(f"X must be an array of images; got the Dataset {type(X).__name__}")
-        if n_images < 1:
-            raise ValueError(f"n_images={n_images!r} must be an int of 1 or more")
-        X = X[:n_images] if isinstance(X, Tensor) else np.asarray(X)[:n_images]
-        y = _array(y)[:n_images]
+        X = X[:n_images] if isinstance(X, Tensor) else np.atleast_1d(_array(X))[:n_images]
+        y = np.atleast_1d(_array(y))[:n_images]
+        if ax is not None:
+            _grid(ax, len(X))  # said before the work
         found: dict[str, Any] = {}
         for which, images in (("", X), ("_adv", clf.perturb(X, y, attack=attack))):
             probabilities = clf.predict_proba(images)
@@ -221,6 +223,16 @@ class PerturbationDisplay:
             found["y_pred" + which] = clf.classes_[probabilities.argmax(1)]
             found["confidence" + which] = probabilities.max(1)
         return cls(y_true=y, clip=clf.clip_, **found).plot(ax)
+
+
+def _grid(ax: Any, n: int) -> np.ndarray:
+    """Return the axes of three rows of `n` images; others are refused."""
+    grid = np.asarray(ax)
+    if grid.shape != (3, n):
+        raise ValueError(f"ax must be axes of shape {(3, n)}; got {grid.shape}")
+    for axes in grid.flat:
+        checked_axes(axes)
+    return grid
 
 
 def _texts(predicted: np.ndarray, confidence: np.ndarray | None) -> list[list[str]]:
@@ -231,7 +243,10 @@ def _texts(predicted: np.ndarray, confidence: np.ndarray | None) -> list[list[st
 
 
 def _array(values: Any) -> np.ndarray:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if not isinstance(values, Tensor):
+        return np.asarray(values)
+    values = values.detach().cpu()
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()  # a type that NumPy does not have
 
 
 def _aligned(name: str, values: Any, n: int) -> np.ndarray:
@@ -246,12 +261,13 @@ def _floats(name: str, X: Any) -> np.ndarray:
     x = _array(X)
     if x.ndim not in (3, 4) or len(x) == 0:
         raise ValueError(f"{name} must be images (n, H, W), (n, C, H, W) or (n, H, W, C); got shape {x.shape}")
-    return (x / 255 if x.dtype == np.uint8 else x).astype(np.float32)
+    return numbers(name, x / 255 if x.dtype == np.uint8 else x, np.float32)
 
 
 def _pictures(x: np.ndarray, clip: tuple[float, float]) -> np.ndarray:
     """Turn images into (n, H, W, 1 or 3) in [0, 1]: alpha is left out, and channels that are no colours averaged."""
-    images = InputFormat.of(x.shape).to_model(torch.from_numpy(x)).movedim(1, 3).numpy()
+    channels = "auto" if {x.shape[1], x.shape[-1]}.intersection(CHANNELS) else "first"
+    images = InputFormat.of(x.shape, channels=channels).to_model(torch.from_numpy(x)).movedim(1, 3).numpy()
     images = (images - clip[0]) / (clip[1] - clip[0])
     n_channels = images.shape[3]
     return images[..., :3] if n_channels in (3, 4) else images.mean(3, keepdims=True)

@@ -3,12 +3,12 @@
 import os
 import platform
 import re
+import warnings
 from base64 import b64encode
 from collections.abc import Iterator
 from html import escape
 from importlib.metadata import version
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,15 +16,19 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from sklearn_acs._compat import safe_indexing
 from sklearn_acs.attacks import Attack
+from sklearn_acs.checks import PATH, checked
 from sklearn_acs.evaluation import Evaluation, evaluate
 from sklearn_acs.evaluation.evaluating import Attacks
-from sklearn_acs.inspection._axes import fitted, pyplot
+from sklearn_acs.evaluation.files import check_path, write_file
+from sklearn_acs.inspection._axes import encoded, fitted, pyplot
 from sklearn_acs.inspection.coreset_display import CoresetDisplay
 from sklearn_acs.inspection.cost_display import CostDisplay
 from sklearn_acs.inspection.dynamics_display import DynamicsDisplay
 from sklearn_acs.inspection.perturbation_display import PerturbationDisplay
 from sklearn_acs.inspection.robustness_curve_display import RobustnessCurveDisplay
+from sklearn_acs.model import last_step
 from sklearn_acs.table import Table
 
 CURVE_SAMPLES = 500
@@ -52,6 +56,7 @@ img { display: block; max-width: 100%; } .found { color: #b00020; font-weight: 6
 """
 
 
+@checked(path=PATH, title=[str])
 def make_robustness_report(
     clf: Any,
     X: Any,
@@ -72,13 +77,13 @@ def make_robustness_report(
     Parameters
     ----------
     clf : RobustClassifier
-        A fitted classifier.
+        A fitted classifier, perhaps at the end of a Pipeline.
     X : array-like, DataFrame, Tensor or torch Dataset
         Samples that it was not fitted on.
     y : array-like of shape (n,) or None
         Their labels; None for a Dataset.
     path : str or Path
-        The file to write.
+        The file to write. Where the disk is full by then, there is a warning, and the result is returned all the same.
     attacks : str, Attack, list or dict, default="quick"
         A suite or attacks, as in `evaluate`.
     y_train : array-like or None, default=None
@@ -92,6 +97,11 @@ def make_robustness_report(
     -------
     Evaluation
         The table on the page.
+
+    Raises
+    ------
+    OSError
+        `path` cannot be written; said before any work.
 
     See Also
     --------
@@ -110,20 +120,22 @@ def make_robustness_report(
     >>> result["attack"]
     ['clean', 'PGD-20', 'worst case']
     """
-    clf = fitted(clf, "clf")
-    plt = pyplot("make_robustness_report")
-    if not Path(path).parent.is_dir():  # said before the work
-        raise FileNotFoundError(f"path={os.fspath(path)!r} is in a folder that does not exist")
+    clf, X = last_step(clf, X)
+    clf, plt, place = fitted(clf, "clf"), pyplot("make_robustness_report"), check_path("path", path)
+    coresets = CoresetDisplay.of(clf, y_train, called="y_train") if clf.coresets_ else None
     result = evaluate(clf, X, y, attacks, **{"check_masking": True, **options})
     with plt.style.context("default"), plt.rc_context({"figure.figsize": (7.0, 3.4), "font.size": 9}):
-        sections = [*_findings(result), *_pictures(plt, clf, X, y, y_train), *_training(clf)]
+        sections = [*_findings(result), *_pictures(plt, clf, X, y, coresets), *_training(clf)]
     body = "".join(f"<section><h2>{escape(heading)}</h2>{content}</section>\n" for heading, content in sections)
     page = (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{STYLE}</style></head>\n<body><h1>{escape(title)}</h1>\n{body}</body></html>\n"
     )
-    Path(path).write_text(page, encoding="utf-8")
+    try:
+        write_file(place, encoded(page))
+    except OSError as error:
+        warnings.warn(f"path={os.fspath(path)!r} could not be written, the result is returned: {error}", stacklevel=2)
     return result
 
 
@@ -139,9 +151,9 @@ def _findings(result: Evaluation) -> Iterator[tuple[str, str]]:
         yield "Signs of masked gradients", signs.replace("<td>found</td>", '<td class="found">found</td>')
 
 
-def _pictures(plt: Any, clf: Any, X: Any, y: Any, y_train: Any) -> Iterator[tuple[str, str]]:
+def _pictures(plt: Any, clf: Any, X: Any, y: Any, coresets: Any) -> Iterator[tuple[str, str]]:
     """Put every display into the page as an image."""
-    for heading, display in _displays(clf, X, y, y_train):
+    for heading, display in _displays(clf, X, y, coresets):
         file = BytesIO()
         display.figure_.savefig(file, format="png", dpi=150)
         plt.close(display.figure_)
@@ -149,18 +161,19 @@ def _pictures(plt: Any, clf: Any, X: Any, y: Any, y_train: Any) -> Iterator[tupl
         yield heading, f'<img alt="{escape(heading)}" src="data:image/png;base64,{data}">'
 
 
-def _displays(clf: Any, X: Any, y: Any, y_train: Any) -> Iterator[tuple[str, Any]]:
+def _displays(clf: Any, X: Any, y: Any, coresets: Any) -> Iterator[tuple[str, Any]]:
     """Draw every display that there is data for."""
     attack = clf.attack_.for_evaluation()
     if not isinstance(X, Dataset):
         if attack.threat is not None:
-            part, name = (X[:CURVE_SAMPLES], y[:CURVE_SAMPLES]), _without_radius(attack)
+            part = [safe_indexing(values, slice(CURVE_SAMPLES)) for values in (X, y)]
+            name = _without_radius(attack)
             yield "Accuracy over the radius", RobustnessCurveDisplay.from_estimator(clf, *part, name=name)
         if not clf.input_format_.is_table:
             yield "Examples", PerturbationDisplay.from_estimator(clf, X, y, n_images=min(6, len(X)))
     yield "What the fit cost", CostDisplay.from_estimator(clf)
-    if clf.coresets_:
-        yield "Coresets", CoresetDisplay.from_estimator(clf, y_train)
+    if coresets is not None:
+        yield "Coresets", coresets.plot()
     if any("robust" in row for row in clf.history_):
         yield "Dynamics of the fit", DynamicsDisplay.from_estimator(clf)
 

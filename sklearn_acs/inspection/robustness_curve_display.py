@@ -9,10 +9,11 @@ from sklearn.base import clone
 from torch import nn
 
 from sklearn_acs.attacks import PGD, Attack
+from sklearn_acs.checks import COUNT, SEED, checked
 from sklearn_acs.data.formats import Clip
 from sklearn_acs.evaluation import evaluate
-from sklearn_acs.inspection._axes import fitted, legend_above, one_axes, plain
-from sklearn_acs.model import FittedModel
+from sklearn_acs.inspection._axes import fitted, legend_above, numbers, one_axes, plain
+from sklearn_acs.model import FittedModel, last_step
 
 FACTORS = (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4)
 """Radii looked at unless others are given, in those of the attack."""
@@ -58,12 +59,13 @@ class RobustnessCurveDisplay:
     True
     """
 
+    @checked(names=["array-like", None], eps_name=[str])
     def __init__(
         self, *, eps: ArrayLike, accuracy: ArrayLike, names: Sequence[str] | None = None, eps_name: str = "eps"
     ) -> None:
-        self.eps = np.asarray(eps, dtype=float)
-        self.accuracy = np.atleast_2d(np.asarray(accuracy, dtype=float))
-        self.names = None if names is None else list(names)
+        self.eps = numbers("eps", eps)
+        self.accuracy = np.atleast_2d(numbers("accuracy", accuracy))
+        self.names = None if names is None else [str(name) for name in names]
         self.eps_name = eps_name
         if self.accuracy.shape[1:] != self.eps.shape:
             raise ValueError(
@@ -139,6 +141,7 @@ class RobustnessCurveDisplay:
         return cls.from_estimators(models, X, y, attack=attack, eps=eps, **options)
 
     @classmethod
+    @checked(estimators=[Mapping], batch_size=COUNT, random_state=SEED)
     def from_estimators(
         cls,
         estimators: Mapping[str, Any],
@@ -180,18 +183,18 @@ class RobustnessCurveDisplay:
         """
         if not estimators:
             raise ValueError("estimators={} has no model")
-        first = next(iter(estimators.values()))
+        first, X_first = last_step(next(iter(estimators.values())), X)
         if attack is None:
             attack = PGD(steps=20) if isinstance(first, nn.Module) else fitted(first).attack_
-        settled = FittedModel.of(first, X, clip).settled(attack).for_evaluation()
+        settled = FittedModel.of(first, X_first, clip).settled(attack).for_evaluation()
         parameter = next((name for name in ("eps", "bound") if name in settled.get_params(deep=False)), None)
         if parameter is None:
             raise ValueError(f"attack={settled!r} has no radius: neither eps nor bound")
         own = getattr(settled, parameter)
         by_feature = np.ndim(own) > 0
         unit = 1.0 if by_feature else float(own)
-        radii = np.multiply(FACTORS, unit) if eps is None else np.unique(np.asarray(eps, dtype=float))
-        if radii.ndim != 1 or not np.isfinite(radii).all() or not (radii >= 0).all() or not radii.any():
+        radii = np.multiply(FACTORS, unit) if eps is None else np.unique(numbers("eps", eps))
+        if radii.ndim != 1 or not ((radii >= 0) & (radii < np.finfo(np.float32).max)).all() or not radii.any():
             raise ValueError(f"eps={eps!r} must be finite numbers >= 0, one of them > 0")
         attacks = {repr(float(radius)): _scaled(settled, parameter, radius / unit) for radius in radii if radius > 0}
         options: dict[str, Any] = {"clip": clip, "batch_size": batch_size, "random_state": random_state}

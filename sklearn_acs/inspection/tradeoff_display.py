@@ -6,8 +6,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sklearn_acs._compat import StrOptions
 from sklearn_acs.attacks import Attack
-from sklearn_acs.inspection._axes import fitted, legend_above, one_axes, plain
+from sklearn_acs.checks import checked
+from sklearn_acs.evaluation import robust_accuracy
+from sklearn_acs.inspection._axes import fitted, legend_above, numbers, one_axes, plain
 
 
 class TradeoffDisplay:
@@ -50,16 +53,17 @@ class TradeoffDisplay:
     ['full', 'coreset']
     """
 
+    @checked(names=["array-like"])
     def __init__(self, *, speedup: ArrayLike, robust_error: ArrayLike, names: Sequence[str]) -> None:
-        self.speedup, self.robust_error = np.asarray(speedup, dtype=float), np.asarray(robust_error, dtype=float)
+        self.speedup, self.robust_error = numbers("speedup", speedup), numbers("robust_error", robust_error)
         self.names = [str(name) for name in names]
         if not self.names or not self.speedup.shape == self.robust_error.shape == (len(self.names),):
             raise ValueError(
                 "speedup, robust_error and names must be of one length, 1 or more; got shapes "
                 f"{self.speedup.shape}, {self.robust_error.shape} and {len(self.names)} names"
             )
-        if not (self.speedup > 0).all():
-            raise ValueError(f"speedup must be numbers > 0; got {self.speedup.tolist()}")
+        if not ((self.speedup > 0) & np.isfinite(self.speedup)).all():
+            raise ValueError(f"speedup must be finite numbers > 0; got {self.speedup.tolist()}")
         if not ((self.robust_error >= 0) & (self.robust_error <= 1)).all():
             raise ValueError(f"robust_error must be shares between 0 and 1; got {self.robust_error.tolist()}")
         self.methods_ = list(dict.fromkeys(self.names))
@@ -122,6 +126,7 @@ class TradeoffDisplay:
         return cls(speedup=speedup, robust_error=robust_error, names=names).plot(ax, **cross_kw)
 
     @classmethod
+    @checked(estimators=[Mapping], baseline=[str, None], by=[StrOptions({"seconds", "passes"})])
     def from_estimators(
         cls,
         estimators: Mapping[str, Any],
@@ -164,14 +169,12 @@ class TradeoffDisplay:
         baseline = next(iter(runs)) if baseline is None else baseline
         if baseline not in runs:
             raise ValueError(f"baseline={baseline!r} must be one of {list(runs)}")
-        if by not in ("seconds", "passes"):
-            raise ValueError(f"by={by!r} must be 'seconds' or 'passes'")
-        pairs = [(name, fitted(run, "estimators")) for name, given in runs.items() for run in given]
-        totals = [run.cost_.total for _, run in pairs]
+        pairs = [(name, run) for name, given in runs.items() for run in given]
+        totals = [fitted(run, "estimators").cost_.total for _, run in pairs]
         taken = np.array([total.seconds if by == "seconds" else total.forwards + total.backwards for total in totals])
         names = [name for name, _ in pairs]
         base = taken[[name == baseline for name in names]].mean()
-        errors = [1 - run.robust_score(X, y, attack=attack) for _, run in pairs]
+        errors = [1 - robust_accuracy(run, X, y, attack) for _, run in pairs]
         display = cls.from_predictions(base / taken, errors, names, ax=ax, **cross_kw)
         display.ax_.set_xlabel(f"speed-up in {by}")
         return display

@@ -1,16 +1,22 @@
 """build_model makes a model from a name, a factory or a module; last_linear finds the layer that makes its logits."""
 
+import warnings
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
+from inspect import Signature, signature
 from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
+from sklearn_acs.models.logits import device_of, giving_logits
 from sklearn_acs.models.resnets import preact_resnet18, resnet18, resnet50, wide_resnet
 from sklearn_acs.models.shapes import Shape
 from sklearn_acs.models.small import convnet, mlp
+from sklearn_acs.params import check_options
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
@@ -91,9 +97,10 @@ def build_model(
 
     Parameters
     ----------
-    module : {"auto"}, name in MODELS, nn.Module or callable
-        "auto" is "convnet" for images and "mlp" for everything else. A module is copied. A callable, such as a class,
-        is called with ``(input_shape, n_classes, **options)``.
+    module : {"auto"}, name in MODELS, nn.Module, class of nn.Module or callable
+        "auto" is "convnet" for images and "mlp" for everything else. A module is copied. A class is called with the
+        options, as in skorch, and with `input_shape` and `n_classes` if it has parameters of these names, or cannot
+        be called without two more arguments. A function is called with ``(input_shape, n_classes, **options)``.
     input_shape : tuple of int
         Shape of one sample: (n_features,) or (C, H, W).
     n_classes : int
@@ -102,19 +109,25 @@ def build_model(
         If both are given, named models standardise their inputs with them. A user's own module or callable is left
         as it is: its normalisation is the user's.
     **options
-        Passed on to the model's function or to the callable.
+        Passed on to the model's function, to the class or to the callable.
 
     Returns
     -------
     nn.Module
-        The model, for float inputs.
+        The model, for float32 inputs. A user's module that returns more than logits is in a `LogitsOf`.
 
     Raises
     ------
     ValueError
-        If the name is unknown, or its model cannot take the shape.
+        If the name is unknown, its model cannot take the shape, or a user's module gives no logits or has no parameter
+        to train.
     TypeError
         If `module` is anything else, does not have the options, or is built already and options are given.
+
+    Warns
+    -----
+    UserWarning
+        If a user's module is in another precision than float32, to which it is then converted.
 
     Examples
     --------
@@ -133,18 +146,74 @@ def build_model(
             module = "convnet" if len(input_shape) == 3 else "mlp"
         if module not in MODELS:
             raise ValueError(f"module={module!r} is not known; the known names are {['auto', *MODELS]}")
-        model = MODELS[module](input_shape, n_classes, **options)
+        check_options("module", MODELS[module], options, "input_shape", "n_classes")
+        try:
+            model = MODELS[module](input_shape, n_classes, **options)
+        except (TypeError, ValueError, RuntimeError) as error:
+            if not options:
+                raise
+            given = ", ".join(f"module__{name}={value!r}" for name, value in options.items())
+            raise ValueError(f"module={module!r} cannot be made with {given}: {error}") from error
         return model if mean is None or scale is None else standardized(model, mean, scale)
     if isinstance(module, nn.Module):
         if options:
             raise TypeError(f"module is built already and takes no options; got {sorted(options)}")
-        return deepcopy(module)
-    if callable(module):
-        model = module(input_shape, n_classes, **options)
-        if isinstance(model, nn.Module):
-            return model
+        return _ready(deepcopy(module), input_shape, n_classes)
+    if not callable(module):
+        raise TypeError(
+            f"module must be one of {['auto', *MODELS]}, an nn.Module, a class of them or a function (input_shape, "
+            f"n_classes) -> nn.Module; got {module!r}"
+        )
+    model = _made(module, input_shape, n_classes, options)
+    if not isinstance(model, nn.Module):
         raise TypeError(f"module={module!r} must return an nn.Module; it returned {model!r}")
-    raise TypeError(
-        f"module must be one of {['auto', *MODELS]}, an nn.Module or a callable (input_shape, n_classes) -> "
-        f"nn.Module; got {module!r}"
-    )
+    return _ready(model, input_shape, n_classes)
+
+
+def _made(module: Callable[..., Any], input_shape: Shape, n_classes: int, options: dict[str, Any]) -> Any:
+    """Call a class with the options, as skorch does, or with shape and classes too; a function always with these."""
+    made = module.func if isinstance(module, partial) else module
+    takes = signature(module)
+    check_options("module", module, options, *list(takes.parameters)[: 0 if isinstance(made, type) else 2])
+    if isinstance(made, type):
+        known = {"input_shape": input_shape, "n_classes": n_classes}
+        asked = {name: value for name, value in known.items() if name in takes.parameters} | options
+        if _binds(takes, **asked):
+            return module(**asked)
+        if not _binds(takes, input_shape, n_classes, **options):
+            raise TypeError(
+                f"module={made.__name__} cannot be made as {made.__name__}({', '.join(options)}): it takes {takes}. "
+                f"Give the others as module__name, or give {made.__name__}(...) itself"
+            )
+    return module(input_shape, n_classes, **options)
+
+
+def _binds(takes: Signature, *args: Any, **kwargs: Any) -> bool:
+    """Tell whether a call with these arguments is possible."""
+    try:
+        takes.bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
+
+
+def _ready(model: nn.Module, input_shape: Shape, n_classes: int) -> nn.Module:
+    """Make of a user's module one that can be trained: in float32, returning logits alone."""
+    example = torch.zeros(2, *input_shape)
+    if any(is_lazy(parameter) for parameter in (*model.parameters(), *model.buffers())):
+        with torch.no_grad():
+            model.eval()(example.to(device_of(model)))
+        model.train()
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(
+            f"module={type(model).__name__} has nothing to train: no parameter that has requires_grad=True"
+        )
+    kinds = {str(each.dtype).removeprefix("torch.") for each in model.parameters() if each.is_floating_point()}
+    if kinds - {"float32"}:
+        warnings.warn(
+            f"module has parameters in {', '.join(sorted(kinds))}, and is trained in float32: give module.float(). To "
+            "compute in half precision use precision='bf16' or 'fp16'",
+            stacklevel=2,
+        )
+        model = deepcopy(model).float()
+    return giving_logits(model, example, n_classes, trains=True)

@@ -44,7 +44,7 @@ class MART(Objective):
     Examples
     --------
     >>> from sklearn_acs import MART, PGD
-    >>> MART(attack=PGD(eps=8 / 255))
+    >>> MART(attack=PGD())
     MART(attack=PGD())
     """
 

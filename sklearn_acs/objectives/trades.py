@@ -45,7 +45,7 @@ class TRADES(CrossEntropyObjective):
     Examples
     --------
     >>> from sklearn_acs import PGD, TRADES
-    >>> TRADES(beta=1.0, attack=PGD(eps=8 / 255))
+    >>> TRADES(beta=1.0, attack=PGD())
     TRADES(attack=PGD(), beta=1.0)
     """
 

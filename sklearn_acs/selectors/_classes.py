@@ -20,10 +20,11 @@ from sklearn_acs.selectors._coreset import NOTHING, Coreset
 class Task(NamedTuple):
     """Asks a solver to choose k samples of one class."""
 
-    gradients: LastLayerGradients  # of the whole set
+    gradients: LastLayerGradients  # of the whole set, in a range where squares do not overflow
     rows: np.ndarray  # of the class
     k: int
     rng: np.random.RandomState
+    exponent: int = 0  # the gradients that were given have been divided by 2**exponent
 
     def of_class(self) -> LastLayerGradients:
         """Take the gradients of the class, in the precision of their arithmetic."""
@@ -113,7 +114,6 @@ def _with_sums(found: Coreset, problem: LastLayerGradients, task: Task) -> Solve
     chosen = problem.take(found.indices).exact_sum(torch.from_numpy(found.weights))
     lengths = add_up(rows.norms().sum() for rows in problem.blocks(torch.float64))
     rounding = len(problem) * torch.finfo(torch.float64).eps * lengths
-    rounding = rounding.nan_to_num(posinf=0.0)  # lengths whose squares overflow
     return Solved(replace(found, indices=task.rows[found.indices]), chosen, problem.exact_sum(), rounding)
 
 

@@ -3,20 +3,21 @@
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import Tags, assert_all_finite, check_consistent_length, check_random_state
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils import Tags, check_consistent_length, check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from sklearn_acs._compat import Interval, RealNotInt, fit_context, safe_indexing
-from sklearn_acs.data.tensors import refuse_masked
+from sklearn_acs._compat import Interval, fit_context, safe_indexing
+from sklearn_acs.data.labels import read_labels
+from sklearn_acs.data.tensors import check_numbers
 from sklearn_acs.gradients import LastLayerGradients, as_gradients
+from sklearn_acs.selectors._checks import length_of, real_matrix
 from sklearn_acs.selectors._classes import Solved, Task, solve_on_cpu
 from sklearn_acs.selectors._coreset import ClassSelection, Coreset
 from sklearn_acs.table import Table
@@ -38,7 +39,7 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     n_jobs: int | None = None
 
     _parameter_constraints: ClassVar[dict] = {
-        "n_select": [Interval(Integral, 1, None, closed="left"), Interval(RealNotInt, 0, 1, closed="right")],
+        "n_select": [Interval(Integral, 1, None, closed="left"), Interval(Real, 0, 1, closed="right")],
         "per_class": ["boolean"],
         "n_jobs": [Integral, None],
     }
@@ -59,6 +60,22 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def needs_pass(self) -> bool:
         """Whether the choice depends on what only a pass through the network tells; else it is made in every epoch."""
         return bool(set(self.fit_inputs) - REMEMBERED)
+
+    def validate(self) -> None:
+        """Check the parameters of a selector that is part of a `RobustClassifier`, before any work.
+
+        Raises
+        ------
+        ValueError
+            A parameter is out of range, or says what a parameter of the classifier says.
+        """
+        self._validate_params()
+        for name, instead in {"n_select": "coreset_frac", "per_class": "select_by"}.items():
+            if name in self.get_params() and (value := getattr(self, name)) != getattr(BaseSelector, name):
+                raise ValueError(
+                    f"selector has {name}={value!r}, which in a RobustClassifier {instead} says: set {instead}, and "
+                    f"leave {name} out"
+                )
 
     def keep_rows(self, rows: np.ndarray, n_samples: int) -> None:
         """Cut parameters that hold a value per sample to the samples `rows`; this base class has none.
@@ -118,6 +135,8 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         `gradients` are the validated G, whose own type says whether results are arrays or tensors.
         """
         n = len(gradients)
+        if y is not None and (got := length_of(y)) != n:
+            raise ValueError(f"y must have one label for each of the {n} gradients, got {got}.")
         k = resolve_n_select(self.n_select, n)
         labels, members = self._split_by_class(y, n) if self.per_class else ([None], [np.arange(n)])
         budgets = _share_out(k, [len(rows) for rows in members])
@@ -125,8 +144,9 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         seed = getattr(self, "random_state", None)
         # For None check_random_state gives NumPy's global generator, which is the user's.
         rng = np.random.RandomState() if seed is None else check_random_state(seed)
+        scaled, exponent = gradients.scaled()
         tasks = [
-            Task(gradients, rows, int(budget), np.random.RandomState(rng.randint(np.iinfo(np.int32).max)))
+            Task(scaled, rows, int(budget), np.random.RandomState(rng.randint(np.iinfo(np.int32).max)), exponent)
             for rows, budget in zip(members, budgets, strict=True)
         ]
         sums: list[Any] = [0, 0, 0]  # of `chosen`, `total` and `rounding`
@@ -221,10 +241,10 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def _validate_gradients(self, G: Any, *, reset: bool) -> LastLayerGradients:
         if not isinstance(G, Tensor | LastLayerGradients):
-            return as_gradients(
-                validate_data(self, refuse_masked(G, "G"), reset=reset, dtype=[np.float64, np.float32, np.float16])
-            )
-        gradients = as_gradients(G)
+            array = real_matrix(check_numbers(G, "G"), self)
+            validate_data(self, G, reset=reset, skip_check_array=True)
+            return as_gradients(array)
+        gradients = as_gradients(check_numbers(G, "G") if isinstance(G, Tensor) else G)
         if len(gradients) == 0:
             raise ValueError(f"{type(self).__name__} needs at least one gradient, got shape {gradients.shape}.")
         if not gradients.isfinite():
@@ -237,10 +257,7 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             raise ValueError(
                 f"{type(self).__name__}(per_class=True) requires y to be passed, but the target y is None."
             )
-        labels = column_or_1d(y.cpu().numpy() if isinstance(y, Tensor) else y, warn=True)
-        if len(labels) != n:
-            raise ValueError(f"y must have one label for each of the {n} gradients, got {len(labels)}.")
-        check_classification_targets(labels)
+        labels = read_labels(y, n)
         classes, codes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
         return list(classes), np.split(np.argsort(codes, kind="stable"), np.cumsum(sizes)[:-1])
 
@@ -253,16 +270,7 @@ def resolve_n_select(n_select: int | float, n: int) -> int:
                 f"n_select must be at most the {n} samples given, or a fraction in (0, 1], got {n_select}."
             )
         return int(n_select)
-    return max(1, round(n_select * n))
-
-
-def check_per_sample(values: Any, n_samples: int, name: str, *, nan: bool = False) -> np.ndarray:
-    """Convert numbers to float64, and check that they are finite, or, with `nan`, NaN, and one for each sample."""
-    found = np.asarray(values.detach().cpu().double() if isinstance(values, Tensor) else values, dtype=np.float64)
-    if found.shape != (n_samples,):
-        raise ValueError(f"{name} must have one value for each of the {n_samples} samples, got shape {found.shape}.")
-    assert_all_finite(found, allow_nan=nan, input_name=name)
-    return found
+    return max(1, round(float(n_select) * n))
 
 
 def _share_out(k: int, sizes: list[int]) -> np.ndarray:

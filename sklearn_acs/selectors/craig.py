@@ -160,8 +160,8 @@ class CRAIG(BaseSelector):
 class _Distances:
     """Computes distances between gradients in float64, and rounds them to float32.
 
-    In float32, the squared norms of near copies would cancel. The unit is about the norm of the largest gradient, so
-    that float32 can hold all distances and their squares.
+    In float32, the squared norms of near copies would cancel. Gradients come scaled, so that float32 can hold all
+    distances and their squares.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ class _Distances:
     """
 
     def __init__(self, gradients: LastLayerGradients, metric: str, memory: int) -> None:
-        self.gradients, self.metric = _scaled(gradients.to(torch.float64)), metric
+        self.gradients, self.metric = gradients.to(torch.float64), metric
         self.squares = self.gradients.norms() ** 2
         self.at_once = max(1, min(_AT_ONCE, memory // (32 * len(gradients))))
 
@@ -203,14 +203,6 @@ class _Distances:
         products = self.gradients.take(left).gram(self.gradients.take(right))
         squares = products.mul_(-2).add_(self.squares[left][:, None]).add_(self.squares[right]).clamp_(min=0)
         return (squares.sqrt_() if self.metric == "euclidean" else squares).float()
-
-
-def _scaled(gradients: LastLayerGradients) -> LastLayerGradients:
-    """Divide the factors by powers of two, which is exact, so that none has an entry above 2."""
-    sides = zip(*gradients.branches, strict=True)
-    largest = [torch.stack([factor.abs().amax() for factor in side]).amax() for side in sides]
-    units = [torch.where(size > 0, size, 1.0).log2().floor().exp2() for size in largest]
-    return LastLayerGradients([(g / units[0], h / units[1]) for g, h in gradients.branches])
 
 
 def _coreset(picks: np.ndarray, sizes: np.ndarray) -> Coreset:

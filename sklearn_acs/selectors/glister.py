@@ -173,6 +173,8 @@ class Glister(BaseSelector):
     def _descend(self, tasks: list[Task], loss: CrossEntropy | FixedGradient, rate: float) -> Generator[Solved]:
         """Solve all classes, each pick being a step of length `rate` along its gradient."""
         moves = isinstance(loss, CrossEntropy)
+        with np.errstate(over="ignore"):
+            rate = float(np.ldexp(rate, tasks[0].exponent))  # the step is along gradients as they were given
 
         def solve(
             problems: list[LastLayerGradients], budgets: list[int], rngs: list[np.random.RandomState]
@@ -216,4 +218,4 @@ def _read_validation(validation: Any, gradients: LastLayerGradients) -> CrossEnt
                     f"validation must be factors of unweighted cross-entropy gradients: {error}. Of another loss, "
                     "give the mean gradient as an array of one row: it then stays fixed."
                 ) from error
-    return FixedGradient(given.sum() / len(given))
+    return FixedGradient(given.scaled()[0].sum() / len(given))  # only its direction matters

@@ -9,9 +9,10 @@ from numpy.typing import ArrayLike
 
 from sklearn_acs._compat import Interval, fit_context
 from sklearn_acs.gradients import LastLayerGradients
+from sklearn_acs.selectors._checks import check_per_sample
 from sklearn_acs.selectors._classes import solve_on_cpu
 from sklearn_acs.selectors._coreset import Coreset
-from sklearn_acs.selectors.base import BaseSelector, check_per_sample
+from sklearn_acs.selectors.base import BaseSelector
 
 SHARE_BELOW_MEAN = 0.6
 """Share of the samples that are taken to have a loss below the mean: losses are skewed (0.63 if exponential)."""

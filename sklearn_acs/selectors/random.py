@@ -8,9 +8,10 @@ from numpy.typing import ArrayLike
 
 from sklearn_acs._compat import fit_context
 from sklearn_acs.gradients import LastLayerGradients
+from sklearn_acs.selectors._checks import check_per_sample
 from sklearn_acs.selectors._classes import solve_on_cpu
 from sklearn_acs.selectors._coreset import Coreset
-from sklearn_acs.selectors.base import BaseSelector, check_per_sample
+from sklearn_acs.selectors.base import BaseSelector
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from sklearn_acs._compat import StrOptions, fit_context
 from sklearn_acs.gradients import LastLayerGradients
+from sklearn_acs.selectors._checks import check_per_sample
 from sklearn_acs.selectors._classes import solve_on_cpu, where_float64_is
 from sklearn_acs.selectors._coreset import Coreset
 from sklearn_acs.selectors._cross_entropy import undo_cross_entropy
-from sklearn_acs.selectors.base import BaseSelector, check_per_sample
+from sklearn_acs.selectors.base import BaseSelector
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -181,7 +182,7 @@ def scores_of(gradients: LastLayerGradients, score: str) -> np.ndarray:
     """Compute the `score` of each sample from its gradient, in float64, a block of gradients at a time."""
     gradients = where_float64_is(gradients)
     if score == "gradient_norm":
-        found = [block.norms() for block in gradients.blocks(torch.float64)]
+        found = [block.norms() for block in gradients.scaled()[0].blocks(torch.float64)]
     else:
         found = [_score_of_cross_entropy(block, score) for block in gradients.blocks()]
     return torch.cat(found).cpu().numpy()

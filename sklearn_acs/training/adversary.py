@@ -1,12 +1,14 @@
 """An Adversary attacks batches: in training, at selections, and on samples held out."""
 
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sklearn_acs.attacks import Attack
+from sklearn_acs.attacks.base import SAW_NAN
 from sklearn_acs.data.batches import ArrayData, Batch, StreamedData
 from sklearn_acs.data.formats import Clip, DataFormat
 from sklearn_acs.models import frozen
@@ -44,6 +46,17 @@ class Adversary:
     memory: PerturbationMemory | None = None
     ramp: Ramp | None = None
     reads: bool = False
+    saw_nan: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Note NaN gradients on the device, from which it is read once an epoch."""
+        self.saw_nan = torch.zeros((), dtype=torch.bool, device=self.generator.device)
+
+    def tell_of_nan(self) -> None:
+        """Warn where a gradient has been NaN since the last call."""
+        if self.saw_nan:
+            warnings.warn(SAW_NAN, stacklevel=2)
+            self.saw_nan.zero_()
 
     @property
     def factor(self) -> float:
@@ -95,6 +108,7 @@ class Adversary:
             generator=self.generator,
             start=start,
             clean_logits=clean_logits,
+            saw_nan=self.saw_nan,
         )
 
 

@@ -1,6 +1,7 @@
 """AdversarialNet is the engine of a training: skorch's net, with optimiser, history and callbacks."""
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from numbers import Number
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.optim import LBFGS
 from sklearn_acs.data.batches import Batch
 from sklearn_acs.models import frozen
 from sklearn_acs.objectives import Objective
-from sklearn_acs.params import options_of
+from sklearn_acs.params import check_names, check_options, options_of
 from sklearn_acs.training.optimizers import begin_late_momentum, find_optimizer
 from sklearn_acs.training.precision import find_precision, set_precision
 from sklearn_acs.training.step import Step
@@ -66,6 +67,15 @@ class AdversarialNet(NeuralNet):
         """Take the objective as it is: it has no weights to build."""
         self.criterion_ = self.criterion
         return self
+
+    def initialize_optimizer(self, *args: Any, **kwargs: Any) -> "AdversarialNet":
+        """Make the optimiser; where its options are at fault, the error says so."""
+        try:
+            return super().initialize_optimizer(*args, **kwargs)
+        except (TypeError, ValueError) as error:
+            options = {key: value for key, value in vars(self).items() if key.startswith("optimizer__")}
+            given = ", ".join(f"{name}={value!r}" for name, value in options.items())
+            raise type(error)(f"optimizer={self.optimizer.__name__} cannot be made with {given}: {error}") from error
 
     def _get_module(self, name: str, msg: str) -> Any:
         """Let skorch's Checkpoint save and load an empty module for the objective, which has no weights."""
@@ -150,6 +160,7 @@ def make_net(
         Epochs of the training.
     """
     optimizer, lr, options = find_optimizer(params["optimizer"], params["lr"], options_of(params, "optimizer"), device)
+    check_options("optimizer", optimizer, options.keys() - {"param_groups"}, "params")
     routed = {f"optimizer__{key}": value for key, value in options.items()}
     routed |= {f"callbacks__{key}": value for key, value in options_of(params, "callbacks").items()}
     net = AdversarialNet(
@@ -164,6 +175,7 @@ def make_net(
         verbose=params["verbose"],
         **routed,
     ).initialize()
+    check_names("callbacks", "callbacks", options_of(params, "callbacks"), dict(net.callbacks_))
     precision = find_precision(params["precision"], net.module_, device)
     if precision == "fp16" and isinstance(net.optimizer_, LBFGS):
         raise ValueError("precision='fp16' scales losses, which LBFGS cannot undo; use 'fp32' or 'bf16'")
@@ -176,6 +188,18 @@ def softmax(logits: Tensor) -> Tensor:
     return logits.softmax(-1)
 
 
+def check_single_sample(module: nn.Module, example: Tensor) -> None:
+    """Raise ValueError if a module cannot be trained on one sample alone, as BatchNorm of single features cannot."""
+    try:
+        with torch.no_grad(), torch.random.fork_rng([example.device] if example.is_cuda else []):
+            deepcopy(module).train()(example[:1])
+    except ValueError as error:
+        raise ValueError(
+            "the module cannot be trained on a batch of one sample, which is what X, batch_size and coreset_frac come "
+            f"to here; use a batch_size of 2 or more and more samples, or a module without BatchNorm: {error}"
+        ) from error
+
+
 def find_device(device: str | torch.device) -> torch.device:
     """Find the device of that name, "auto" being CUDA where there is one; one that is not there is a ValueError."""
     if device == "auto":
@@ -184,6 +208,8 @@ def find_device(device: str | torch.device) -> torch.device:
         found = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"device={device!r} is not a torch device; use 'auto', 'cpu', 'cuda' or 'cuda:N'") from error
+    if found.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"device={device!r} is not there: torch sees no Apple GPU; use 'auto' or 'cpu'")
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise ValueError(
             f"device={device!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices; use 'auto' or 'cpu'"

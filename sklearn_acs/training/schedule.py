@@ -1,10 +1,21 @@
 """CoresetSchedule calculates which epochs train on all data, which on the coreset, and which select anew."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 from numbers import Integral, Real
+from typing import Any
+
+from sklearn_acs.params import numpy_values
+from sklearn_acs.selectors.base import BaseSelector
 
 FULL, CORESET = "full", "coreset"
+
+DEFAULT_EPOCHS = 30
+"""Epochs, unless told otherwise or timed."""
+
+DEFAULT_FRAC = 0.5
+"""Share of the samples in a coreset, unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,7 @@ class CoresetSchedule:
     final_full: float = 0.0
 
     def __post_init__(self) -> None:
+        self.__dict__.update(numpy_values(vars(self)))  # whose small integers wrap
         for name, allowed, kind, right in (
             ("max_epochs", "an int of at least 1", Integral, lambda value: value >= 1),
             ("coreset_frac", "a number in (0, 1]", Real, lambda value: 0 < value <= 1),
@@ -204,3 +216,29 @@ class TimedSchedule:
     def selects(self, epoch: int) -> bool:
         """Say whether epoch `epoch` may begin with a selection, which only its time tells."""
         return self.n_selections > 0
+
+
+def schedule_of(params: Mapping[str, Any], selector: BaseSelector | None) -> CoresetSchedule | TimedSchedule:
+    """Make the schedule of the epochs, by their number or by the time that they may take."""
+    endless, max_seconds = params["max_epochs"] is None, params["max_seconds"]
+    planned = coreset_schedule(params, selector, DEFAULT_EPOCHS if endless else params["max_epochs"])
+    return planned if max_seconds is None else TimedSchedule(planned, max_seconds, endless)
+
+
+def coreset_schedule(params: Mapping[str, Any], selector: BaseSelector | None, epochs: int) -> CoresetSchedule:
+    """Make the schedule of so many epochs; a selector that chooses without a pass does so in each of the coreset."""
+    frac, final = params["coreset_frac"], params["final_full"]
+    if selector is None:
+        return CoresetSchedule(epochs, 1.0)
+    expected = getattr(selector, "expected_frac", None)
+    if expected is not None and frac is not None:
+        raise ValueError(
+            f"coreset_frac={frac!r} and selector={selector!r} both say how much is trained on; leave coreset_frac out"
+        )
+    return CoresetSchedule(
+        epochs,
+        expected or (DEFAULT_FRAC if frac is None else frac),
+        params["select_every"] if selector.needs_pass else 1,
+        params["warmup_frac"],
+        selector.final_full if final is None else final,
+    )

@@ -18,6 +18,7 @@ from sklearn_acs.models import frozen
 from sklearn_acs.objectives import ADVERSARIAL, CLEAN
 from sklearn_acs.objectives.base import Logits
 from sklearn_acs.selectors import BaseSelector, ClassSelection, Coreset
+from sklearn_acs.selectors._classes import where_float64_is
 from sklearn_acs.selectors.base import REMEMBERED, relative_error
 from sklearn_acs.selectors.score import margins
 from sklearn_acs.training.adversary import Adversary
@@ -99,7 +100,7 @@ class Selection:
         gradients: LastLayerGradients | None = None
         advance = progress.advance
         if self.recorder is not None and self.recorder.complete:
-            gradients = self.recorder.gradients(batches.sample_weight)
+            gradients = where_float64_is(self.recorder.gradients(batches.sample_weight))
         elif self.layer is not None:
             gradients = last_layer_gradients(module, self.layer, batches, self.adversary, advance=advance)
         for score in {"loss", "margin"}.intersection(self.selector.fit_inputs):
@@ -223,9 +224,10 @@ def last_layer_gradients(
             factors = batch_factors(module, layer, loss, inputs, batch.y)
         parts.append([(batch.weight[:, None] * g, h1) for g, h1 in factors])
         advance(len(batch.y))
-    return LastLayerGradients(
-        [(torch.cat([g for g, _ in each]), torch.cat([h1 for _, h1 in each])) for each in zip(*parts, strict=True)]
-    )
+    branches = [
+        (torch.cat([g for g, _ in each]), torch.cat([h1 for _, h1 in each])) for each in zip(*parts, strict=True)
+    ]
+    return where_float64_is(LastLayerGradients(branches))
 
 
 @torch.no_grad()

@@ -168,6 +168,7 @@ class Training(TrainingState):
                 f"training diverged in epoch {len(history)}: the loss is {mean} at lr={lr:g}. "
                 f"The weights from before that epoch are kept; a smaller lr may help"
             )
+        self.adversary.tell_of_nan()
 
     def step(self, batch: Batch) -> Tensor:
         """Take one step on a batch: attack, gradients, optimiser, average, rate.

@@ -400,7 +400,7 @@ def test_a_table_without_a_box_is_refused_with_what_to_do():
     settings = {"objective": "natural", "selector": None, "max_epochs": 1, "random_state": 0}
     clf = RobustClassifier(**settings).fit(X, y)
     with pytest.raises(ValueError, match=r"clip=None.*clip=\(low, high\).*RobustClassifier"):
-        clf.robust_score(X[:50], y[:50], attack="autoattack")
+        clf.robust_score(X[:50], y[:50], attack=AutoAttack(eps=8))
     clf = RobustClassifier(**settings, clip=(0, 16)).fit(X, y)
     with pytest.raises(ValueError, match=r"one number for AutoAttack, as in AutoAttack\(eps=0.1\)"):
         clf.robust_score(X[:50], y[:50], attack="autoattack")

@@ -23,16 +23,23 @@ from sklearn_acs import (
     robust_accuracy,
 )
 from sklearn_acs.attacks import ATTACKS, TABLE_EPS, Attack, NormBoundedAttack, Threat
-from sklearn_acs.data.formats import InputFormat
+from sklearn_acs.data.formats import DataFormat, InputFormat
 
-TABLE, SCALE = InputFormat((3,)), torch.tensor([1.0, 2.0, 4.0])
-GREY, LAST, FIRST = InputFormat.of((5, 4, 6)), InputFormat.of((5, 4, 6, 3)), InputFormat.of((5, 3, 4, 6))
+SCALE = torch.tensor([1.0, 2.0, 4.0])
+
+
+def known(form, clip, scale=SCALE):
+    return DataFormat(form, clip, np.arange(2), torch.zeros(len(scale)), scale)
+
+
+TABLE = known(InputFormat((3,)), None)
+GREY, LAST, FIRST = (known(InputFormat.of(shape), (0.0, 1.0)) for shape in [(5, 4, 6), (5, 4, 6, 3), (5, 3, 4, 6)])
 
 
 class Jump(NormBoundedAttack):
     """All of the radius at once up the gradient."""
 
-    def __init__(self, eps=8 / 255, *, norm="linf"):
+    def __init__(self, eps=None, *, norm="linf"):
         self.eps = eps
         self.norm = norm
 
@@ -129,59 +136,77 @@ def test_a_threats_ball_has_a_radius_like_the_samples():
 
 
 @pytest.mark.parametrize("attack", [Jump(), Remembering(), FGSM(), NFGSM(), PGD(), PGD5010(), AutoAttack()], ids=repr)
-def test_by_name_the_radius_is_one_in_the_scale_of_a_table(attack):
-    fitted = attack.settled(TABLE, SCALE, by_name=True)
+def test_a_radius_that_is_not_given_is_one_in_the_scale_of_the_data(attack):
+    fitted = attack.settled(TABLE)
     np.testing.assert_allclose(fitted.eps, TABLE_EPS * SCALE.numpy())
     assert type(fitted) is type(attack)
-    assert attack.eps == 8 / 255  # as it was
-    assert attack.settled(TABLE, SCALE).eps == 8 / 255
-    assert attack.settled(FIRST, SCALE, by_name=True).eps == 8 / 255
-    assert attack.with_params(norm="l2").settled(TABLE, SCALE, by_name=True).eps == 8 / 255
+    assert attack.eps is None  # as it was
+    assert attack.threat.eps == attack.settled(FIRST).eps == 8 / 255
+    assert attack.settled(known(LAST.inputs, (-100.0, 155.0))).eps == pytest.approx(8)
+    assert attack.settled(known(LAST.inputs, None)).eps == 8 / 255
+    assert attack.with_params(eps=0.3).settled(TABLE).eps == 0.3
 
 
 @pytest.mark.parametrize("form", [TABLE, FIRST], ids=["table", "images"])
-def test_by_name_a_threat_is_taken_instead(form):
+def test_a_threat_is_taken_where_there_is_no_radius(form):
     threat = Threat("l2", 0.7)
     for attack in (Jump(), FGSM(), AutoAttack()):
-        fitted = attack.settled(form, SCALE, by_name=True, threat=threat)
+        fitted = attack.settled(form, threat=threat)
         assert (fitted.eps, fitted.norm) == (0.7, "l2")
-        assert attack.settled(form, SCALE, threat=threat).get_params() == attack.get_params()
-    inner = BulletTrain().settled(form, SCALE, threat=threat).attack
+        given = attack.with_params(eps=0.2)
+        assert given.settled(form, threat=threat).get_params() == given.get_params()
+    inner = BulletTrain().settled(form, threat=threat).attack
     assert (inner.eps, inner.norm) == (0.7, "l2")
-    assert BulletTrain(PGD(0.1)).settled(form, SCALE, by_name=True, threat=threat).attack.eps == 0.1
+    assert BulletTrain(PGD(0.1)).settled(form, threat=threat).attack.eps == 0.1
 
 
 @pytest.mark.parametrize("form", [GREY, LAST, FIRST], ids=["grey", "channels last", "channels first"])
 def test_a_radius_for_each_feature_may_have_the_users_layout_or_the_models(form):
+    form, format = form.inputs, form
     given = np.arange(1.0, 1 + np.prod(form.given_shape)).reshape(form.given_shape)
     own = form.to_model(torch.from_numpy(given)[None])[0].numpy()
     for eps in (given, own, given.tolist()):
-        fitted = PGD(eps).settled(form, SCALE)
+        fitted = PGD(eps).settled(format)
         np.testing.assert_array_equal(fitted.eps, own)
-    inside = BulletTrain(PGD(given)).settled(form, SCALE)
+    inside = BulletTrain(PGD(given)).settled(format)
     np.testing.assert_array_equal(inside.attack.eps, own)
     with pytest.raises(ValueError, match=r"eps must be a number or of the shape of one sample, .*; got shape \(2,\)"):
-        PGD([0.1, 0.2]).settled(form, SCALE)
+        PGD([0.1, 0.2]).settled(format)
+
+
+@pytest.mark.parametrize("shape", [(5, 8, 6, 3), (5, 3, 8, 6)], ids=["channels last", "channels first"])
+def test_a_radius_for_each_channel_spreads_over_the_pixels(shape):
+    format, channels = known(InputFormat.of(shape), (0.0, 1.0)), np.array([0.1, 0.2, 0.0])
+    for eps in (channels[:, None, None], channels[None, None] if shape[3] == 3 else channels[:, None, None]):
+        np.testing.assert_array_equal(PGD(eps).settled(format).eps, np.broadcast_to(channels[:, None, None], (3, 8, 6)))
+
+
+def test_a_radius_for_each_channel_spreads_without_a_classifier_too():
+    x = torch.rand(2, 3, 4, 6)
+    ball = PGD(np.array([0.1, 0.2, 0.0])[:, None, None]).threat.ball(x, None)
+    assert ball.project(torch.ones_like(x)).amax((0, 2, 3)).tolist() == pytest.approx([0.1, 0.2, 0.0])
+    with pytest.raises(ValueError, match=r"eps must be a number or of the shape of one sample, \(3, 4, 6\)"):
+        PGD([0.1, 0.2]).threat.ball(x, None)
 
 
 def test_auto_becomes_the_start_of_the_training():
-    assert PGD().settled(TABLE, SCALE, init="normal").init == "normal"
-    assert PGD().settled(TABLE, SCALE).init == "auto"
-    assert PGD(init="zero").settled(TABLE, SCALE, init="normal").init == "zero"
-    assert BulletTrain().settled(TABLE, SCALE, init="normal").attack.init == "normal"
+    assert PGD().settled(TABLE, init="normal").init == "normal"
+    assert PGD().settled(TABLE).init == "auto"
+    assert PGD(init="zero").settled(TABLE, init="normal").init == "zero"
+    assert BulletTrain().settled(TABLE, init="normal").attack.init == "normal"
 
 
 @pytest.mark.parametrize("make", [FastLPA, LPA, PPGD])
 def test_perceptual_attacks_count_in_the_scale_of_a_table(make):
-    np.testing.assert_array_equal(make().settled(TABLE, SCALE).scale, SCALE)
-    assert make().settled(FIRST, SCALE).scale == "auto"
-    assert make(scale=3.0).settled(TABLE, SCALE).scale == 3.0
-    np.testing.assert_array_equal(BulletTrain(make()).settled(TABLE, SCALE).attack.scale, SCALE)
+    np.testing.assert_array_equal(make().settled(TABLE).scale, SCALE)
+    assert make().settled(FIRST).scale == "auto"
+    assert make(scale=3.0).settled(TABLE).scale == 3.0
+    np.testing.assert_array_equal(BulletTrain(make()).settled(TABLE).attack.scale, SCALE)
 
 
 def test_transforms_have_nothing_to_fit():
     for attack in (StAdv(), ReColor(), JPEG()):
-        assert attack.settled(FIRST, SCALE, by_name=True).get_params() == attack.get_params()
+        assert attack.settled(FIRST).get_params() == attack.get_params()
 
 
 # What objectives ask

@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import Dataset
 
 from sklearn_acs.data.batches import ArrayData, Batches, StreamedData, batch_count, to_float
+from sklearn_acs.data.datasets import Items
 
 CPU = torch.device("cpu")
 N = 23
@@ -18,6 +19,9 @@ class Images(Dataset):
 
     def __init__(self, x):
         self.x = x
+
+    def __len__(self):
+        return len(self.x)
 
     def __getitem__(self, index):
         return self.x[index], "a label that only the encoder's owner understands"
@@ -37,7 +41,7 @@ def array_data(n=N, dtype=torch.uint8):
 
 
 def streamed_data(n=N, dtype=torch.uint8):
-    return StreamedData(Images(images(n, dtype)), labels(n), CPU, lambda x: x, lambda batch: None)
+    return StreamedData(Items(Images(images(n, dtype))), labels(n), CPU, lambda x, name: x, lambda batch: None)
 
 
 @pytest.fixture(params=[array_data, streamed_data], ids=["array", "streamed"])
@@ -173,7 +177,9 @@ class Processes(Dataset):
 
 
 def process_data(drawing=False):
-    return StreamedData(Processes(drawing), labels(), torch.device("cpu"), encode=lambda x: x, check=lambda x: None)
+    return StreamedData(
+        Items(Processes(drawing)), labels(), torch.device("cpu"), encode=lambda x, name: x, check=lambda x: None
+    )
 
 
 def test_workers_stay_for_the_next_pass():
@@ -208,7 +214,7 @@ def test_options_of_the_loader_may_be_those_that_have_defaults():
 
 def test_single_samples_are_those_of_the_data_set():
     assert torch.equal(array_data()[4][0], images()[4] / 255)
-    assert torch.equal(streamed_data()[4], images()[4])
+    assert torch.equal(streamed_data()[4][0], images()[4])
     assert len(array_data()) == len(streamed_data()) == N
 
 

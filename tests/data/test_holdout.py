@@ -34,14 +34,18 @@ def rows_of(samples):
     return {places[np.ascontiguousarray(x).tobytes()] for x in np.asarray(samples)}
 
 
+def samples_of(data):
+    return rows_of([data[i][0][0] for i in range(len(data))])
+
+
 class Watch(Callback):
     """Records the samples trained on, those held out, and those that a selection may choose."""
 
     def on_epoch_begin(self, net, **kwargs):
         held_out, data = net.training_.held_out, net.training_.batches.data
         self.trained = getattr(self, "trained", set())
-        self.held = rows_of(held_out.data.x[:, 0]) if held_out else set()
-        self.offered = rows_of(data.x[:, 0])
+        self.held = samples_of(held_out.data) if held_out else set()
+        self.offered = samples_of(data)
 
     def on_batch_begin(self, net, batch, **kwargs):
         self.trained |= rows_of(batch[0][:, 0])

@@ -480,14 +480,14 @@ def test_answers_with_nan_are_wrong():
     assert result.clean_.tolist() == [False, False]
 
 
-@pytest.mark.parametrize("clip, box", [((0.0, 255.0), "the box (0.0, 255.0)"), (None, "no box")])
-def test_a_radius_for_other_samples_is_told_of(clip, box, tmp_path):
+def test_a_radius_for_samples_in_a_box_is_told_of_where_there_is_none(tmp_path):
     (x, y), own = samples(), PGD(eps=20)
     for _ in range(2):  # from the file as well
-        result = evaluate(linear(), 255 * x, y, ["quick", own], clip=clip, state_path=tmp_path / "state")
+        result = evaluate(linear(), 255 * x, y, ["quick", own], clip=None, state_path=tmp_path / "state")
         assert result.warnings == [
-            f"PGD-20: its radius, 0.03137, is one for images in [0, 1], and these samples live in {box}"
+            "PGD-20: its radius, 0.03137, is one for images in [0, 1], and these samples live in no box"
         ]
+    assert evaluate(linear(), 255 * x, y, ["quick", own], clip=(0.0, 255.0)).warnings == []
 
 
 def test_sound_evaluations_say_nothing():
@@ -518,9 +518,9 @@ def test_the_bar_ends_at_its_total(capsys, tmp_path, verbose):
         ({"attacks": []}, r"attacks=\[\] has no attack"),
         ({"attacks": {"a": PGD(steps=0)}}, "'steps' parameter of PGD"),
         ({"attacks": PGD(eps=[0.1, 0.2])}, r"eps must be .* shape of one sample, \(1,\); got shape \(2,\)"),
-        ({"batch_size": 0}, "batch_size=0 must be an int of 1 or more"),
-        ({"random_state": -1}, "random_state=-1 must be an int of 0 or more"),
-        ({"random_state": None}, "random_state=None must be"),
+        ({"batch_size": 0}, "'batch_size' parameter of evaluate must be an int .* Got 0"),
+        ({"random_state": -1}, "'random_state' parameter of evaluate must be an int .* Got -1"),
+        ({"random_state": None}, "'random_state' parameter of evaluate must be an int .* Got None"),
         ({"X": [[0.5], [7.0]], "y": [0, 1]}, "outside clip"),
         ({"y": [0, 1]}, "inconsistent numbers of samples"),
         ({"y": np.full(12, 2)}, r"labels 0 to C-1 .* here 0 to 1; got \[2\]"),
@@ -537,7 +537,7 @@ def test_labels_and_logits_that_are_none_of_a_module_are_refused(judge):
     x, y = samples()
     with pytest.raises(ValueError, match=r"labels 0 to C-1 .* here 0 to 1; got \[1, 2\]"):
         judge(linear(), x, y + 1)
-    with pytest.raises(ValueError, match=r"Linear must give logits .* C >= 2 classes; one sample gives \(1, 1\)"):
+    with pytest.raises(ValueError, match=r"Linear must give logits .* C >= 2 classes; 8 samples gave \(8, 1\)"):
         judge(nn.Linear(1, 1), x, y)
 
 
@@ -547,7 +547,7 @@ def test_attacks_of_another_kind_are_refused():
 
 
 def test_models_of_another_kind_are_refused():
-    with pytest.raises(TypeError, match=r"model must be a fitted RobustClassifier or an nn\.Module; got str"):
+    with pytest.raises(TypeError, match=r"model must be a fitted RobustClassifier, .* or an nn\.Module .*; got str"):
         evaluate("model", *samples())
 
 

@@ -68,7 +68,7 @@ def test_scorer_is_cloned_with_a_search():
 
 def test_search_picks_the_most_robust():
     x, y = samples()
-    search = GridSearchCV(Threshold(), {"worth": [1.0, 3.0, 2.0]}, scoring=robust_scorer(PGD()), cv=2)
+    search = GridSearchCV(Threshold(), {"worth": [1.0, 3.0, 2.0]}, scoring=robust_scorer(PGD(eps=8 / 255)), cv=2)
     assert search.fit(x, y).best_params_ == {"worth": 3.0}
 
 

@@ -23,14 +23,14 @@ def test_every_suite_can_be_made(suite):
 def test_pgd_50_10_is_that_of_the_papers(norm, eps, step):
     attack, auto = made(norm).values()
     assert isinstance(attack, PGD) and isinstance(auto, AutoAttack)
-    assert (attack.norm, attack.eps, attack.steps, attack.restarts) == (norm, eps, 50, 10)
+    assert (attack.norm, attack.threat.eps, attack.steps, attack.restarts) == (norm, eps, 50, 10)
     assert attack.step_size is None and attack.rel_step_size * eps == pytest.approx(step)
-    assert (auto.norm, auto.eps, auto.version) == (norm, eps, "standard")
+    assert (auto.norm, auto.threat.eps, auto.version) == (norm, eps, "standard")
 
 
 def test_the_sweep_has_three_radii_and_one_step():
     attacks = list(made("linf-sweep").values())
-    assert [attack.eps * 255 for attack in attacks] == pytest.approx([4, 8, 16, 8])
+    assert [attack.threat.eps * 255 for attack in attacks] == pytest.approx([4, 8, 16, 8])
     assert [attack.step_size * 255 for attack in attacks[:3]] == pytest.approx([2, 2, 2])
 
 

@@ -125,5 +125,5 @@ def test_tables_and_streams_are_refused(clf, plain_clf, digits):
         PerturbationDisplay.from_estimator(plain_clf, np.zeros((2, 4)), [0, 1])
     with pytest.raises(TypeError, match="got the Dataset TensorDataset"):
         PerturbationDisplay.from_estimator(clf, TensorDataset(torch.zeros(2, 8, 8)), digits[1][:2])
-    with pytest.raises(ValueError, match="n_images=0 must be"):
+    with pytest.raises(ValueError, match=r"'n_images' parameter of .* must be"):
         PerturbationDisplay.from_estimator(clf, *digits, n_images=0)

@@ -167,7 +167,7 @@ def test_per_class_without_y_says_what_is_missing(selector):
 
 
 def test_per_class_needs_a_label_for_each_row(selector):
-    with pytest.raises(ValueError, match="60 gradients, got 59"):
+    with pytest.raises(ValueError, match=r"60 .* 59"):
         selector.set_params(per_class=True).fit(G, Y[:-1])
 
 

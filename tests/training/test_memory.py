@@ -186,6 +186,7 @@ def test_remembered_steps_add_up_to_a_strong_attack(objective, norm, eps):
     assert loss(remembered) > loss(fresh) > loss(x)
 
 
+@pytest.mark.filterwarnings("ignore:the trained model predicts")  # of digits cropped and cut out it learns little
 @pytest.mark.parametrize("augment", [None, "crop-flip-cutout"])
 @pytest.mark.parametrize("selector", [None, "gradmatch", "score", "glister"])
 def test_training_is_the_same_bits_twice(selector, augment):
@@ -219,7 +220,8 @@ def test_a_selection_attack_of_ones_own_is_what_selections_cost():
         for training in (PGD(0.15, steps=1, init="previous"), PGD(0.15, steps=2)):
             clf, _ = fit(attack=training, selection_attack=attack)
             assert clf.cost_["selection"].backwards == steps * len(X)
-    clf, _ = fit(attack=PGD(0.15, steps=5), selection_attack__eps=0.1, selection_attack="fgsm")
+    with pytest.warns(UserWarning, match="selection_attack within eps=0.1 in linf"):
+        clf, _ = fit(attack=PGD(0.15, steps=5), selection_attack__eps=0.1, selection_attack="fgsm")
     assert clf.cost_["selection"].backwards == len(X)
 
 
@@ -273,7 +275,8 @@ def test_a_selection_attack_in_another_ball_leaves_training_what_it_knows():
 
     sizes = Sizes()
     other = PGD(1.0, norm="l2", init="previous", steps=3)
-    fit(selection_attack=other, callbacks=[sizes], select_every=1)
+    with pytest.warns(UserWarning, match="selection_attack within eps=1 in l2"):
+        fit(selection_attack=other, callbacks=[sizes], select_every=1)
     assert min(sizes.sizes) > 0.9  # in radii of the ball of training
 
 
@@ -330,13 +333,14 @@ def test_a_selection_attack_by_name_is_in_the_ball_trained_against(name):
     keep = Keep()
     fit(attack=PGD(1.2, norm="l2", steps=2), selection_attack=name, callbacks=[keep])
     assert (keep.attack.eps, keep.attack.norm) == (1.2, "l2")
-    fit(attack=PGD(1.2, norm="l2", steps=2), selection_attack=name, selection_attack__eps=0.5, callbacks=[keep])
+    with pytest.warns(UserWarning, match="selection_attack within eps=0.5 in linf"):
+        fit(attack=PGD(1.2, norm="l2", steps=2), selection_attack=name, selection_attack__eps=0.5, callbacks=[keep])
     assert keep.attack.eps == 0.5
 
 
 def test_a_disk_that_is_too_small_is_told_before_anything_is_written(monkeypatch):
     monkeypatch.setattr("sklearn_acs.training.memory.disk_usage", lambda folder: SimpleNamespace(free=10))
-    with pytest.raises(OSError, match="need 15 bytes in .* left .* Let the variable TMPDIR"):
+    with pytest.raises(OSError, match=r"need 15 bytes in .* left .* Let the variable TMPDIR"):
         PerturbationMemory(PGD().threat, (5, 3), torch.device("cpu"), on_disk=True)
 
 

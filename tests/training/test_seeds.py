@@ -1,5 +1,7 @@
 """One random_state for everything, and global generators left as they were."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -121,3 +123,63 @@ def test_local_randomness_goes_on_from_a_state(while_in_use):
     other.load_state_dict(state)
     with other.in_use():
         assert torch.equal(torch.rand(3), expected)
+
+
+def test_where_nothing_draws_the_global_generators_are_looked_at_once(monkeypatch):
+    randomness, uses, put = LocalRandomness(5, CPU), [], torch.set_rng_state
+    monkeypatch.setattr(torch, "set_rng_state", lambda state: put(state) or uses.append(state))
+    for _ in randomness.each(range(4)):
+        with randomness.where_drawn():
+            pass
+    assert not randomness.drawn
+    assert len(uses) == 4  # in and out, of the first item and of the first step
+
+
+@pytest.mark.parametrize("drawing", ["item", "step"])
+def test_where_something_draws_all_draws_are_local(drawing, global_randomness):
+    def run(interrupted):
+        def draw(where):
+            return torch.rand(3).tolist() if where == drawing else None
+
+        randomness = LocalRandomness(5, CPU)
+        for drawn in randomness.each(draw("item") or [0] for _ in range(3)):
+            if interrupted:
+                torch.rand(1)
+            with randomness.where_drawn():
+                yield drawn, draw("step")
+
+    alone = list(run(False))
+    assert alone == list(run(True))
+    before = global_randomness()
+    list(run(False))
+    assert global_randomness() == before
+
+
+def test_what_a_look_draws_is_no_part_of_the_training():
+    one, other = LocalRandomness(5, CPU), LocalRandomness(5, CPU)
+    with one.where_drawn(going_on=False):
+        torch.rand(3)
+    drawn = []
+    for randomness in (one, other):
+        with randomness.where_drawn():
+            drawn.append(torch.rand(3).tolist())
+    assert drawn[0] == drawn[1]
+    assert one.drawn
+
+
+def test_a_thread_waits_for_another_that_draws():
+    began, order = threading.Event(), []
+
+    def other():
+        began.wait()
+        with LocalRandomness(6, CPU).in_use():
+            order.append("other")
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    with LocalRandomness(5, CPU).in_use():
+        began.set()
+        thread.join(0.05)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "other"]

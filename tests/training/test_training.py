@@ -44,7 +44,7 @@ def training_of(clf: RobustClassifier):
     plan = Plan.of(clf.get_params(deep=False))
     randomness = LocalRandomness(plan.seeds.model, plan.device)
     data = TrainingData.read(X, y, None, clip=clf.clip)
-    return plan.settled(data.format).training(data, None, randomness, CostMeter())
+    return plan.settled(data.format).training(data, None, None, randomness, CostMeter())
 
 
 def same(one, other) -> bool:

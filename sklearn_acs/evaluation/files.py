@@ -1,0 +1,67 @@
+"""Files are written beside their place and renamed, so that nobody finds half of one."""
+
+import os
+from pathlib import Path
+from uuid import uuid4
+
+
+def check_path(parameter: str, path: str | os.PathLike) -> Path:
+    """Make sure, before any work, that a file can be written.
+
+    Parameters
+    ----------
+    parameter : str
+        What asks for it, for errors.
+    path : str or Path
+        The file; it is left alone.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    OSError, ValueError
+        It is a folder, in one that does not exist, or cannot be written.
+    """
+    place = Path(path)
+    try:
+        if place.is_dir():
+            raise IsADirectoryError("it is a folder")
+        if not place.parent.is_dir():
+            raise FileNotFoundError("it is in a folder that does not exist")
+        if not place.exists() or place.is_file():
+            part = _beside(place)
+            part.touch()
+            part.unlink()
+    except (OSError, ValueError) as error:
+        kind = type(error) if isinstance(error, OSError) else ValueError
+        raise kind(f"{parameter}={os.fspath(path)!r} cannot be written: {error}") from error
+    return place
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file at once: whoever reads it meanwhile, or after an interruption, finds the one before.
+
+    Parameters
+    ----------
+    path : Path
+        The file. What is no ordinary file, such as a pipe, is written to; a link stays one.
+    content : bytes
+        What it holds.
+    """
+    place = path.resolve()
+    if place.exists() and not place.is_file():
+        place.write_bytes(content)
+        return
+    part = _beside(place)
+    try:
+        part.write_bytes(content)
+        os.replace(part, place)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _beside(place: Path) -> Path:
+    """Name a file in the same folder, which no other process writes."""
+    return place.resolve().with_name(f"{place.stem[:50]}-{uuid4().hex}.part")
