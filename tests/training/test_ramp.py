@@ -6,6 +6,7 @@ from sklearn.datasets import load_digits
 
 from sklearn_acs import PGD, BulletTrain, FastLPA, InBatchSelection, RobustClassifier
 from sklearn_acs.attacks import ATTACKS, JPEG, NFGSM, ReColor, StAdv
+from sklearn_acs.data.training_data import TrainingData
 from sklearn_acs.training.course import Course
 from sklearn_acs.training.ramp import Ramp
 
@@ -67,7 +68,7 @@ def test_bullet_train_is_scaled_with_what_it_has_learned():
 
 @pytest.mark.parametrize("name", sorted(ATTACKS))
 def test_every_attack_by_name_has_a_radius(name):
-    assert ATTACKS[name]().radius > 0
+    assert ATTACKS[name]().settled(TrainingData.read(X, Y, None).format).radius > 0
 
 
 def sizes_of(attack, **options):
@@ -143,6 +144,7 @@ def test_without_a_ramp_the_radius_is_full_from_the_beginning():
     assert fit(attack_ramp=0.0).history_[:, "radius"] == [0.1] * 4
 
 
+@pytest.mark.filterwarnings("ignore:the trained model predicts")
 def test_a_large_radius_is_learned_with_a_ramp_where_training_ends_at_one_class_without():
     X, y = load_digits(return_X_y=True)
     X, y = (X.reshape(-1, 8, 8) / 16)[:400], y[:400]
