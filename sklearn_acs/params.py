@@ -65,13 +65,13 @@ def unknown_parameter(
         To raise.
     """
     known = sorted(known)
-    part, nested, rest = name.partition("__")
+    part, _, rest = name.partition("__")
     usual = SYNONYMS.get(name, "")
     if prefix:
         usual = usual.rpartition("__")[2]
     if usual.partition("__")[0] in known:
         meant = [usual]
-    elif nested:
+    elif rest:
         meant = [f"{close}__{rest}" for close in get_close_matches(part, parts, n=1)]
     else:
         meant = get_close_matches(name, [*known, *(SYNONYMS.values() if parts else ())], n=1)

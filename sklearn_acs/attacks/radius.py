@@ -57,7 +57,12 @@ def fitted_radius(eps: Any, unit: str, format: DataFormat) -> Any:
         eps = _by_column(eps, form)
     if np.ndim(eps):
         eps = _as_the_model_sees_it(np.asarray(eps), form)
-    return eps * deviations(format, all_columns=np.ndim(eps) > 0) if unit == "std" else eps
+    if unit != "std":
+        return eps
+    radius = eps * deviations(format, all_columns=np.ndim(eps) > 0)
+    if not radius.any():
+        raise ValueError("eps with unit='std' moves only columns that are constant in X, and those have no deviation")
+    return radius
 
 
 def deviations(format: DataFormat, *, all_columns: bool = False) -> np.ndarray:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.model_selection import GridSearchCV
 from sklearn.preprocessing import StandardScaler
 from torch import nn
@@ -162,10 +162,19 @@ def told(*args, match, X=IMAGES, y=LABELS, **params):
         return quick(*args, **params).fit(X, y)
 
 
+def test_deviations_of_constant_columns_alone_are_no_radius():
+    frame = pd.DataFrame(TABLE, columns=list("abcd"))
+    with pytest.raises(ValueError, match="eps with unit='std' moves only columns that are constant"):
+        quick(attack=PGD(eps={"c": 0.1}, unit="std")).fit(frame, SIGN)
+
+
 def test_a_radius_in_input_units_on_a_raw_table():
     told(X=FLAT[:, 18:46] * 1000, attack=PGD(eps=0.1), match="standard deviations of a column .* Was unit='std' meant")
     told(X=FLAT[:, 18:46] / 1000, attack__eps=0.1, match="standard deviations of a column .* Was unit='std' meant")
     told(X=FLAT * 255, attack__eps=0.1, match="standard deviations of a column")
+    # Too large for half of the columns, too small for the others.
+    X, y = load_breast_cancer(return_X_y=True)
+    told(X=X, y=y, attack=PGD(eps=0.1), match="Was unit='std' meant")
     clf = quick().fit(FLAT[:, 18:46] * 1000, LABELS)
     with pytest.warns(UserWarning, match="standard deviations of a column"):
         clf.robust_score(FLAT[:, 18:46] * 1000, LABELS, PGD(eps=0.1))
@@ -190,10 +199,9 @@ def test_shares_in_place_of_pixels():
 
 
 def test_images_that_do_not_fill_their_box():
-    told(
-        X=(IMAGES * 16).astype(np.uint8), match="uint8 images are divided by 255 whatever their maximum, here 16 of 255"
-    )
+    told(X=(IMAGES * 16).astype(np.uint8), match="to 0.0627, .* uint8 images are divided by 255 whatever their maximum")
     told(X=IMAGES / 255, match="X goes from 0 to 0.00392")
+    told(X=IMAGES, clip=(0, 255), match="to 1, .* or give the clip that X has")
 
 
 @pytest.mark.parametrize("norm", ["l2", "l1"])
@@ -209,6 +217,8 @@ def test_ordinary_radii_are_not_doubted():
     scaled = StandardScaler().fit_transform(FLAT[:, 18:46])
     for attack in (None, PGD(eps=0.1), PGD(eps=0.01), PGD(eps=8 / 255), PGD(eps=1, norm="l2"), "fgsm"):
         quick(attack=attack).fit(scaled, LABELS)
+    rare = np.eye(30)[RNG.integers(0, 30, len(scaled))] * (RNG.random((len(scaled), 1)) < 0.05)
+    quick(attack=PGD(eps=0.5)).fit(np.column_stack([scaled, np.repeat(rare, 2, axis=1)]), LABELS)
     for attack in (PGD(eps=0.1), PGD(eps=0.3, step_size=0.1), PGD(eps=0.5, norm="l2"), PGD(eps=12, norm="l1"), None):
         quick(attack=attack).fit(IMAGES, LABELS)
         quick(attack=attack).fit(FLAT, LABELS)
