@@ -151,7 +151,8 @@ def make_part(
 
 def numpy_values(params: Mapping[str, Any]) -> dict[str, Any]:
     """Pick the values that are NumPy's numbers, bools and strings, as Python's: torch does not take them everywhere."""
-    return {name: value.item() for name, value in params.items() if isinstance(value, np.generic)}
+    plain = {name: value for name, value in params.items() if isinstance(value, np.generic | np.ndarray)}
+    return {name: value.item() for name, value in plain.items() if value.ndim == 0}
 
 
 def _check_reaches(parameter: str, part: BaseEstimator, name: str, option: Any) -> None:

@@ -259,6 +259,8 @@ X, Y, MODULE = torch.rand(6, 3, 16, 16), torch.arange(6) % 3, convnet((3, 16, 16
         (PGD(eps=-0.1), "eps"),
         (PGD(eps="0.1"), "eps"),
         (PGD(eps=True), "eps"),
+        (PGD(eps=np.array(-0.1)), "eps"),
+        (PGD(eps=torch.tensor(-0.1)), "eps"),
         (PGD(steps=0), "steps"),
         (PGD(steps=True), "steps"),
         (PGD(step_size=float("inf")), "step_size"),
@@ -417,6 +419,7 @@ def test_numpys_numbers_are_numbers_in_a_classifier():
     plain = clone(clf).set_params(**{name: value.item() for name, value in numbers.items()}).fit(IMAGES, LABELS)
     np.testing.assert_array_equal(given.predict_proba(IMAGES), plain.predict_proba(IMAGES))
     assert given.get_params()["batch_size"] is numbers["batch_size"] and clone(given).batch_size == 64
+    quick(attack__eps=np.array(0.1)).fit(IMAGES, LABELS)
     quick(averaging=EMA(decay=np.float32(0.5)), attack=BulletTrain(PGD(steps=np.int64(2)))).fit(IMAGES, LABELS)
 
 
