@@ -17,7 +17,7 @@ SMALL, LARGE = 3e-3, 3.0
 """Standard deviations of a column that a radius in input units is not expected to be below or above."""
 
 MANY = 0.3
-"""Share of the columns in which a radius must be too small or too large to be told of."""
+"""Share of the columns in which a radius must be too large to be told of; of small and large ones it is a half."""
 
 LONG_STEP = 10
 """Radii: no step is meant to be longer."""
@@ -112,7 +112,8 @@ def _check_in_scale(eps: np.ndarray, threat: Threat, format: DataFormat, trainin
     ratio = eps[moved] / scale[moved]
     reach = prod(format.inputs.model_shape) ** _REACH[threat.norm]
     small, large = ratio < SMALL, ratio / reach > LARGE
-    if (small | (large & training)).mean() > MANY:
+    large = large & training
+    if (small | large).mean() > 0.5 or large.mean() > MANY:
         _warn(
             f"{_told(threat)} is {ratio.min():.2g} to {ratio.max():.2g} standard deviations of a column of X; eps is "
             "in units of X. Was unit='std' meant, which counts it in standard deviations of each column?"

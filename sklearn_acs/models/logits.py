@@ -99,7 +99,7 @@ def giving_logits(
     outputs, example, name = [], example.to(device_of(module)), f"{name}={type(module).__name__}"
     for training in (False, True)[: 1 + trains]:
         try:
-            with rehearsing(module), torch.set_grad_enabled(training):
+            with rehearsing(module):
                 module.train(training)
                 outputs.append(module(example))
         except Exception as error:
@@ -110,10 +110,6 @@ def giving_logits(
             ) from error
     for output in outputs:
         _check_shape(_find_logits(output, n_classes, name), len(example), n_classes, name)
-    if trains and not _find_logits(outputs[-1], n_classes, name).requires_grad:
-        raise ValueError(
-            f"{name} gives logits that its parameters have no gradient of: look for detach or no_grad in it"
-        )
     return module if all(isinstance(output, Tensor) for output in outputs) else LogitsOf(module, n_classes)
 
 

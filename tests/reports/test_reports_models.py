@@ -289,13 +289,12 @@ def not_to_be_copied():
         (nn.Linear(10, 3), r"module=Linear fails on float32 samples of shape \(1, 8, 8\) in eval mode, RuntimeError"),
         (Net().requires_grad_(False), "module=Net has nothing to train"),
         (nn.Flatten(), "module=Flatten has nothing to train"),
-        (Returns(lambda x, logits: logits.detach()), "parameters have no gradient"),
         (not_to_be_copied(), "module=Linear cannot be copied: .* Give a class or a function"),
         (dict, "module=<class 'dict'> must be a class of nn.Module"),
     ],
     ids=[
         *("no logits", "None", "wrong in train mode", "three axes", "fails in train mode", "shape", "frozen", "empty"),
-        *("detached", "not to be copied", "another class"),
+        *("not to be copied", "another class"),
     ],
 )
 def test_network_that_cannot_be_trained_is_refused_in_one_sentence(no_work, network, message):
