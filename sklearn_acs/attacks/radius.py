@@ -53,8 +53,8 @@ def fitted_radius(eps: Any, unit: str, format: DataFormat) -> Any:
         if unit == "input" and not (form.is_table and format.scale is not None):
             return IMAGE_EPS if clip is None else IMAGE_EPS * (clip[1] - clip[0])
         eps, unit = TABLE_EPS, "std"
-    if isinstance(eps, Mapping):
-        eps = _by_column(eps, form)
+    if isinstance(eps, Mapping) or (hasattr(eps, "items") and form.feature_names is not None):  # a Series, too
+        eps = _by_column(dict(eps.items()), form)
     if np.ndim(eps):
         eps = _as_the_model_sees_it(np.asarray(eps), form)
     if unit != "std":

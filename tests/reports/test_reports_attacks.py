@@ -99,6 +99,8 @@ def test_a_radius_for_each_column():
     moved = np.abs(clf.perturb(frame, SIGN, attack) - TABLE).max(0)
     np.testing.assert_allclose(moved, [0, 0, 0, TABLE[:, 3].std()], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(quick(attack__eps=[0.1, 0.3, 0, 0]).fit(TABLE, SIGN).attack_.eps, [0.1, 0.3, 0, 0])
+    series = pd.Series({"batch": 0.0, "dose": 0.3, "smokes": 0.0, "age": 0.1})  # by name, in any order
+    np.testing.assert_allclose(quick(attack=PGD(series)).fit(frame, SIGN).attack_.eps, [0.1, 0.3, 0, 0])
 
 
 def test_names_of_columns_that_are_not_there():
