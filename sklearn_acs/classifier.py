@@ -64,9 +64,9 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
         What is minimised.
     attack : {"pgd", "fgsm", "n-fgsm", "fast-lpa", "bullet"}, Attack or None, default=None
         What training defends against. None is the objective's own attack, and where that is None too "pgd". A name
-        means 10 steps (or one) in linf, and "fast-lpa" a bound of 0.5 in the model's activations. Without `eps` the
-        radius is 8/255 of the width of `clip` for images, and for tables 0.1 standard deviations of each feature that
-        is neither constant nor two-valued; an `eps` is in the units of X, or as `unit` says.
+        means 10 steps (or one) in linf, and "fast-lpa" a bound of 0.5 in the model's activations. An `eps` is in the
+        units of X, or in those that `unit` says. Without `eps` the radius fits the data: for images 8/255 of the width
+        of `clip`, for tables 0.1 standard deviations of each feature (constant and two-valued ones do not move).
     attack_ramp : float, default=0
         Share of the training, in [0, 1], over which the radius grows evenly from 0 to what `attack` says, at
         selections too; 0 begins with all of it. It keeps a training from ending at one class for everything, as small
@@ -466,17 +466,16 @@ default="gradmatch"
         with torch.inference_mode(False), torch.enable_grad(), current_device(plan.device):
             with randomness.in_use():  # a Dataset may draw from torch's global generators
                 like = None if before is None else self._format
+                reading: dict[str, Any] = {"loader_options": self._routed("iterator_train"), "verbose": self.verbose}
                 given: dict[str, Any] = {
                     "clip": self.clip,
                     "channels": self.channels,
                     "classes": classes,
                     "class_weight": self.class_weight,
                     "like": like,
-                    "loader_options": self._routed("iterator_train"),
-                    "verbose": self.verbose,
                 }
-                data = TrainingData.read(X, y, sample_weight, **given)
-                apart = read_validation(*validation, data.format) if validates else None
+                data = TrainingData.read(X, y, sample_weight, **given, **reading)
+                apart = read_validation(*validation, data.format, **reading) if validates else None
             plan = plan.settled(data.format)
             training = plan.training(data, apart, before, randomness, meter)
         try:

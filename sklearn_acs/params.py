@@ -65,13 +65,13 @@ def unknown_parameter(
         To raise.
     """
     known = sorted(known)
-    part, nested, rest = name.partition("__")
+    part, _, rest = name.partition("__")
     usual = SYNONYMS.get(name, "")
     if prefix:
         usual = usual.rpartition("__")[2]
     if usual.partition("__")[0] in known:
         meant = [usual]
-    elif nested:
+    elif rest:
         meant = [f"{close}__{rest}" for close in get_close_matches(part, parts, n=1)]
     else:
         meant = get_close_matches(name, [*known, *(SYNONYMS.values() if parts else ())], n=1)
@@ -151,7 +151,8 @@ def make_part(
 
 def numpy_values(params: Mapping[str, Any]) -> dict[str, Any]:
     """Pick the values that are NumPy's numbers, bools and strings, as Python's: torch does not take them everywhere."""
-    return {name: value.item() for name, value in params.items() if isinstance(value, np.generic)}
+    plain = {name: value for name, value in params.items() if isinstance(value, np.generic | np.ndarray)}
+    return {name: value.item() for name, value in plain.items() if value.ndim == 0}
 
 
 def _check_reaches(parameter: str, part: BaseEstimator, name: str, option: Any) -> None:

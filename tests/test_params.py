@@ -172,7 +172,7 @@ LEADS_NOWHERE = pytest.mark.parametrize(
         ("attack_steps", "; did you mean 'attack__steps'?"),
         ("motor__power", ""),
         ("atack__eps", "; did you mean 'attack__eps'?"),
-        ("attack__", ""),
+        ("attack__", "; did you mean 'attack'?"),
         ("lr__max", ""),
     ],
 )

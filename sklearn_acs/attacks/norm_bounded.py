@@ -77,9 +77,9 @@ class NormBoundedAttack(Attack):
         if self.unit == "std" and getattr(self, "step_size", None) is not None:
             raise ValueError("step_size is in units of X, and unit='std' is not; use rel_step_size, or leave it out")
         eps: Any = list(self.eps.values()) if isinstance(self.eps, Mapping) else self.eps
-        if np.ndim(eps) > 0:
+        if np.ndim(eps) > 0 or isinstance(eps, np.ndarray | Tensor):
             bounds = np.asarray(eps)
-            if self.norm != "linf":
+            if self.norm != "linf" and bounds.ndim > 0:
                 raise ValueError(f"eps must be one number for norm={self.norm!r}; an array is for 'linf' only")
             numbers = np.issubdtype(bounds.dtype, np.number) and np.isfinite(bounds).all()
             if not numbers or not (bounds >= 0).all() or not bounds.any():

@@ -53,11 +53,16 @@ def fitted_radius(eps: Any, unit: str, format: DataFormat) -> Any:
         if unit == "input" and not (form.is_table and format.scale is not None):
             return IMAGE_EPS if clip is None else IMAGE_EPS * (clip[1] - clip[0])
         eps, unit = TABLE_EPS, "std"
-    if isinstance(eps, Mapping):
-        eps = _by_column(eps, form)
+    if isinstance(eps, Mapping) or (hasattr(eps, "items") and form.feature_names is not None):  # a Series, too
+        eps = _by_column(dict(eps.items()), form)
     if np.ndim(eps):
         eps = _as_the_model_sees_it(np.asarray(eps), form)
-    return eps * deviations(format, all_columns=np.ndim(eps) > 0) if unit == "std" else eps
+    if unit != "std":
+        return eps
+    radius = eps * deviations(format, all_columns=np.ndim(eps) > 0)
+    if not radius.any():
+        raise ValueError("eps with unit='std' moves only columns that are constant in X, and those have no deviation")
+    return radius
 
 
 def deviations(format: DataFormat, *, all_columns: bool = False) -> np.ndarray:

@@ -16,6 +16,9 @@ SMALL_IN_BOX = 1e-3
 SMALL, LARGE = 3e-3, 3.0
 """Standard deviations of a column that a radius in input units is not expected to be below or above."""
 
+MANY = 0.3
+"""Share of the columns in which a radius must be too large to be told of; of small and large ones it is a half."""
+
 LONG_STEP = 10
 """Radii: no step is meant to be longer."""
 
@@ -84,8 +87,8 @@ def _check_in_box(eps: np.ndarray, threat: Threat, format: DataFormat, training:
         text = f"X goes from {least:.3g} to {most:.3g}, so that {ball} can make all samples alike"
         if most - least < width / 2:
             _warn(
-                f"{text}. Scale X to fill {format.clip}: uint8 images are divided by 255 whatever their maximum, "
-                f"here {255 * most:.0f} of 255"
+                f"{text}. Scale X to fill {format.clip}, or give the clip that X has; uint8 images are divided by 255 "
+                "whatever their maximum"
             )
         else:
             _warn(f"{text}; eps is in units of X{_of_255(eps.min(), width)}")
@@ -101,15 +104,19 @@ def _check_in_scale(eps: np.ndarray, threat: Threat, format: DataFormat, trainin
     scale = deviations(format, all_columns=True)
     eps, scale = np.broadcast_arrays(eps, scale)
     moved = (eps > 0) & (scale > 0)
+    if format.inputs.is_table and format.n_values is not None:
+        several = moved & (format.n_values.numpy() > 2)
+        moved = several if several.any() else moved  # a rare 1 among 0s has a small deviation in any units
     if not moved.any():
         return
     ratio = eps[moved] / scale[moved]
     reach = prod(format.inputs.model_shape) ** _REACH[threat.norm]
     small, large = ratio < SMALL, ratio / reach > LARGE
-    if (small | (large & training)).mean() > 0.5:
+    large = large & training
+    if (small | large).mean() > 0.5 or large.mean() > MANY:
         _warn(
-            f"{_told(threat)} is {np.median(ratio):.2g} standard deviations of a column of X (the median); eps is in "
-            "units of X. Was unit='std' meant, which counts it in standard deviations of each column?"
+            f"{_told(threat)} is {ratio.min():.2g} to {ratio.max():.2g} standard deviations of a column of X; eps is "
+            "in units of X. Was unit='std' meant, which counts it in standard deviations of each column?"
         )
 
 

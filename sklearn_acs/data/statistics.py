@@ -62,7 +62,6 @@ def statistics(
         Which of them count; None is all.
     to_model : callable
         Turns a batch as given into one for the model: (n, features) or (n, C, H, W).
-
     names : ndarray of str or None, default=None
         Names of the features, for the warning.
 

@@ -155,16 +155,17 @@ def check_validation(X_val: Any, y_val: Any, sample_weight_val: Any) -> bool:
     return X_val is not None
 
 
-def read_validation(X_val: Any, y_val: Any, sample_weight_val: Any, like: DataFormat) -> TrainingData:
+def read_validation(X_val: Any, y_val: Any, sample_weight_val: Any, like: DataFormat, **reading: Any) -> TrainingData:
     """Read validation samples, which must look like those to train on."""
     try:
-        data = TrainingData.read(X_val, y_val, sample_weight_val, like=like)
+        data = TrainingData.read(X_val, y_val, sample_weight_val, like=like, **reading)
         if isinstance(data.samples, Tensor):
             like.inputs.check(tuple(data.samples.shape[1:]))
             check_range(data.samples, like.clip, data.rows)
         return data
     except (TypeError, ValueError) as error:
-        raise type(error)(f"X_val, y_val or sample_weight_val cannot be used: {error}") from error
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"X_val, y_val or sample_weight_val cannot be used: {error}") from error
 
 
 def _format_of(

@@ -158,7 +158,13 @@ def build_model(
     if isinstance(module, nn.Module):
         if options:
             raise TypeError(f"module is built already and takes no options; got {sorted(options)}")
-        return _ready(deepcopy(module), input_shape, n_classes)
+        try:
+            copied = deepcopy(module)
+        except Exception as error:  # torch.nn.utils.weight_norm keeps a tensor that cannot be copied
+            raise ValueError(
+                f"module={type(module).__name__} cannot be copied: {error}. Give a class or a function that makes it"
+            ) from error
+        return _ready(copied, input_shape, n_classes)
     if not callable(module):
         raise TypeError(
             f"module must be one of {['auto', *MODELS]}, an nn.Module, a class of them or a function (input_shape, "
@@ -173,7 +179,12 @@ def build_model(
 def _made(module: Callable[..., Any], input_shape: Shape, n_classes: int, options: dict[str, Any]) -> Any:
     """Call a class with the options, as skorch does, or with shape and classes too; a function always with these."""
     made = module.func if isinstance(module, partial) else module
-    takes = signature(module)
+    try:
+        takes = signature(module)
+    except ValueError as error:
+        raise TypeError(
+            f"module={module!r} must be a class of nn.Module or a function that makes one: {error}"
+        ) from error
     check_options("module", module, options, *list(takes.parameters)[: 0 if isinstance(made, type) else 2])
     if isinstance(made, type):
         known = {"input_shape": input_shape, "n_classes": n_classes}

@@ -75,7 +75,8 @@ class AdversarialNet(NeuralNet):
         except (TypeError, ValueError) as error:
             options = {key: value for key, value in vars(self).items() if key.startswith("optimizer__")}
             given = ", ".join(f"{name}={value!r}" for name, value in options.items())
-            raise type(error)(f"optimizer={self.optimizer.__name__} cannot be made with {given}: {error}") from error
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"optimizer={self.optimizer.__name__} cannot be made with {given}: {error}") from error
 
     def _get_module(self, name: str, msg: str) -> Any:
         """Let skorch's Checkpoint save and load an empty module for the objective, which has no weights."""

@@ -216,17 +216,19 @@ def last_layer_gradients(
     advance : callable
         Is told of so many samples done.
     """
-    loss, parts = loss or adversary.objective.loss, []
+    loss, n, end = loss or adversary.objective.loss, len(batches.data), 0
+    branches: list[tuple[Tensor, Tensor]] = []
     for batch in batches.everything():
         inputs = adversary.inputs(module, batch)
         inputs = inputs if branch is None else {branch: inputs[branch]}
         with frozen(module):
             factors = batch_factors(module, layer, loss, inputs, batch.y)
-        parts.append([(batch.weight[:, None] * g, h1) for g, h1 in factors])
+        # Written where they stay: parts to be joined would take the memory of all of them twice.
+        branches = branches or [(g.new_empty(n, g.shape[1]), h1.new_empty(n, h1.shape[1])) for g, h1 in factors]
+        begin, end = end, end + len(batch.y)
+        for (all_g, all_h1), (g, h1) in zip(branches, factors, strict=True):
+            all_g[begin:end], all_h1[begin:end] = batch.weight[:, None] * g, h1
         advance(len(batch.y))
-    branches = [
-        (torch.cat([g for g, _ in each]), torch.cat([h1 for _, h1 in each])) for each in zip(*parts, strict=True)
-    ]
     return where_float64_is(LastLayerGradients(branches))
 
 

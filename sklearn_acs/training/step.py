@@ -78,6 +78,11 @@ class Step:
                 module, batch.x, batch.y, attack=adversary.attack, clip=adversary.clip, generator=adversary.generator
             )
         loss = (batch.weight * (losses if penalty is None else losses + penalty)).mean()
+        if not loss.requires_grad:
+            raise ValueError(
+                f"the logits of module={type(module).__name__} have no gradient: they are detached from its "
+                "parameters, or callbacks have frozen all of these; there is nothing to train"
+            )
         self.scaler.scale(loss).backward()
         if self.scaler.is_enabled():
             self.scaler.unscale_(optimizer)  # before callbacks look at gradients, or clip them

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.model_selection import GridSearchCV
 from sklearn.preprocessing import StandardScaler
 from torch import nn
@@ -99,6 +99,8 @@ def test_a_radius_for_each_column():
     moved = np.abs(clf.perturb(frame, SIGN, attack) - TABLE).max(0)
     np.testing.assert_allclose(moved, [0, 0, 0, TABLE[:, 3].std()], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(quick(attack__eps=[0.1, 0.3, 0, 0]).fit(TABLE, SIGN).attack_.eps, [0.1, 0.3, 0, 0])
+    series = pd.Series({"batch": 0.0, "dose": 0.3, "smokes": 0.0, "age": 0.1})  # by name, in any order
+    np.testing.assert_allclose(quick(attack=PGD(series)).fit(frame, SIGN).attack_.eps, [0.1, 0.3, 0, 0])
 
 
 def test_names_of_columns_that_are_not_there():
@@ -162,10 +164,19 @@ def told(*args, match, X=IMAGES, y=LABELS, **params):
         return quick(*args, **params).fit(X, y)
 
 
+def test_deviations_of_constant_columns_alone_are_no_radius():
+    frame = pd.DataFrame(TABLE, columns=list("abcd"))
+    with pytest.raises(ValueError, match="eps with unit='std' moves only columns that are constant"):
+        quick(attack=PGD(eps={"c": 0.1}, unit="std")).fit(frame, SIGN)
+
+
 def test_a_radius_in_input_units_on_a_raw_table():
     told(X=FLAT[:, 18:46] * 1000, attack=PGD(eps=0.1), match="standard deviations of a column .* Was unit='std' meant")
     told(X=FLAT[:, 18:46] / 1000, attack__eps=0.1, match="standard deviations of a column .* Was unit='std' meant")
     told(X=FLAT * 255, attack__eps=0.1, match="standard deviations of a column")
+    # Too large for half of the columns, too small for the others.
+    X, y = load_breast_cancer(return_X_y=True)
+    told(X=X, y=y, attack=PGD(eps=0.1), match="Was unit='std' meant")
     clf = quick().fit(FLAT[:, 18:46] * 1000, LABELS)
     with pytest.warns(UserWarning, match="standard deviations of a column"):
         clf.robust_score(FLAT[:, 18:46] * 1000, LABELS, PGD(eps=0.1))
@@ -190,10 +201,9 @@ def test_shares_in_place_of_pixels():
 
 
 def test_images_that_do_not_fill_their_box():
-    told(
-        X=(IMAGES * 16).astype(np.uint8), match="uint8 images are divided by 255 whatever their maximum, here 16 of 255"
-    )
+    told(X=(IMAGES * 16).astype(np.uint8), match="to 0.0627, .* uint8 images are divided by 255 whatever their maximum")
     told(X=IMAGES / 255, match="X goes from 0 to 0.00392")
+    told(X=IMAGES, clip=(0, 255), match="to 1, .* or give the clip that X has")
 
 
 @pytest.mark.parametrize("norm", ["l2", "l1"])
@@ -209,6 +219,8 @@ def test_ordinary_radii_are_not_doubted():
     scaled = StandardScaler().fit_transform(FLAT[:, 18:46])
     for attack in (None, PGD(eps=0.1), PGD(eps=0.01), PGD(eps=8 / 255), PGD(eps=1, norm="l2"), "fgsm"):
         quick(attack=attack).fit(scaled, LABELS)
+    rare = np.eye(30)[RNG.integers(0, 30, len(scaled))] * (RNG.random((len(scaled), 1)) < 0.05)
+    quick(attack=PGD(eps=0.5)).fit(np.column_stack([scaled, np.repeat(rare, 2, axis=1)]), LABELS)
     for attack in (PGD(eps=0.1), PGD(eps=0.3, step_size=0.1), PGD(eps=0.5, norm="l2"), PGD(eps=12, norm="l1"), None):
         quick(attack=attack).fit(IMAGES, LABELS)
         quick(attack=attack).fit(FLAT, LABELS)
@@ -249,6 +261,8 @@ X, Y, MODULE = torch.rand(6, 3, 16, 16), torch.arange(6) % 3, convnet((3, 16, 16
         (PGD(eps=-0.1), "eps"),
         (PGD(eps="0.1"), "eps"),
         (PGD(eps=True), "eps"),
+        (PGD(eps=np.array(-0.1)), "eps"),
+        (PGD(eps=torch.tensor(-0.1)), "eps"),
         (PGD(steps=0), "steps"),
         (PGD(steps=True), "steps"),
         (PGD(step_size=float("inf")), "step_size"),
@@ -407,6 +421,7 @@ def test_numpys_numbers_are_numbers_in_a_classifier():
     plain = clone(clf).set_params(**{name: value.item() for name, value in numbers.items()}).fit(IMAGES, LABELS)
     np.testing.assert_array_equal(given.predict_proba(IMAGES), plain.predict_proba(IMAGES))
     assert given.get_params()["batch_size"] is numbers["batch_size"] and clone(given).batch_size == 64
+    quick(attack__eps=np.array(0.1)).fit(IMAGES, LABELS)
     quick(averaging=EMA(decay=np.float32(0.5)), attack=BulletTrain(PGD(steps=np.int64(2)))).fit(IMAGES, LABELS)
 
 

@@ -313,11 +313,9 @@ import resource
 import numpy as np
 from sklearn_acs import RobustClassifier
 
-X = np.random.default_rng(0).standard_normal((12_000, 1_250), dtype=np.float32)
+X = np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32)
 y = (X[:, 0] > 0).astype(int)
-clf = RobustClassifier(
-    objective="natural", selector="glister", early_stopping=True, module__hidden=(8,), max_epochs=2, batch_size=500
-)
+clf = RobustClassifier(objective="natural", max_epochs=2, batch_size=500, **PARAMS)
 clf.fit(X[:500].copy(), y[:500])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 clf.fit(X, y, sample_weight=np.arange(len(X)) % 10)
@@ -325,11 +323,23 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / X.n
 """
 
 
-def test_a_float32_table_is_not_copied():
+def memory_of_a_fit(shape, params):
+    """What a fit takes beyond X, in sizes of X."""
     # Pieces are given back to the system at once, so that what is measured is what is held.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", MEMORY], env=environment, capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 0.8
+    code = MEMORY.replace("SHAPE", str(shape)).replace("PARAMS", str(params))
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def test_a_float32_table_is_not_copied():
+    params = {"selector": "glister", "early_stopping": True, "module__hidden": (8,)}
+    assert memory_of_a_fit((12_000, 1_250), params) < 0.8
+
+
+def test_gradients_of_the_last_layer_are_held_once():
+    width = 400  # of the last layer, for each of 100 features
+    assert memory_of_a_fit((60_000, 100), {"module__hidden": (width,)}) < 1.5 * width / 100
 
 
 # Images

@@ -120,6 +120,19 @@ def test_a_layer_that_begins_to_draw_in_a_later_epoch():
 # skorch's callbacks
 
 
+class Detached(nn.Linear):
+    def forward(self, x):
+        return super().forward(x.flatten(1)).detach() + 0.0
+
+
+@pytest.mark.parametrize(
+    "params", [{"callbacks": [Freezer("*")]}, {"module": lambda shape, n: Detached(64, n), "objective": "natural"}]
+)
+def test_nothing_to_train(params):
+    with pytest.raises(ValueError, match=r"module=\w+ have no gradient.*callbacks have frozen"):
+        fitted(selector=None, **params)
+
+
 @pytest.mark.parametrize("step_every", ["epoch", "batch"])
 def test_a_scheduler_from_skorch_beside_a_constant_rate(step_every):
     steps = LRScheduler(StepLR, step_size=1 if step_every == "epoch" else 3, gamma=0.5, step_every=step_every)
