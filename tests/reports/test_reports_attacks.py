@@ -438,7 +438,7 @@ def test_ordinary_attacks_do_not_warn():
             attack.perturb(MODULE, X, Y, clip=(0, 1))
 
 
-@pytest.mark.parametrize("name", SELECTORS)
+@pytest.mark.parametrize("name", sorted(set(SELECTORS) - {"infobatch"}))  # which has no n_select
 def test_numpys_numbers_are_numbers_in_selectors(name):
     gradients = RNG.normal(size=(40, 6))
     for n_select in (np.uint8(6), np.int64(6), np.float32(0.25)):
