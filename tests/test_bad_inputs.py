@@ -481,11 +481,12 @@ def score_by(attack=None, **given):
 def fit_selector(selector):
     of_fit, of_object = arguments(selector.fit), arguments(selector)
     validation = {"validation": X} if "validation" in of_fit else {}
+    size = {"n_select": 4} if "n_select" in of_object else {}
 
     def fit(**other):
         made = {name: value for name, value in other.items() if name in of_object}
         given = {name: value for name, value in other.items() if name in of_fit}
-        return selector(**{"n_select": 4, **made}).fit(**{"G": X, "y": Y, **validation, **given})
+        return selector(**{**size, **made}).fit(**{"G": X, "y": Y, **validation, **given})
 
     return [*of_object, *(name for name in of_fit if name not in of_object)], fit
 

@@ -103,7 +103,7 @@ def test_every_objective_has_its_row():
 
 
 @pytest.mark.parametrize("select_by", SELECT_BY)
-@pytest.mark.parametrize("selector", SELECTORS)
+@pytest.mark.parametrize("selector", [name for name in SELECTORS if name != "infobatch"])  # whose size is not planned
 @pytest.mark.parametrize("name", ROWS)
 def test_combination(name, selector, select_by, attacks_leave_no_trace, gradients_are_autograds):
     objective, attack, of_attack, of_step = ROWS[name]

@@ -64,7 +64,7 @@ class Attack(BaseEstimator, ABC):
     def radius(self) -> float | None:
         """Its `eps` or `bound`, the largest where features have their own; None where it has neither, or not yet."""
         values = [value for name in RADII if (value := getattr(self, name, None)) is not None]
-        return float(np.max(values[0])) if values else None
+        return float(np.max(np.asarray(values[0]))) if values else None
 
     @property
     def remembers(self) -> bool:

@@ -29,7 +29,10 @@ def real_matrix(G: Any, estimator: Any) -> np.ndarray:
 
 def check_per_sample(values: Any, n_samples: int, name: str, *, nan: bool = False) -> np.ndarray:
     """Convert numbers to float64, and check that they are finite, or, with `nan`, NaN, and one for each sample."""
-    found = np.asarray(values.detach().cpu().double() if isinstance(values, Tensor) else values, dtype=np.float64)
+    try:
+        found = np.asarray(values.detach().cpu().double() if isinstance(values, Tensor) else values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must have one number for each of the {n_samples} samples: {error}") from error
     if found.shape != (n_samples,):
         raise ValueError(f"{name} must have one value for each of the {n_samples} samples, got shape {found.shape}.")
     assert_all_finite(found, allow_nan=nan, input_name=name)

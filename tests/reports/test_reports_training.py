@@ -254,7 +254,9 @@ def test_tensorboard_draws_the_numbers_of_the_history(tmp_path):
 
     fitted(callbacks=[TensorBoard(SummaryWriter(tmp_path), keys_ignored="lr")])
     events = EventAccumulator(str(tmp_path)).Reload()
-    assert {"Loss/train_loss", "coreset_size", "seconds", "approximation_error"} == set(events.Tags()["scalars"])
+    assert {"Loss/train_loss", "coreset_size", "radius", "seconds", "approximation_error"} == set(
+        events.Tags()["scalars"]
+    )
     assert [event.value for event in events.Scalars("coreset_size")] == [96, 48, 48]
 
 
@@ -288,8 +290,8 @@ def test_a_disk_too_small_for_remembered_perturbations(monkeypatch):
 # Parameters
 
 
-@pytest.mark.parametrize("name", ["max_epochs", "coreset_frac", "select_every", "warmup_frac"])
-@pytest.mark.parametrize("value", ["3", None, [1]])
+@pytest.mark.parametrize("name", ["max_epochs", "coreset_frac", "select_every", "warmup_frac", "final_full"])
+@pytest.mark.parametrize("value", ["3", {}, [1]])
 def test_schedules_of_what_is_no_number(name, value):
     with pytest.raises(ValueError, match=f"^{name} must be"):
         CoresetSchedule(**{"max_epochs": 3, "coreset_frac": 0.5, name: value})

@@ -7,8 +7,10 @@ from sklearn.datasets import load_digits
 from skorch.callbacks import Callback
 
 from sklearn_acs import RobustClassifier
+from sklearn_acs.objectives import OBJECTIVES
 from sklearn_acs.selectors import InfoBatch, RandomSelector, ScoreSelector
 from sklearn_acs.training.schedule import CoresetSchedule
+from sklearn_acs.training.selection import SELECT_BY
 
 LOSSES = np.array([0.1, 0.2, 0.1, 0.3, 5.0, 6.0])
 G = np.random.RandomState(0).normal(size=(6, 3))
@@ -81,6 +83,19 @@ def test_a_classifier_drops_anew_in_every_epoch_and_ends_on_all_samples():
     assert clf.history_[:, "phase"] == ["coreset"] * 14 + ["full"] * 2
     assert clf.cost_["selection"].forwards == 0
     assert clf.score(X, Y) > 0.8
+
+
+@pytest.mark.parametrize("select_by", SELECT_BY)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_it_goes_with_every_objective(objective, select_by):
+    options = {"attack__steps": 1} if objective in ("adversarial", "trades", "mart") else {}
+    clf = RobustClassifier(
+        "mlp", objective=objective, selector="infobatch", select_by=select_by, max_epochs=6, random_state=0, **options
+    ).fit(X, Y)
+    losses = clf.history_[:, "train_loss"]
+    assert losses[-1] < losses[0]
+    assert clf.coreset_.weights.sum() == pytest.approx(400, rel=0.2)
+    assert (clf.cost_["selection"].forwards, clf.cost_["selection"].backwards) == (0, 0)
 
 
 def test_prune_is_a_parameter_and_coreset_frac_beside_it_an_error():

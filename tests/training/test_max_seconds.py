@@ -54,7 +54,7 @@ def test_a_long_epoch_is_cut():
     clf, seconds = fit(max_seconds=1.0, n=1_797, selector=None, batch_size=1, attack=PGD(0.1, steps=20))
     assert len(clf.history_) == 1
     assert clf.history_[0, "train_batch_count"] < 1_797
-    assert seconds < 1.3
+    assert seconds < 1.6
 
 
 def test_max_epochs_is_only_the_most():
