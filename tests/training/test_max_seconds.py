@@ -50,6 +50,7 @@ def test_phases_take_their_shares_of_the_time():
     assert 2 <= len(clf.coresets_) <= n_due  # the last may have come too late to be worth it
 
 
+@pytest.mark.filterwarnings("ignore:the trained model predicts")  # of what little it has seen
 def test_a_long_epoch_is_cut():
     clf, seconds = fit(max_seconds=1.0, n=1_797, selector=None, batch_size=1, attack=PGD(0.1, steps=20))
     assert len(clf.history_) == 1
