@@ -35,7 +35,7 @@ from sklearn_acs import PGD, RobustClassifier
 from sklearn_acs.models import last_linear
 from sklearn_acs.selectors.base import relative_error
 from sklearn_acs.training.adversary import Adversary
-from sklearn_acs.training.selection import last_layer_gradients
+from sklearn_acs.training.passes import last_layer_gradients
 
 EPS = 0.1
 

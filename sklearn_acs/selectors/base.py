@@ -61,6 +61,11 @@ class BaseSelector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """Whether the choice depends on what only a pass through the network tells; else it is made in every epoch."""
         return bool(set(self.fit_inputs) - REMEMBERED)
 
+    @property
+    def groups_by_samples(self) -> bool:
+        """Whether `for_groups` may look at the samples' own gradients; else the sums of each group are all it gets."""
+        return type(self).for_groups is not BaseSelector.for_groups
+
     def validate(self) -> None:
         """Check the parameters of a selector that is part of a `RobustClassifier`, before any work.
 

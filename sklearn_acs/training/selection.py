@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import ceil
 from typing import Any
 
@@ -13,25 +14,22 @@ from torch import Tensor, nn
 
 from sklearn_acs.attacks.base import cross_entropy
 from sklearn_acs.data.batches import Batches
-from sklearn_acs.gradients import LastLayerGradients, as_gradients, batch_factors
-from sklearn_acs.models import frozen
+from sklearn_acs.gradients import LastLayerGradients, as_gradients
 from sklearn_acs.objectives import ADVERSARIAL, CLEAN
 from sklearn_acs.objectives.base import Logits
 from sklearn_acs.selectors import BaseSelector, ClassSelection, Coreset
 from sklearn_acs.selectors._classes import where_float64_is
 from sklearn_acs.selectors.base import REMEMBERED, relative_error
-from sklearn_acs.selectors.score import margins
 from sklearn_acs.training.adversary import Adversary
 from sklearn_acs.training.cost import CostMeter
+from sklearn_acs.training.passes import Advance, gradient_sums, last_layer_gradients, sample_scores, skip
 from sklearn_acs.training.progress import Progress
 from sklearn_acs.training.recorder import FactorRecorder, LossRecorder
 
-BranchLoss = Callable[[Logits, Tensor], Tensor]
-
-Advance = Callable[[int], None]
-"""Is told of so many samples done."""
-
 SELECT_BY = ("sample", "class", "batch")
+
+Sums = Callable[[np.ndarray], Tensor]
+"""``sums(groups) -> (n_groups, C * (D + 1))``: the gradients of the samples of each group, added up."""
 
 GRADIENTS_FROM = ("fresh", "last")
 
@@ -39,8 +37,13 @@ MIN_GROUPS = 64
 """Batches to choose from at least, so that a small data set is not all or nothing; they are then smaller."""
 
 
-def skip(n_samples: int) -> None:
-    """Show nothing of samples done."""
+def check_finite(epoch: int, *found: Any) -> None:
+    """Raise FloatingPointError if gradients or losses of those found are not finite."""
+    values = [each.isfinite() for each in found if hasattr(each, "isfinite")]
+    if not all(torch.as_tensor(finite).all() for finite in values):
+        raise FloatingPointError(
+            f"training diverged before epoch {epoch + 1}: gradients or losses are not finite. A smaller lr may help"
+        )
 
 
 @dataclass(eq=False)
@@ -97,21 +100,19 @@ class Selection:
         """Choose the coreset of an epoch and point the batches at it."""
         meter.enter("selection")
         given: dict[str, Any] = {}
-        gradients: LastLayerGradients | None = None
+        gradients: LastLayerGradients | Sums | None = None
         advance = progress.advance
         if self.recorder is not None and self.recorder.complete:
             gradients = where_float64_is(self.recorder.gradients(batches.sample_weight))
+        elif self.layer is not None and self.select_by == "batch" and not self.selector.groups_by_samples:
+            gradients = partial(self._sums, epoch, module, batches, meter, advance)
         elif self.layer is not None:
             gradients = last_layer_gradients(module, self.layer, batches, self.adversary, advance=advance)
         for score in {"loss", "margin"}.intersection(self.selector.fit_inputs):
             given["scores"] = sample_scores(module, score, batches, self.adversary, advance)
         if "validation" in self.selector.fit_inputs:
             given["validation"] = self.validation_gradients(module, advance)
-        found = [values.isfinite() for values in (gradients, *given.values()) if values is not None]
-        if not all(torch.as_tensor(finite).all() for finite in found):
-            raise FloatingPointError(
-                f"training diverged before epoch {epoch + 1}: gradients or losses are not finite. A smaller lr may help"
-            )
+        check_finite(epoch, gradients, *given.values())
         meter.enter("solver")
         given |= self._remembered(len(batches.data))
         how = self.select_by, self.n_select, batches.batch_size, self.random_state
@@ -124,6 +125,22 @@ class Selection:
             self.seen = seen_after(self.seen, coreset, labels)
         batches.use_coreset(coreset.indices, coreset.weights)
         return coreset
+
+    def _sums(
+        self,
+        epoch: int,
+        module: nn.Module,
+        batches: Batches,
+        meter: CostMeter,
+        advance: Advance,
+        groups: np.ndarray,
+    ) -> Tensor:
+        """Add up the gradients of each group of samples while they are made, so that those of samples are not kept."""
+        assert self.layer is not None
+        with meter.aside("selection"):
+            sums = gradient_sums(module, self.layer, batches, self.adversary, groups, advance)
+        check_finite(epoch, sums)
+        return sums
 
     def validation_gradients(self, module: nn.Module, advance: Advance = skip) -> LastLayerGradients:
         """Compute gradients of the cross-entropy of one branch at the samples held out, unweighted.
@@ -187,77 +204,9 @@ def group_count(n_samples: int, batch_size: int) -> int:
     return ceil(n_samples / size)
 
 
-def last_layer_gradients(
-    module: nn.Module,
-    layer: nn.Linear,
-    batches: Batches,
-    adversary: Adversary,
-    loss: BranchLoss | None = None,
-    branch: str | None = None,
-    advance: Advance = skip,
-) -> LastLayerGradients:
-    """Compute the gradients of the last layer at every sample's adversarial example, as factors.
-
-    Samples are attacked, or their perturbations read from memory, forwarded and differentiated batch by batch, without
-    augmentation and in eval mode, so that neither a batch's other samples nor another crop has a say.
-
-    Parameters
-    ----------
-    module, layer : nn.Module
-        The network and its last layer.
-    batches : Batches
-        The samples.
-    adversary : Adversary
-        Attacks them; has the objective.
-    loss : callable or None, default=None
-        ``loss({branch: logits}, y) -> (batch,)``; None is the objective's.
-    branch : str or None, default=None
-        The only branch that `loss` looks at; None is all of the objective's.
-    advance : callable
-        Is told of so many samples done.
-    """
-    loss, n, end = loss or adversary.objective.loss, len(batches.data), 0
-    branches: list[tuple[Tensor, Tensor]] = []
-    for batch in batches.everything():
-        inputs = adversary.inputs(module, batch)
-        inputs = inputs if branch is None else {branch: inputs[branch]}
-        with frozen(module):
-            factors = batch_factors(module, layer, loss, inputs, batch.y)
-        # Written where they stay: parts to be joined would take the memory of all of them twice.
-        branches = branches or [(g.new_empty(n, g.shape[1]), h1.new_empty(n, h1.shape[1])) for g, h1 in factors]
-        begin, end = end, end + len(batch.y)
-        for (all_g, all_h1), (g, h1) in zip(branches, factors, strict=True):
-            all_g[begin:end], all_h1[begin:end] = batch.weight[:, None] * g, h1
-        advance(len(batch.y))
-    return where_float64_is(LastLayerGradients(branches))
-
-
-@torch.no_grad()
-def sample_scores(
-    module: nn.Module, score: str, batches: Batches, adversary: Adversary, advance: Advance = skip
-) -> Tensor:
-    """Compute the objective's "loss" of every attacked sample, or the "margin" of its last branch, (n,).
-
-    Sample weights are left out.
-    """
-    found = []
-    for batch in batches.everything():
-        inputs = adversary.inputs(module, batch)
-        if score == "margin":
-            inputs = dict([inputs.popitem()])
-        with frozen(module):
-            logits = {branch: module(x).float() for branch, x in inputs.items()}
-        if score == "margin":
-            found.append(margins(next(iter(logits.values())).softmax(1), batch.y))
-        else:
-            found.append(adversary.objective.loss(logits, batch.y))
-        advance(len(batch.y))
-    return torch.cat(found)
-
-
 def choose(
     selector: BaseSelector,
-    gradients: LastLayerGradients | None,
+    gradients: LastLayerGradients | Sums | None,
     y: Tensor,
     select_by: str,
     n_select: int,
@@ -269,12 +218,13 @@ def choose(
 
     A selector that goes by what training remembers has nothing to gain from batches, and chooses among all samples.
 
-    Without `gradients` the selector goes by what else is `given`, arguments of its `fit`, or by the number of samples
-    alone, and the error is not known (NaN).
+    `gradients` are those of the samples, or for batches a function that adds them up by groups. Without them the
+    selector goes by what else is `given`, arguments of its `fit`, or by the number of samples alone, and the error is
+    not known (NaN).
     """
     n = len(y)
     known = gradients is not None
-    gradients = gradients or as_gradients(torch.zeros(n, 1))
+    gradients = as_gradients(torch.zeros(n, 1)) if gradients is None else gradients
     selector = clone(selector)
     if "random_state" in selector.get_params():
         selector.set_params(random_state=random_state.randint(np.iinfo(np.int32).max))
@@ -284,10 +234,13 @@ def choose(
         selector.set_params(n_select=max(1, round(n_select * n_groups / n)), per_class=False)
         # Sums and not means: the batches' sizes differ by one, and what is matched is the sum over all samples. In
         # units of the mean size, since the step that Glister takes along them has a length.
-        sizes = torch.from_numpy(np.bincount(groups) * n_groups / n).to(gradients.device, gradients.dtype)
-        sums = gradients.mean_by(groups) * sizes[:, None]
-        given = selector.for_groups(gradients, groups, **given)
-        coreset = expand(selector.fit(sums, **given).coreset_, groups, gradients)
+        if isinstance(gradients, LastLayerGradients):
+            sizes = torch.from_numpy(np.bincount(groups) * n_groups / n).to(gradients.device, gradients.dtype)
+            sums = gradients.mean_by(groups) * sizes[:, None]
+            given = selector.for_groups(gradients, groups, **given)
+        else:
+            sums = gradients(groups) * (n_groups / n)
+        coreset = expand(selector.fit(sums, **given).coreset_, groups, sums.double())
     else:
         if "n_select" in selector.get_params():
             selector.set_params(n_select=n_select)
@@ -310,13 +263,13 @@ def seen_after(seen: np.ndarray, coreset: Coreset, labels: np.ndarray | None) ->
     return after
 
 
-def expand(batches: Coreset, groups: np.ndarray, gradients: LastLayerGradients) -> Coreset:
-    """Turn a coreset of batches into one of their members, each with its batch's weight."""
-    weight_of_group = np.zeros(groups.max() + 1)
+def expand(batches: Coreset, groups: np.ndarray, sums: Tensor) -> Coreset:
+    """Turn a coreset of batches, whose gradients add up to `sums`, into one of their members with its weights."""
+    weight_of_group = np.zeros(len(sums))
     weight_of_group[batches.indices] = batches.weights
     indices = np.flatnonzero(np.isin(groups, batches.indices))
     weights = weight_of_group[groups]
-    error = relative_error(gradients.exact_sum(torch.from_numpy(weights)), gradients.exact_sum())
+    error = relative_error(torch.from_numpy(weight_of_group).to(sums) @ sums, sums.sum(0))
     n_matched = int(np.isin(groups, batches.indices[: batches.n_matched]).sum())
     reason = f"of batches: {batches.stop_reason}"
     whole = ClassSelection(None, len(groups), len(indices), n_matched, float(weights.sum()), error, reason)

@@ -11,7 +11,8 @@ from torch.func import functional_call, grad, vmap
 from sklearn_acs import CRAIG, PGD, GradMatch, RandomSelector, RobustClassifier, ScoreSelector
 from sklearn_acs.data.batches import Batches
 from sklearn_acs.gradients import LastLayerGradients, as_gradients, batch_factors
-from sklearn_acs.training.selection import choose, coreset_size, last_layer_gradients, sample_scores
+from sklearn_acs.training.passes import gradient_sums, last_layer_gradients, sample_scores
+from sklearn_acs.training.selection import choose, coreset_size
 
 X = (load_digits(n_class=3).images / 16).astype(np.float32)[:90]
 y = load_digits(n_class=3).target[:90]
@@ -29,6 +30,9 @@ class Inspect(Callback):
             adversary.generator.set_state(state)
             layer = training.selection.layer
             self.gradients = last_layer_gradients(net.module_, layer, training.batches, adversary)
+            self.groups = np.random.RandomState(0).permutation(len(X)) % 7
+            adversary.generator.set_state(state)
+            self.sums = gradient_sums(net.module_, layer, training.batches, adversary, self.groups)
 
 
 @pytest.mark.parametrize("objective", ["natural", "adversarial", "trades"])
@@ -55,7 +59,25 @@ def test_selection_gradients_equal_autograd_at_the_same_adversarial_examples(obj
     for batch, inputs in zip(inspect.batches, inspect.inputs, strict=True):
         g = vmap(grad(loss_of_one), in_dims=(None, 0, 0, 0))(last, batch.y, batch.weight, inputs)
         rows.append(torch.cat([g[name + ".weight"], g[name + ".bias"][..., None]], dim=2).flatten(1))
-    np.testing.assert_allclose(np.asarray(inspect.gradients), torch.cat(rows).detach().numpy(), atol=1e-5)
+    rows = torch.cat(rows).detach().numpy()
+    np.testing.assert_allclose(np.asarray(inspect.gradients), rows, atol=1e-5)
+    sums = np.stack([rows[inspect.groups == group].sum(0) for group in range(7)])
+    np.testing.assert_allclose(inspect.sums, sums, atol=1e-4)
+
+
+def test_batches_are_chosen_alike_by_sums_and_by_the_gradients_of_samples():
+    gradients = make_gradients(640)
+
+    def sums(groups):
+        return gradients.mean_by(groups) * torch.from_numpy(np.bincount(groups))[:, None]
+
+    ours, other = (
+        choose(GradMatch(), each, torch.zeros(640), "batch", 200, 10, np.random.RandomState(0))
+        for each in (sums, gradients)
+    )
+    np.testing.assert_array_equal(ours.indices, other.indices)
+    np.testing.assert_allclose(ours.weights, other.weights)
+    assert ours.error == pytest.approx(other.error)
 
 
 def make_gradients(n=60, d=5):
