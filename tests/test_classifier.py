@@ -156,6 +156,7 @@ def test_colour_images_and_named_models_train():
         assert clf.input_format_.model_shape == (3, 12, 12)
 
 
+@pytest.mark.filterwarnings("ignore:the trained model predicts")  # three hidden units may all be dead
 def test_a_module_or_a_factory_of_ones_own_is_used_as_it_is(digits):
     X, y = digits
 

@@ -104,7 +104,8 @@ class AutoAttack(NormBoundedAttack):
         if self.eps is not None and np.ndim(self.eps):
             raise ValueError(f"eps must be one number for AutoAttack, as in AutoAttack(eps=0.1); got {self.eps!r}")
         super().validate()
-        if self.attacks is not None and not (len(self.attacks) and set(self.attacks) <= set(CLASSES_NEEDED)):
+        known = set(CLASSES_NEEDED)
+        if self.attacks is not None and not (np.shape(self.attacks)[:1] > (0,) and set(self.attacks) <= known):
             raise ValueError(f"attacks={self.attacks!r} must be some of {list(CLASSES_NEEDED)}, or None")
 
     def _attack(self, problem: Problem, start: Tensor | None) -> Tensor:

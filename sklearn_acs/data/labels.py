@@ -1,8 +1,9 @@
 """Labels of any kind become the codes 0 to C-1 that a model is trained on."""
 
 import warnings
+from collections.abc import Sized
 from numbers import Real
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,8 +22,21 @@ UNREAD = -3
 """Code of a label that stands in an item of a Dataset which has not been read yet."""
 
 
-def read_labels(y: Any, n_samples: int) -> np.ndarray:
-    """Read labels as a one-dimensional array of numbers, bools or strings, one for each sample.
+def read_labels(y: Any, n_samples: int | None = None, name: str = "y") -> np.ndarray:
+    """Read labels as a one-dimensional array of numbers, bools or strings.
+
+    Parameters
+    ----------
+    y : array-like, Tensor or Dataset of shape (n,)
+        Labels.
+    n_samples : int or None, default=None
+        How many there must be; None is any number.
+    name : str, default="y"
+        What to call them in errors.
+
+    Returns
+    -------
+    ndarray of shape (n,)
 
     Raises
     ------
@@ -31,25 +45,25 @@ def read_labels(y: Any, n_samples: int) -> np.ndarray:
     """
     if y is None:
         raise ValueError("requires y to be passed, but the target y is None: only a Dataset brings its own labels")
-    y = y.detach().cpu().numpy() if isinstance(y, Tensor) else refuse_masked(y, "y")
+    refuse_masked(y, name)
     if isinstance(y, Dataset | SliceDataset):
-        y = [y[i] for i in range(n_samples)]
+        y = [y[i] for i in range(len(cast(Sized, y)) if n_samples is None else n_samples)]
     try:
-        array = np.asarray(y)
+        array = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
         if array.dtype.kind not in "iufbUO":
             raise ValueError(f"they have the type {array.dtype}; labels are numbers, bools or strings")
         if array.dtype.kind == "U" and isinstance(y, list | tuple):  # numbers among them have become strings, too
             _checked_objects(np.array(y, dtype=object).ravel())
         labels: np.ndarray = column_or_1d(array, warn=True)
         labels = _checked_objects(labels) if labels.dtype == object else labels
-        assert_all_finite(labels, input_name="y")
+        assert_all_finite(labels, input_name=name)
         check_classification_targets(labels)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"y must be an array of labels, one for each sample: {error}") from error
-    if len(labels) != n_samples:
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ValueError(f"{name} must be an array of labels: {error}") from error
+    if n_samples is not None and len(labels) != n_samples:
         raise ValueError(
-            f"y must be an array of labels, one for each sample: Found input variables with inconsistent numbers of "
-            f"samples: {[n_samples, len(labels)]}"
+            f"{name} must have one label for each sample: Found input variables with inconsistent numbers of samples: "
+            f"{[n_samples, len(labels)]}"
         )
     return labels
 

@@ -115,6 +115,8 @@ def _check_array(values: Any, name: str) -> np.ndarray:
     if array.dtype != object:
         return array
     for value in array.flat:
+        if value is None or type(value).__name__ == "NAType":
+            raise ValueError(f"{name} contains NaN: {value!r} stands for no number; drop such rows, or fill them first")
         if isinstance(value, str | bytes | complex | np.datetime64 | np.timedelta64):
             _refuse_kind(np.asarray(value).dtype.kind, name)
     try:

@@ -108,26 +108,27 @@ class TrainingData:
         TrainingData
         """
         samples = read_samples(X, None if like is None else like.inputs)
-        n_given, of_items = n_samples(samples), y is None and isinstance(samples, Items)
-        labels = np.empty(n_given) if of_items else read_labels(y, n_given)
+        n_given, streamed = n_samples(samples), isinstance(samples, Items)
+        of_items = streamed and y is None
+        every = np.empty(0) if of_items else read_labels(y, n_given)
         weight = read_sample_weight(sample_weight, n_given, np.float32)
         rows = np.flatnonzero(weight)
-        every, labels, weight = labels, labels[rows], weight[rows]
         if isinstance(samples, Items):
             items = samples.take(rows)
-            (example, at, seen), counted, names = items.example(), None, None
-            every = labels = items.labels(at, seen, loader_options, verbose) if of_items else labels
+            example, at, seen = items.example()
+            every = items.labels(at, seen, loader_options, verbose) if of_items else every
         else:
-            example, counted, names = samples, rows, feature_names(X)
+            example = samples
+        labels, weight = every if of_items else every[rows], weight[rows]
+        listed = None if classes is None or like is not None else read_labels(classes, name="classes")
         if class_weight is not None:
-            known = np.asarray(every if classes is None else classes) if like is None else like.classes
+            known = like.classes if like is not None else every if listed is None else listed
             weight = weight * class_factors(class_weight, labels, weight, known).astype(np.float32)
             kept = np.flatnonzero(weight)
             rows, labels, weight = rows[kept], labels[kept], weight[kept]
-            counted = None if counted is None else rows
         if like is None:
-            found = np.unique(labels if classes is None else np.asarray(classes))
-            like = _format_of(example, counted, names, clip, channels, found)
+            counted, names = (None, None) if streamed else (rows, feature_names(X))
+            like = _format_of(example, counted, names, clip, channels, np.unique(labels if listed is None else listed))
         factors = torch.from_numpy(weight / weight.mean())
         return cls(samples, encode_labels(labels, like.classes, advice=LATER), factors, rows, n_given, like, of_items)
 

@@ -5,11 +5,10 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from torch import Tensor
 
 from sklearn_acs.checks import COUNT, checked
 from sklearn_acs.classifier import RobustClassifier
-from sklearn_acs.data.labels import encode_labels
+from sklearn_acs.data.labels import encode_labels, read_labels
 from sklearn_acs.inspection._axes import cut, fitted, legend_above, numbers, plain, several_axes
 
 PANELS = ("times", "weights", "classes", "error")
@@ -223,8 +222,8 @@ class CoresetDisplay:
         n_samples = max(n_candidates, int(chosen.max()) + 1)
         counts, totals = None, None
         if y is not None:
-            labels = _labels(called, y)
-            if labels.ndim != 1 or len(labels) < n_samples:
+            labels = read_labels(y, name=called)
+            if len(labels) < n_samples:
                 raise ValueError(
                     f"{called} has shape {labels.shape}; it must be the {n_samples} or more labels of the fit"
                 )
@@ -245,10 +244,3 @@ class CoresetDisplay:
             class_counts=counts,
             class_totals=totals,
         )
-
-
-def _labels(name: str, y: Any) -> np.ndarray:
-    try:
-        return np.asarray(y.detach().cpu() if isinstance(y, Tensor) else y)
-    except (TypeError, ValueError, NotImplementedError) as error:
-        raise ValueError(f"{name} must be an array of labels; got {type(y).__name__}: {error}") from error

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import nn
 
 from sklearn_acs.models.shapes import Shape, image_shape
 
 
-def mlp(input_shape: Shape, n_classes: int, *, hidden: Sequence[int] = (128, 128)) -> nn.Sequential:
+def mlp(input_shape: Shape, n_classes: int, *, hidden: int | Sequence[int] = (128, 128)) -> nn.Sequential:
     """Build a fully connected ReLU network, which flattens images.
 
     Parameters
@@ -17,8 +18,8 @@ def mlp(input_shape: Shape, n_classes: int, *, hidden: Sequence[int] = (128, 128
         Shape of one sample.
     n_classes : int
         Number of logits.
-    hidden : sequence of int, default=(128, 128)
-        Widths of the hidden layers; none makes the model linear.
+    hidden : int or sequence of int, default=(128, 128)
+        Widths of the hidden layers; a number is one layer, and an empty sequence makes the model linear.
 
     Returns
     -------
@@ -38,7 +39,7 @@ def mlp(input_shape: Shape, n_classes: int, *, hidden: Sequence[int] = (128, 128
     """
     layers: list[nn.Module] = [nn.Flatten()]
     n_in = torch.Size(input_shape).numel()
-    for n_out in hidden:
+    for n_out in np.atleast_1d(hidden).tolist():
         layers += [nn.Linear(n_in, n_out), nn.ReLU()]
         n_in = n_out
     return nn.Sequential(*layers, nn.Linear(n_in, n_classes))

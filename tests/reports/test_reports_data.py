@@ -337,9 +337,14 @@ def test_a_float32_table_is_not_copied():
     assert memory_of_a_fit((12_000, 1_250), params) < 0.8
 
 
-def test_gradients_of_the_last_layer_are_held_once():
+def test_a_narrow_table_costs_as_little_with_the_default_selector():
+    assert memory_of_a_fit((150_000, 60), {"module__hidden": (128,)}) < 1.2
+
+
+def test_gradients_of_samples_are_held_once():
     width = 400  # of the last layer, for each of 100 features
-    assert memory_of_a_fit((60_000, 100), {"module__hidden": (width,)}) < 1.5 * width / 100
+    params = {"module__hidden": (width,), "select_by": "sample", "selector": "score"}
+    assert memory_of_a_fit((60_000, 100), params) < 1.5 * width / 100
 
 
 # Images
@@ -387,7 +392,7 @@ NOT_X = {
     "strings": (TABLE.astype(str), "X has strings.*OneHotEncoder"),
     "frame with strings": (pd.DataFrame({"a": ["u", "v", "w"] * 40}), "X, column 'a', has strings"),
     "pd.NA": (pd.DataFrame(TABLE).astype("Float64").mask(TABLE > 0.9), "X.*NaN"),
-    "pd.NA among objects": (np.array([[pd.NA, 1]] * len(y), dtype=object), "X must have numbers.*NAType"),
+    "pd.NA among objects": (np.array([[pd.NA, 1]] * len(y), dtype=object), "X contains NaN: <NA> stands for no number"),
     "empty images": (np.zeros((len(y), 0, 8)), r"X has the shape \(120, 0, 8\)"),
     "no images": (X[:0], r"X has the shape \(0, 8, 8\): Found 0 sample"),
     "no rows": (TABLE[:0], "X cannot be read: .*0 sample"),
