@@ -180,7 +180,8 @@ default="gradmatch"
         The last one: `indices` into the training samples, `weights`, `error`, `n_matched` and `stop_reason`; its
         `report()` is a table.
     coresets_ : dict of Coreset
-        All of them, by the epoch that they were selected in, counted from 0.
+        All of them, by the epoch that they were selected in, counted from 0; of a selector that chooses anew in every
+        epoch the last one.
     cost_ : Cost
         Samples sent forwards and backwards and seconds, for each phase of the last `fit`; prints as a table.
     best_epoch_ : int or None
@@ -193,10 +194,11 @@ default="gradmatch"
         Whether a Ctrl-C ended it.
     model_ : FittedModel
         The network with what must be known to use it: how inputs look, their box, the classes, the scale.
-    schedule_ : CoresetSchedule
-        The plan of the last fit; ``schedule_.expected_speedup()``.
+    schedule_ : CoresetSchedule or TimedSchedule
+        The plan of the last fit; ``schedule_.expected_speedup()``. With `max_seconds` a TimedSchedule, which has it as
+        ``schedule_.planned``.
     history_ : skorch.history.History
-        One row per epoch: epoch, phase, train_loss, coreset_size, approximation_error, seconds, lr; with
+        One row per epoch: epoch, phase, train_loss, coreset_size, radius, approximation_error, seconds, lr; with
         `early_stopping` also valid_robust (valid_accuracy for an objective that attacks nothing).
     clip_ : (float, float) or None
         The box in use.

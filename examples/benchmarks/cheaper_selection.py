@@ -52,7 +52,7 @@ class ExactErrors(Callback):
             return
         with training.meter.aside("checks"):
             coreset, generator = training.selection.last, torch.Generator(net.device).manual_seed(0)
-            exact = Adversary(PGD(EPS), training.adversary.objective, training.adversary.clip, generator)
+            exact = Adversary(PGD(EPS), training.adversary.objective, training.adversary.format, generator)
             layer = last_linear(net.module_, training.batches.data[0][0][None])
             found = last_layer_gradients(net.module_, layer, training.batches, exact)
             weights = torch.zeros(len(found), dtype=torch.float64)

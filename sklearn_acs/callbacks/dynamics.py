@@ -29,8 +29,8 @@ class Dynamics(Callback):
     Parameters
     ----------
     attack : Attack or None, default=None
-        What tells them apart; None is PGD with 5 steps in the ball trained for, and another attack with 5 steps where
-        it takes a number of steps.
+        What tells them apart, without `eps` in the ball trained for. None is PGD with 5 steps in that ball, and another
+        attack with 5 steps where it takes a number of steps.
     n_samples : int or None, default=None
         How many samples are looked at, evenly spaced over the data set; None looks at all. With 5 steps that takes 7
         passes forwards and 5 backwards for each; an epoch of training with 10 steps takes 11 of both.
@@ -79,10 +79,12 @@ class Dynamics(Callback):
             raise ValueError(f"n_samples of Dynamics must be None or an int of 1 or more; got {self.n_samples!r}")
         training: Training = net.training_
         within = training.adversary.attack.for_evaluation()
-        self.attack_: Attack = clone(within if self.attack is None else self.attack)
-        if self.attack is None and within.threat is not None:
+        self.attack_: Attack = clone(within)
+        if self.attack is not None:
+            self.attack_ = self.attack.settled(training.adversary.format, threat=within.threat)
+        elif within.threat is not None:
             self.attack_ = PGD(within.threat.eps, steps=STEPS, norm=within.threat.norm)
-        elif self.attack is None and "steps" in within.get_params():
+        elif "steps" in within.get_params():
             self.attack_.set_params(steps=STEPS)
         self.attack_.validate()
         n = len(training.batches.data)

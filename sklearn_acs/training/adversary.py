@@ -27,8 +27,8 @@ class Adversary:
         The attack, of full radius.
     objective : Objective
         Has the inner loss.
-    clip : (float, float) or None
-        The box that inputs live in.
+    format : DataFormat
+        How samples look, and the box that they live in.
     generator : torch.Generator
         Source of its random starts, on the device of the batches.
     memory : PerturbationMemory or None
@@ -41,7 +41,7 @@ class Adversary:
 
     attack: Attack
     objective: Objective
-    clip: Clip
+    format: DataFormat
     generator: torch.Generator
     memory: PerturbationMemory | None = None
     ramp: Ramp | None = None
@@ -57,6 +57,11 @@ class Adversary:
         if self.saw_nan:
             warnings.warn(SAW_NAN, stacklevel=2)
             self.saw_nan.zero_()
+
+    @property
+    def clip(self) -> Clip:
+        """The box that inputs live in."""
+        return self.format.clip
 
     @property
     def factor(self) -> float:
@@ -162,7 +167,7 @@ def make_adversaries(
 
     def adversary(each: Attack, reads: bool = False) -> Adversary:
         remembered = memory if each.remembers else None
-        return Adversary(each, objective, format.clip, generator, remembered, ramp, reads)
+        return Adversary(each, objective, format, generator, remembered, ramp, reads)
 
     reads = selection_attack is None
     return Adversaries(adversary(attack), adversary(selecting, reads), adversary(selecting.without_memory()), memory)

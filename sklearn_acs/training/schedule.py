@@ -130,7 +130,10 @@ class CoresetSchedule:
         return phases.count(FULL) * n_batches + phases.count(CORESET) * per_coreset
 
     def phase(self, epoch: int, progress: float = 0.0) -> str:
-        """Say whether epoch `epoch`, counted from 0, trains on the "full" data or on the "coreset"."""
+        """Say whether epoch `epoch`, counted from 0, trains on the "full" data or on the "coreset".
+
+        The share of the training that is done matters to a `TimedSchedule` alone.
+        """
         return CORESET if 0 <= epoch - self.warmup_epochs < self.coreset_epochs else FULL
 
     def selects(self, epoch: int) -> bool:

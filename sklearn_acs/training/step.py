@@ -75,7 +75,7 @@ class Step:
             self.losses.keep(batch, losses)
         with uncompiled(module):
             penalty = objective.penalty(
-                module, batch.x, batch.y, attack=adversary.attack, clip=adversary.clip, generator=adversary.generator
+                module, batch.x, batch.y, attack=adversary.current, clip=adversary.clip, generator=adversary.generator
             )
         loss = (batch.weight * (losses if penalty is None else losses + penalty)).mean()
         if not loss.requires_grad:

@@ -37,6 +37,15 @@ def test_the_default_attack_is_the_trainings_with_five_steps():
     assert dynamics.attack_.get_params() == PGD(eps=0.07, norm="l2", steps=5).get_params()
 
 
+def test_an_attack_without_a_radius_takes_that_of_training_and_one_in_standard_deviations_the_datas():
+    table = X.reshape(len(X), -1)[:, 20:24]
+    for attack, eps in ((PGD(steps=3), 0.1), (PGD(0.5, unit="std"), 0.5 * table.std(0))):
+        dynamics = Dynamics(attack)
+        fit(dynamics, X=table)
+        np.testing.assert_allclose(dynamics.attack_.eps, eps, rtol=1e-5)
+        assert len(dynamics.table_) == 3
+
+
 def test_single_step_training_is_judged_by_five_steps():
     dynamics = Dynamics()
     fit(dynamics, objective="fast", attack=FGSM(eps=0.07, random_start=True))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from sklearn_acs import PGD, BulletTrain, FastLPA, InBatchSelection, RobustClassifier
+from sklearn_acs import FGSM, PGD, BulletTrain, FastAT, FastLPA, InBatchSelection, RobustClassifier
 from sklearn_acs.attacks import ATTACKS, JPEG, NFGSM, ReColor, StAdv
 from sklearn_acs.data.training_data import TrainingData
 from sklearn_acs.training.course import Course
@@ -94,6 +94,18 @@ def test_no_step_leaves_the_ball_of_its_radius(attack):
     limits = [0.1 * min(1, (step + 0.5) / 4) for step in range(8)]
     assert all(size <= limit + 1e-6 for size, limit in zip(found, limits, strict=True))
     assert found[-1] == pytest.approx(0.1, abs=1e-6)
+
+
+def test_a_penalty_sees_the_radius_of_its_time(monkeypatch):
+    seen, penalty = [], FastAT.penalty
+
+    def noting(self, module, x, y, *, attack, **given):
+        seen.append(attack.radius)
+        return penalty(self, module, x, y, attack=attack, **given)
+
+    monkeypatch.setattr(FastAT, "penalty", noting)
+    fit(FGSM(0.1), objective=FastAT(start="zero", gradalign=0.2))
+    assert seen == pytest.approx([0.1 * min(1, (step + 0.5) / 4) for step in range(8)])
 
 
 def test_selections_attack_with_the_radius_of_their_time():
