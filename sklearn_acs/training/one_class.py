@@ -39,7 +39,7 @@ def warn_of_one_class(net: AdversarialNet, data: TrainingData, *, stacklevel: in
         return
     warnings.warn(
         f"the trained model predicts {data.format.classes.tolist()[first]!r} for all of {len(some.y)} training samples "
-        "looked at. A smaller eps, warm_start=True after a fit with a smaller eps, a smaller lr, more epochs, or "
+        "looked at. A radius that grows (attack_ramp=0.15), a smaller eps, a smaller lr, more epochs, or "
         "objective='trades' may help",
         UserWarning,
         stacklevel=stacklevel + 1,

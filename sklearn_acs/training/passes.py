@@ -96,8 +96,9 @@ def gradient_sums(
         for g, h1 in factors:
             width = g.shape[1] * h1.shape[1]
             sums = sums if len(sums) else g.new_zeros(int(of_sample.max()) + 1, width)
-            for part in torch.arange(len(g)).split(max(1, NUMBERS_AT_ONCE // width)):
-                outer = torch.einsum("nc,nd->ncd", g[part], h1[part]).flatten(1)
+            size = max(1, NUMBERS_AT_ONCE // width)
+            for part in (slice(start, start + size) for start in range(0, len(g), size)):
+                outer = (g[part, :, None] * h1[part, None]).flatten(1)
                 sums[present] += members[:, part] @ outer
     return sums.cpu() if sums.device.type == "mps" else sums  # where there is no float64
 
