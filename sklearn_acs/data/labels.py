@@ -1,7 +1,7 @@
 """Labels of any kind become the codes 0 to C-1 that a model is trained on."""
 
 import warnings
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
 from numbers import Real
 from typing import Any, cast
 
@@ -48,6 +48,8 @@ def read_labels(y: Any, n_samples: int | None = None, name: str = "y") -> np.nda
     refuse_masked(y, name)
     if isinstance(y, Dataset | SliceDataset):
         y = [y[i] for i in range(len(cast(Sized, y)) if n_samples is None else n_samples)]
+        if any(isinstance(label, tuple | list | Mapping) for label in y):
+            raise ValueError(f"{name} is a Dataset of samples with labels; leave {name} out where it is X, too")
     try:
         array = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
         if array.dtype.kind not in "iufbUO":

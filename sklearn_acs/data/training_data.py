@@ -80,6 +80,7 @@ class TrainingData:
         like: DataFormat | None = None,
         loader_options: Mapping[str, Any] = MappingProxyType({}),
         verbose: int = 0,
+        advice: str = LATER,
     ) -> "TrainingData":
         """Read and check what `fit` is given.
 
@@ -102,6 +103,8 @@ class TrainingData:
             Options of torch's DataLoader, with which a Dataset that lists no labels is read for them.
         verbose : int, default=0
             1 shows the progress of that.
+        advice : str
+            How the error ends that tells of a label which is none of the classes.
 
         Returns
         -------
@@ -130,7 +133,7 @@ class TrainingData:
             counted, names = (None, None) if streamed else (rows, feature_names(X))
             like = _format_of(example, counted, names, clip, channels, np.unique(labels if listed is None else listed))
         factors = torch.from_numpy(weight / weight.mean())
-        return cls(samples, encode_labels(labels, like.classes, advice=LATER), factors, rows, n_given, like, of_items)
+        return cls(samples, encode_labels(labels, like.classes, advice=advice), factors, rows, n_given, like, of_items)
 
     def on(self, device: torch.device) -> ArrayData | StreamedData:
         """Make of the data what batches are cut from; in memory it is not copied where it is float32 already."""
@@ -159,7 +162,7 @@ def check_validation(X_val: Any, y_val: Any, sample_weight_val: Any) -> bool:
 def read_validation(X_val: Any, y_val: Any, sample_weight_val: Any, like: DataFormat, **reading: Any) -> TrainingData:
     """Read validation samples, which must look like those to train on."""
     try:
-        data = TrainingData.read(X_val, y_val, sample_weight_val, like=like, **reading)
+        data = TrainingData.read(X_val, y_val, sample_weight_val, like=like, advice=", those of y", **reading)
         if isinstance(data.samples, Tensor):
             like.inputs.check(tuple(data.samples.shape[1:]))
             check_range(data.samples, like.clip, data.rows)

@@ -6,6 +6,7 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV, PredefinedSplit, cross_validate
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from sklearn_acs import PGD, RobustClassifier, evaluate, robust_accuracy, robust_scorer
 from sklearn_acs.data.labels import UNKNOWN, encode_labels, read_labels
@@ -139,3 +140,15 @@ def test_nan_logits_are_wrong_everywhere():
     for labels in (np.zeros(len(X), dtype=int), y):
         assert robust_accuracy(Broken(), X, labels, ATTACK) == 0
         assert evaluate(Broken(), X, labels, ATTACK)["accuracy"] == [0, 0, 0]
+
+
+def test_a_dataset_of_pairs_is_no_labels():
+    pairs = TensorDataset(torch.zeros(4, 2), torch.arange(4))
+    with pytest.raises(ValueError, match="y is a Dataset of samples with labels; leave y out"):
+        RobustClassifier().fit(np.zeros((4, 2)), pairs)
+
+
+def test_a_strange_label_of_validation_samples_is_told_beside_those_of_y():
+    X, y = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 2
+    with pytest.raises(ValueError, match=r"y_val.*label 6, which is none of the classes \[0, 1\], those of y"):
+        RobustClassifier(early_stopping=True).fit(X, y, X_val=X, y_val=y + 6)
