@@ -26,7 +26,7 @@ from sklearn_acs import (
 from sklearn_acs.attacks import Attack
 from sklearn_acs.objectives import ADVERSARIAL, OBJECTIVES
 from sklearn_acs.selectors import SELECTORS
-from sklearn_acs.training import selection
+from sklearn_acs.training import passes
 from sklearn_acs.training.selection import SELECT_BY
 
 X = (load_digits(n_class=3).images / 16).astype(np.float32)[:128]
@@ -77,7 +77,7 @@ def attacks_leave_no_trace(monkeypatch):
 @pytest.fixture
 def gradients_are_autograds(monkeypatch):
     """The factors of every selection multiply to the gradients that autograd finds for the whole last layer."""
-    factors_of, calls = selection.batch_factors, []
+    factors_of, calls = passes.batch_factors, []
 
     def watched(model, layer, loss, inputs, labels):
         factors = factors_of(model, layer, loss, inputs, labels)
@@ -93,7 +93,7 @@ def gradients_are_autograds(monkeypatch):
         calls.append(inputs)
         return factors
 
-    monkeypatch.setattr(selection, "batch_factors", watched)
+    monkeypatch.setattr(passes, "batch_factors", watched)
     return calls
 
 
