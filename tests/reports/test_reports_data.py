@@ -338,13 +338,13 @@ def test_a_float32_table_is_not_copied():
 
 
 def test_a_narrow_table_costs_as_little_with_the_default_selector():
-    assert memory_of_a_fit((150_000, 60), {"module__hidden": (128,)}) < 1.2
+    assert memory_of_a_fit((100_000, 60), {"module__hidden": (128,)}) < 1.2
 
 
 def test_gradients_of_samples_are_held_once():
     width = 400  # of the last layer, for each of 100 features
     params = {"module__hidden": (width,), "select_by": "sample", "selector": "score"}
-    assert memory_of_a_fit((60_000, 100), params) < 1.5 * width / 100
+    assert memory_of_a_fit((60_000, 100), params) < 1.75 * width / 100  # twice they are 2 alone
 
 
 # Images
