@@ -13,6 +13,7 @@ from sklearn_acs.attacks import FGSM, PGD
 from sklearn_acs.model import robust_correct
 from sklearn_acs.training.net import AdversarialNet
 from sklearn_acs.training.training import Training
+from sklearn_acs.training.weights import Weights
 
 __all__ = ["CollapseGuard"]
 
@@ -93,14 +94,16 @@ class CollapseGuard(Callback):
             # Weights that are not trained yet may predict one class only, which no attack can change.
             self.accuracies_: tuple[float, float] = self._accuracies(training) if len(net.history) else (0.0, 0.0)
         self.collapsed_epoch_: int | None = None
+        self.good_: list[Weights] = []
 
     def state_dict(self) -> dict[str, Any]:
-        """Name the accuracies of the last epoch, and the epoch in which they fell."""
-        return {"accuracies": self.accuracies_, "collapsed_epoch": self.collapsed_epoch_}
+        """Name the accuracies of the last epoch, the epoch in which they fell, and amid an epoch what was good."""
+        return {"accuracies": self.accuracies_, "collapsed_epoch": self.collapsed_epoch_, "good": self.good_}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on comparing with the last epoch of another training."""
-        self.accuracies_, self.collapsed_epoch_ = state["accuracies"], state["collapsed_epoch"]
+        self.accuracies_, self.collapsed_epoch_ = tuple(state["accuracies"]), state["collapsed_epoch"]
+        self.good_ = state["good"]
 
     def on_epoch_begin(self, net: AdversarialNet, **kwargs: Any) -> None:
         """Keep a copy of what was good so far."""
@@ -115,9 +118,11 @@ class CollapseGuard(Callback):
         net.history.record("guard_accuracy", after)
         net.history.record("guard_one_step", one_after)
         if before - after - max(0.0, one_before - one_after) <= self.max_fall:
+            self.good_ = []
             return
         self.collapsed_epoch_ = len(net.history)
         training.restore(self.good_)
+        self.good_ = []
         found = f"robust accuracy collapsed in epoch {self.collapsed_epoch_}, from {before:.2f} to {after:.2f}"
         warnings.warn(
             f"{found} on {sum(len(y) for _, y in self.samples_)} training samples; training ends with the weights from "

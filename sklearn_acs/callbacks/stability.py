@@ -118,6 +118,7 @@ class StabilityTracker(Callback):
                 "other samples need a tracker of their own"
             )
         self.counts_, self.sum_ = np.zeros((2, n), dtype=np.int64), np.zeros(n)
+        self.on_epoch_begin(net)
 
     def on_epoch_begin(self, net: AdversarialNet, **kwargs: Any) -> None:
         """Forget an epoch that was cut short."""
@@ -158,8 +159,10 @@ class StabilityTracker(Callback):
         self.rows_, self.wrong_, self.minima_ = [], [], []
 
     def state_dict(self) -> dict[str, Any]:
-        """Name what all runs have counted, the present one among them."""
-        return {"runs": [*self.runs_], "sums": [*self.sums_], "counts": self.counts_, "sum": self.sum_}
+        """Name what all runs have counted, the present one among them, and what its epoch under way has seen."""
+        amid = {"rows": self.rows_, "wrong": self.wrong_, "minima": self.minima_}
+        amid = {name: torch.cat(parts) if parts else None for name, parts in amid.items()}
+        return {"runs": [*self.runs_], "sums": [*self.sums_], "counts": self.counts_, "sum": self.sum_, **amid}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the counts of another tracker."""
@@ -167,6 +170,9 @@ class StabilityTracker(Callback):
         self.counts_, self.sum_ = state["counts"].copy(), state["sum"].copy()
         if self.counts_.any():  # the run that goes on is the last of them
             self.runs_[-1], self.sums_[-1] = self.counts_, self.sum_
+        self.rows_, self.wrong_, self.minima_ = (
+            [] if state[name] is None else [state[name]] for name in ("rows", "wrong", "minima")
+        )
 
     def _all_counts(self) -> np.ndarray:
         if not self.runs_:

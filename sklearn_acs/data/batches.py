@@ -1,6 +1,7 @@
 """Batches cuts mini-batches of arrays kept on the device or of a Dataset streamed from disk, or of a coreset."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from inspect import signature
 from math import ceil
 from typing import Any, NamedTuple
@@ -178,6 +179,15 @@ class NextBatches:
         return len(self.batches)
 
 
+@dataclass
+class Pass:
+    """Says how far a pass through the samples has come."""
+
+    order: Tensor
+    loader: Tensor  # state of the loader's generator before the pass
+    done: int = 0  # batches
+
+
 class Batches:
     """Cuts mini-batches of a data set, or of the coreset it was last pointed at.
 
@@ -215,6 +225,7 @@ class Batches:
         # One generator for all epochs, so that workers that draw do not draw the same in each.
         self._loader_generator = torch.Generator().manual_seed(generator.initial_seed())
         self._read_batches = data.reader(**{"generator": self._loader_generator, **loader_options})
+        self._under_way: Pass | None = None
         self._aside = torch.Generator()
         self._read_aside = data.reader(**{**loader_options, "generator": self._aside})
         self.sample_weight = torch.ones(len(data)) if sample_weight is None else sample_weight
@@ -238,15 +249,20 @@ class Batches:
         self.weight[self.indices] *= scale * torch.as_tensor(weights, dtype=torch.float32)
 
     def state_dict(self) -> dict[str, Any]:
-        """Name the coreset in use and the states of all generators."""
-        drawn = {name: generator.get_state() for name, generator in self._generators().items()}
-        return {"indices": self.indices, "weight": self.weight, "generators": drawn}
+        """Name the coreset in use, the states of all generators and, amid a pass, its order and how far it has come."""
+        drawn, amid = {name: generator.get_state() for name, generator in self._generators().items()}, self._under_way
+        if amid is not None:  # whoever goes on with it begins with the loader again
+            drawn["loader"] = amid.loader
+        under_way = None if amid is None else {"order": amid.order, "done": amid.done}
+        return {"indices": self.indices, "weight": self.weight, "generators": drawn, "under_way": under_way}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the coreset and the draws of another such object."""
         self.indices, self.weight = state["indices"], state["weight"]
         for name, generator in self._generators().items():
             generator.set_state(state["generators"][name])
+        amid = state["under_way"]
+        self._under_way = None if amid is None else Pass(amid["order"], self._loader_generator.get_state(), amid["done"])
 
     def _generators(self) -> dict[str, torch.Generator]:
         return {"order": self.generator, "augment": self.augment_generator, "loader": self._loader_generator}
@@ -255,16 +271,23 @@ class Batches:
         return len(self._split(self.indices))
 
     def __iter__(self) -> Iterator[Batch]:
-        """Give every sample of the coreset once, in a fresh order, augmented."""
-        order = self.indices[torch.randperm(len(self.indices), generator=self.generator)]
-        for batch in self._read(order, self.weight):
-            if isinstance(self.augment, Augmentation):
-                view = self.augment.draw(batch.x, self.augment_generator)
-                yield batch._replace(x=view.see(batch.x), view=view)
-            elif self.augment is not None:
-                yield batch._replace(x=self.augment(batch.x, self.augment_generator))
-            else:
-                yield batch
+        """Give every sample of the coreset once, in a fresh order, augmented; a pass under way goes on."""
+        if self._under_way is None:
+            order = self.indices[torch.randperm(len(self.indices), generator=self.generator)]
+            self._under_way = Pass(order, self._loader_generator.get_state())
+        amid = self._under_way
+        try:
+            for batch in self._read(amid.order, self.weight, amid.done):
+                amid.done += 1
+                if isinstance(self.augment, Augmentation):
+                    view = self.augment.draw(batch.x, self.augment_generator)
+                    yield batch._replace(x=view.see(batch.x), view=view)
+                elif self.augment is not None:
+                    yield batch._replace(x=self.augment(batch.x, self.augment_generator))
+                else:
+                    yield batch
+        finally:
+            self._under_way = None
 
     def everything(self) -> Iterator[Batch]:
         """Give every sample of the whole set once, in order, as it is: what a selection looks at."""
@@ -275,8 +298,8 @@ class Batches:
         self._aside.manual_seed(0)
         yield from self._read_aside(list(rows.split(self.batch_size)))
 
-    def _read(self, order: Tensor, weight: Tensor) -> Iterator[Batch]:
-        batches = self._split(order)
+    def _read(self, order: Tensor, weight: Tensor, done: int = 0) -> Iterator[Batch]:
+        batches = self._split(order)[done:]
         rows, weights = (moved(parts, self.data.device) for parts in (batches, [weight[index] for index in batches]))
         samples = self._read_batches(batches)
         for index, factors, (x, y) in zip(rows, weights, samples, strict=True):

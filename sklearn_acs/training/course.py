@@ -56,9 +56,9 @@ class Course:
 
     def state_dict(self) -> dict[str, Any]:
         """Name what is done and planned."""
-        return {"step": self.step, "n_steps": self.n_steps, "seconds": self.seconds}
+        return {"step": self.step, "n_steps": self.n_steps, "seconds": self.seconds, "reserve": self.reserve}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there; the time between does not count."""
-        self.step, self.n_steps = state["step"], state["n_steps"]
+        self.step, self.n_steps, self.reserve = state["step"], state["n_steps"], state["reserve"]
         self.begun = perf_counter() - state["seconds"]

@@ -82,14 +82,15 @@ class InBatchSelection(BaseEstimator, Callback):
         """Raise ValueError when a parameter is out of range; called once before any work."""
         self._validate_params()
 
-    def state_dict(self) -> dict[str, float]:
-        """Name the share that the next epoch would keep."""
-        return {"share": self.share_}
+    def state_dict(self) -> dict[str, Any]:
+        """Name the share that the next epoch would keep, and what the epoch under way has counted."""
+        return {"share": self.share_, "taken": added(self._taken), "judged": added(self._judged)}
 
-    def load_state_dict(self, state: dict[str, float]) -> None:
-        """Go on with the share of another training."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the share of another training, and with its counts."""
         if self.share == "adaptive":
             self.share_ = state["share"]
+        self._taken, self._judged = ([torch.tensor(counts)] if any(counts) else [] for counts in (state["taken"], state["judged"]))
 
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:
         """Begin with the share asked for."""
@@ -110,13 +111,14 @@ class InBatchSelection(BaseEstimator, Callback):
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Read the epoch's counts from the device, and adapt the share."""
-        clean, adversarial = torch.stack(self._taken).sum(0).tolist()
+        clean, adversarial = added(self._taken)
         net.history.record("in_batch_share", self.share_)
         net.history.record("clean_taken", clean)
         net.history.record("adversarial_taken", adversarial)
         if self.share == "adaptive":
-            wrong, judged = torch.stack(self._judged).sum(0).tolist()
+            wrong, judged = added(self._judged)
             self.share_ = max(self.min_share, self.share_ * wrong / judged)
+        self.on_epoch_begin(net)
 
     def before_attack(self, module: nn.Module, objective: Objective, batch: Batch) -> Batch:
         """Take the hardest samples of a batch, to attack and to train on."""
@@ -153,3 +155,12 @@ class InBatchSelection(BaseEstimator, Callback):
         self._judged.append(torch.stack([wrong, torch.full_like(wrong, len(y))]))
         n_kept = min(len(y), max(2, ceil(self.share_ * len(y))))
         return losses.argsort(descending=True, stable=True)[:n_kept].sort().values
+
+
+def added(counts: list[Tensor]) -> list[int]:
+    """Add up pairs of counts, with one reading from each device that has some."""
+    on_device: dict[torch.device, list[Tensor]] = {}
+    for pair in counts:
+        on_device.setdefault(pair.device, []).append(pair)
+    sums = [torch.stack(pairs).sum(0).tolist() for pairs in on_device.values()]
+    return [sum(pair) for pair in zip(*sums, strict=True)] if sums else [0, 0]

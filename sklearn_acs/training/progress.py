@@ -35,6 +35,7 @@ class Progress:
             selected = int(schedule.n_selections * selection_cost * n_samples)
             total = schedule.full_epochs * n_samples + schedule.coreset_epochs * n_select + selected
             self._of = f"/{schedule.n_epochs}"
+        self.done = 0
         self._bar = tqdm(total=total, disable=not enabled, unit="sample", unit_scale=True)
 
     def enter(self, phase: str, epoch: int, loss: float | None = None) -> None:
@@ -46,7 +47,22 @@ class Progress:
 
     def advance(self, samples: int) -> None:
         """Count samples that are done."""
+        self.done += samples
         self._bar.update(samples)
+
+    def say(self, sentence: str) -> None:
+        """Show a line above the bar."""
+        if not self._bar.disable:
+            self._bar.write(sentence)
+
+    def state_dict(self) -> dict[str, int]:
+        """Count what is done."""
+        return {"done": self.done}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Begin where another bar has come."""
+        self.done = self._bar.initial = self._bar.n = state["done"]
+        self._bar.refresh()
 
     def close(self, reason: str | None) -> None:
         """End the bar as it stands, and show why training ended early."""

@@ -107,12 +107,12 @@ class LocalRandomness:
             self._looking = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Name the states of the generators."""
-        return {"states": self._global_states() if self._in_use else self._states}
+        """Name the states of the generators, and whether something draws from them."""
+        return {"states": self._global_states() if self._in_use else self._states, "drawn": self.drawn}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from these states."""
-        self._states = state["states"]
+        self._states, self.drawn = state["states"], state["drawn"]
 
     def _global_states(self) -> list[Tensor]:
         return [torch.get_rng_state(), *(torch.get_device_module(d).get_rng_state(d) for d in self._others)]

@@ -172,16 +172,20 @@ class Selection:
         return next(reversed(self.coresets.values()), None)
 
     def state_dict(self) -> dict[str, Any]:
-        """Name the coresets, the generator's state, and the gradients recorded."""
-        recorders = {name: each.state_dict() for name, each in self._recorders()}
-        random = self.random_state.get_state()
-        return {"coresets": dict(self.coresets), "random": random, "seen": self.seen, "recorders": recorders}
+        """Name the coresets, the generator's state, the gradients recorded, and the seconds of a selection."""
+        return {
+            "coresets": dict(self.coresets),
+            "random": self.random_state.get_state(),
+            "seen": self.seen,
+            "recorders": {name: each.state_dict() for name, each in self._recorders()},
+            "seconds": self.seconds,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
         self.coresets = dict(state["coresets"])
         self.random_state.set_state(state["random"])
-        self.seen = state["seen"]
+        self.seen, self.seconds = state["seen"], state["seconds"]
         for name, each in self._recorders():
             each.load_state_dict(state["recorders"][name])
 

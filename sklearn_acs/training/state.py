@@ -1,11 +1,13 @@
 """TrainingState owns everything that changes while a network is trained, and hands it on."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from sklearn_acs.data.batches import Batches
@@ -15,6 +17,7 @@ from sklearn_acs.training.averaging import WeightAverage
 from sklearn_acs.training.cost import CostMeter
 from sklearn_acs.training.course import Course
 from sklearn_acs.training.in_batch import InBatchSelection
+from sklearn_acs.training.interrupts import Interrupts
 from sklearn_acs.training.memory import PerturbationMemory
 from sklearn_acs.training.net import AdversarialNet
 from sklearn_acs.training.optimizers import load_optimizer, take_over
@@ -35,11 +38,22 @@ class Best:
     weights: list[Weights]
 
 
+@dataclass(eq=False)
+class Epoch:
+    """Holds what an epoch under way has come to."""
+
+    phase: str
+    lr: float = 0.0  # at its beginning
+    losses: list[Tensor] = field(default_factory=list)  # of its batches, on the device
+    sizes: list[int] = field(default_factory=list)
+    begun: float = field(default_factory=perf_counter)
+
+
 @dataclass(eq=False, repr=False)
 class TrainingState:
     """Owns everything that changes while a network is trained.
 
-    ``state_dict`` has all that a training stopped between two epochs needs to go on to the same bits.
+    ``state_dict`` has all that a training stopped between two steps needs to go on to the same bits.
     """
 
     net: AdversarialNet  # skorch's engine: optimiser, history, callbacks, the step of a batch
@@ -67,10 +81,13 @@ class TrainingState:
     best: Best | None = None  # what early stopping has kept
     interrupted: bool = False  # whether a user's Ctrl-C ended it
     coresets: dict[int, Coreset] = field(default_factory=dict)  # when it is over: in rows of X, by epoch from 0
+    under_way: Epoch | None = None  # once its first batch is to come
     _before_epoch: list[Weights] = field(default_factory=list)
     _finite_before: set[str] = field(default_factory=set)  # buffers that held numbers alone before the epoch
     _callbacks: dict[str, Any] = field(default_factory=dict)  # states to go on from, once the callbacks have begun
     _callbacks_began: bool = False
+    _interrupts: Interrupts = field(default_factory=Interrupts)
+    _keep: Callable[[Any, str], None] | None = None  # while it runs, what keeps its state
 
     def __post_init__(self) -> None:
         self.net.training_ = self
@@ -123,7 +140,9 @@ class TrainingState:
             take_over(self.net.optimizer_, before.net.optimizer_)
 
     def state_dict(self) -> dict[str, Any]:
-        """Name all that a training needs to go on between two epochs; tensors are those in use: copy or save them.
+        """Name all that a training needs to go on, between two epochs or two steps.
+
+        Tensors are those in use: copy or save them.
 
         What callbacks without a `state_dict` have learned, and Datasets that draw in worker processes, is not in it.
         """
@@ -132,6 +151,7 @@ class TrainingState:
         if self._callbacks_began:
             callbacks = {name: each.state_dict() for name, each in self.net.callbacks_ if hasattr(each, "state_dict")}
         return {
+            "under_way": None if self.under_way is None else self._epoch_state(self.under_way),
             "epochs_done": self.epochs_done,
             "coreset_epochs": self.coreset_epochs,
             "stop_reason": self.stop_reason,
@@ -140,6 +160,7 @@ class TrainingState:
             "history": copy(self.net.history_),
             "best": self.best,
             "attack_generator": self.adversary.generator.get_state(),
+            "saw_nan": self.adversary.saw_nan,
             "callbacks": callbacks,
             **{name: member.state_dict() for name, member in self._members()},
         }
@@ -152,11 +173,37 @@ class TrainingState:
         load_optimizer(self.net.optimizer_, state["optimizer"])
         self.net.history_ = copy(state["history"])
         self.adversary.generator.set_state(state["attack_generator"])
+        self.adversary.saw_nan.copy_(state["saw_nan"])
         self._callbacks = state["callbacks"]
         for name, member in self._members():
             member.load_state_dict(state[name])
+        if state["under_way"] is not None:
+            self._load_epoch(state["under_way"])
         if self.rate is not None:
             self.rate.set()
+
+    def _epoch_state(self, epoch: Epoch) -> dict[str, Any]:
+        """Name what the epoch under way has come to, and what it would go back to if it diverged."""
+        self._read_clock()
+        return {
+            "phase": epoch.phase,
+            "lr": epoch.lr,
+            "losses": torch.stack(epoch.losses),
+            "sizes": list(epoch.sizes),
+            "seconds": perf_counter() - epoch.begun,
+            "before": self._before_epoch,
+            "finite_before": sorted(self._finite_before),
+        }
+
+    def _load_epoch(self, state: dict[str, Any]) -> None:
+        begun, losses = perf_counter() - state["seconds"], list(state["losses"])
+        self.under_way = Epoch(state["phase"], state["lr"], losses, list(state["sizes"]), begun)
+        self._before_epoch, self._finite_before = state["before"], set(state["finite_before"])
+
+    def _read_clock(self) -> None:
+        """Add what the parts of steps have taken since the last reading to the cost."""
+        for part, seconds in self.net.step_.clock.read().items():
+            self.meter.cost.step_seconds[part] += seconds
 
     def _members(self) -> Iterator[tuple[str, Any]]:
         """List what else changes, each with a `state_dict` of its own."""
@@ -167,6 +214,7 @@ class TrainingState:
             "cost": self.meter,
             "course": self.course,
             "memory": self.memory,
+            "progress": self.progress,
             "randomness": self.randomness,
             "scaler": self.net.step_.scaler,
             "selection": self.selection,

@@ -100,15 +100,30 @@ AT_OTHER_EPOCHS = [
 ]
 
 
+WITHIN_EPOCHS = [
+    ("selection", "gradmatch", 0),
+    ("selection", "random, drawing from a state of its own", 1),
+    *(("batch", name, 18) for name in CONFIGURATIONS if "stops" not in name),
+    ("batch", "callbacks", 3),  # the last one of an epoch
+    ("batch", "fast, guarded", 0),
+]
+
+
 @pytest.mark.parametrize(
-    ("name", "at"), [*((name, 4) for name in CONFIGURATIONS if "stops" not in name), *AT_OTHER_EPOCHS]
+    ("after", "name", "at"),
+    [
+        *(("epoch", name, 4) for name in CONFIGURATIONS if "stops" not in name),
+        *(("epoch", *each) for each in AT_OTHER_EPOCHS),
+        *WITHIN_EPOCHS,
+    ],
 )
-def test_a_training_that_goes_on_from_its_state_ends_with_the_same_bits(name, at):
+def test_a_training_that_goes_on_from_its_state_ends_with_the_same_bits(after, name, at):
     clf = make(**CONFIGURATIONS[name])
     states, callbacks = [], CONFIGURATIONS[name].get("callbacks", [])
     whole = training_of(clone(clf).set_params(callbacks=deepcopy(callbacks)))
-    whole.run(after_epoch=lambda training: states.append(deepcopy(training.state_dict())))
-    assert whole.epochs_done == len(states) >= 3
+    whole.run(lambda training, done: done == after and states.append(deepcopy(training.state_dict())))
+    assert whole.epochs_done >= 3
+    assert after != "epoch" or whole.epochs_done == len(states)
 
     rest = training_of(clone(clf).set_params(callbacks=deepcopy(callbacks)))
     rest.load_state_dict(states[at])
