@@ -103,7 +103,7 @@ AT_OTHER_EPOCHS = [
 WITHIN_EPOCHS = [
     ("selection", "gradmatch", 0),
     ("selection", "random, drawing from a state of its own", 1),
-    *(("batch", name, 18) for name in CONFIGURATIONS if "stops" not in name),
+    *(("batch", name, 8) for name in CONFIGURATIONS if "stops" not in name),
     ("batch", "callbacks", 3),  # the last one of an epoch
     ("batch", "fast, guarded", 0),
 ]
