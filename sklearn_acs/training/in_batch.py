@@ -118,7 +118,6 @@ class InBatchSelection(BaseEstimator, Callback):
         if self.share == "adaptive":
             wrong, judged = added(self._judged)
             self.share_ = max(self.min_share, self.share_ * wrong / judged)
-        self.on_epoch_begin(net)
 
     def before_attack(self, module: nn.Module, objective: Objective, batch: Batch) -> Batch:
         """Take the hardest samples of a batch, to attack and to train on."""
