@@ -2,14 +2,17 @@
 
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from math import inf
 from numbers import Integral, Real
+from os import PathLike
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback
 from torch import Tensor, nn
@@ -34,6 +37,7 @@ from sklearn_acs.training.averaging import AVERAGES, EMA
 from sklearn_acs.training.cost import CostMeter
 from sklearn_acs.training.export import exported
 from sklearn_acs.training.in_batch import InBatchSelection
+from sklearn_acs.training.keeping import Keeping
 from sklearn_acs.training.one_class import warn_of_one_class
 from sklearn_acs.training.optimizers import OPTIMIZERS
 from sklearn_acs.training.precision import PRECISIONS
@@ -289,6 +293,8 @@ default="gradmatch"
         "precision": [StrOptions({"auto", *PRECISIONS})],
         "compile": ["boolean"],
         "callbacks": [list, None],
+        "checkpoint": [str, PathLike, None],
+        "checkpoint_seconds": [Interval(Real, 0, None, closed="left")],
         "random_state": ["random_state"],
         "warm_start": ["boolean"],
         "verbose": ["verbose"],
@@ -328,6 +334,8 @@ default="gradmatch"
         precision: str = "fp32",
         compile: bool = False,
         callbacks: list[Callback] | None = None,
+        checkpoint: str | PathLike | None = None,
+        checkpoint_seconds: float = 300,
         random_state: int | np.random.RandomState | None = None,
         warm_start: bool = False,
         verbose: int = 0,
@@ -364,6 +372,8 @@ default="gradmatch"
         self.precision = precision
         self.compile = compile
         self.callbacks = callbacks
+        self.checkpoint = checkpoint
+        self.checkpoint_seconds = checkpoint_seconds
         self.random_state = random_state
         self.warm_start = warm_start
         self.verbose = verbose
@@ -464,9 +474,10 @@ default="gradmatch"
         self._validate_params()
         validates = check_validation(*validation)
         plan = Plan.of(self.get_params(deep=False), one_pass=one_pass, validates=validates, before=before)
+        keeping = None if self.checkpoint is None or one_pass else Keeping(self.checkpoint, self.checkpoint_seconds)
         randomness = LocalRandomness(plan.seeds.model, plan.device)
         with torch.inference_mode(False), torch.enable_grad(), current_device(plan.device):
-            with randomness.in_use():  # a Dataset may draw from torch's global generators
+            with randomness.in_use(), nullcontext() if keeping is None else keeping.watching():  # a Dataset may draw from torch's global generators
                 like = None if before is None else self._format
                 reading: dict[str, Any] = {"loader_options": self._routed("iterator_train"), "verbose": self.verbose}
                 given: dict[str, Any] = {
@@ -479,9 +490,17 @@ default="gradmatch"
                 data = TrainingData.read(X, y, sample_weight, **given, **reading)
                 apart = read_validation(*validation, data.format, **reading) if validates else None
             plan = plan.settled(data.format)
+            if keeping is not None:
+                seeds = keeping.know(plan.params, data, apart, before, plan.device, plan.seeds)
+                if seeds != plan.seeds:  # those of a fit that was killed
+                    plan, randomness = replace(plan, seeds=seeds), LocalRandomness(seeds.model, plan.device)
             training = plan.training(data, apart, before, randomness, meter)
+            if keeping is not None and self.warm_start and before is None:
+                if (epochs := keeping.shorter(training)) is not None:
+                    return self._go_on_after(epochs, X, y, sample_weight, validation)
+            checkpoint = None if keeping is None else keeping.begin(training)
         try:
-            training.run()
+            training.run(checkpoint)
         except BaseException:
             if training.epochs_done:
                 self._assign(plan, training, data)
@@ -490,11 +509,22 @@ default="gradmatch"
                     of = "" if n_epochs == inf else f" of {n_epochs}"
                     warnings.warn(f"interrupted in epoch {min(training.epochs_done + 1, n_epochs)}{of}", stacklevel=3)
             raise
+        finally:
+            if keeping is not None:
+                keeping.close(checkpoint)
         self._assign(plan, training, data)
         if not one_pass:
             with randomness.in_use(going_on=False):
                 warn_of_one_class(training.net, data, stacklevel=3)
         return self
+
+    def _go_on_after(self, max_epochs: int, X: Any, y: Any, sample_weight: Any, validation: tuple) -> Self:
+        """Take the attributes of a shorter fit, which is kept and over, and go on from there."""
+        shorter = clone(self).set_params(max_epochs=max_epochs)
+        shorter._train(X, y, sample_weight, before=None, validation=validation)
+        self.__dict__.update({name: value for name, value in vars(shorter).items() if name not in vars(self)})
+        before = self.net_.training_
+        return self._train(X, y, sample_weight, before=before, validation=validation)
 
     def _assign(self, plan: Plan, training: Training, data: TrainingData) -> None:
         """Set the fitted attributes."""

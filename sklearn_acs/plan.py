@@ -219,7 +219,8 @@ class Plan:
         course = Course(n_steps, getattr(self.schedule, "max_seconds", inf), meter.begun)
         ramp = Ramp(params["attack_ramp"], course) if params["attack_ramp"] and before is None else None
         adversaries = make_adversaries(
-            self.attack, self.selection_attack, self.objective, batches.data, data.format, seeds.attack, ramp
+            *(self.attack, self.selection_attack, self.objective, batches.data, data.format, seeds.attack, ramp),
+            journaled=params["checkpoint"] is not None,
         )
         scaler = GradScaler(self.device.type, init_scale=2.0**10, enabled=precision == "fp16")
         streams = any(isinstance(each.data, StreamedData) for each in (batches, held_out) if each is not None)

@@ -134,6 +134,7 @@ def make_adversaries(
     format: DataFormat,
     seed: int,
     ramp: Ramp | None,
+    journaled: bool = False,
 ) -> Adversaries:
     """Make the adversaries of training, of selections and of samples held out.
 
@@ -153,6 +154,8 @@ def make_adversaries(
         Of the generator.
     ramp : Ramp or None
         How the radius grows.
+    journaled : bool, default=False
+        Whether perturbations that are remembered on disk are kept for checkpoints.
     """
     generator = torch.Generator(device=data.device).manual_seed(seed)
     selecting = selection_attack or attack
@@ -162,7 +165,7 @@ def make_adversaries(
             raise ValueError(f"attack={remembering!r} remembers perturbations, but has no ball that they are in")
         shape, on_disk = (len(data), *format.inputs.model_shape), isinstance(data, StreamedData)
         memory = PerturbationMemory(
-            remembering.threat, shape, data.device, max_age=remembering.max_age, on_disk=on_disk
+            remembering.threat, shape, data.device, max_age=remembering.max_age, on_disk=on_disk, journaled=journaled
         )
 
     def adversary(each: Attack, reads: bool = False) -> Adversary:

@@ -1,11 +1,8 @@
 """PerturbationMemory keeps the perturbation that each sample had last, in the frame without augmentation."""
 
-import errno
-import os
 from math import prod
-from shutil import disk_usage
 from tempfile import TemporaryFile, gettempdir
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +11,10 @@ from torch import Tensor
 from sklearn_acs.attacks.balls import Ball, per_sample
 from sklearn_acs.attacks.threat import Threat
 from sklearn_acs.data.batches import Batch
+from sklearn_acs.training.journal import JournaledRows, reserve
 
 LEVELS = 127
 """Positive steps of 8 bits."""
-
-ZEROS = 2**20
-"""Bytes written at a time where a file cannot be reserved at once."""
 
 STATE = ("_levels", "_largest", "_renewed", "epoch")
 
@@ -43,6 +38,8 @@ class PerturbationMemory:
     on_disk : bool, default=False
         Keep it in a memory map instead, a temporary file that goes with the object. An OSError says where the disk is
         too small for it.
+    journaled : bool, default=False
+        Keep what is on disk as `JournaledRows`, for checkpoints; whoever makes these opens its files.
 
     Attributes
     ----------
@@ -58,10 +55,14 @@ class PerturbationMemory:
         *,
         max_age: int | None = None,
         on_disk: bool = False,
+        journaled: bool = False,
     ) -> None:
-        if on_disk:
+        self._levels: Tensor | JournaledRows
+        if on_disk and journaled:
+            self._levels = JournaledRows(shape)
+        elif on_disk:
             with TemporaryFile() as file:  # the map stays when the file is closed
-                reserve(file, prod(shape))
+                reserve(file, prod(shape), gettempdir(), "Let the variable TMPDIR name a larger place")
                 self._levels = torch.from_numpy(np.memmap(file, np.int8, "w+", shape=shape))
         else:
             self._levels = torch.zeros(shape, dtype=torch.int8, device=device)
@@ -70,14 +71,24 @@ class PerturbationMemory:
         self._renewed = torch.full_like(self._largest, -1, dtype=torch.long)
         self.threat, self.max_age, self.on_disk, self.epoch = threat, max_age, on_disk, 0
 
+    @property
+    def journal(self) -> JournaledRows | None:
+        """Where checkpoints find the perturbations, if they are on disk for these."""
+        return self._levels if isinstance(self._levels, JournaledRows) else None
+
     def state_dict(self) -> dict[str, Any]:
         """Name every perturbation, its size and its age."""
-        return {name: getattr(self, name) for name in STATE}
+        state = {name: getattr(self, name) for name in STATE}
+        return state if self.journal is None else {**state, "_levels": self.journal.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the perturbations of another memory of the same samples."""
-        for name in STATE[:-1]:
-            getattr(self, name).copy_(state[name])
+        if isinstance(self._levels, JournaledRows):
+            self._levels.load_state_dict(state["_levels"])
+        else:
+            self._levels.copy_(state["_levels"])
+        self._largest.copy_(state["_largest"])
+        self._renewed.copy_(state["_renewed"])
         self.epoch = state["epoch"]
 
     def knows(self, rows: Tensor) -> Tensor:
@@ -119,24 +130,3 @@ class PerturbationMemory:
         rows = batch.rows.to(self._levels.device)
         largest = torch.where(self.knows(rows), self._largest[rows], 0) / LEVELS
         return self._levels[rows].to(batch.x) * per_sample(largest.to(batch.x), batch.x) * ball.eps
-
-
-def reserve(file: IO[bytes], size: int) -> None:
-    """Give a temporary file its bytes on disk now: where a map of a sparse one meets a full disk, the process dies."""
-    free = disk_usage(gettempdir()).free
-    try:
-        if size > free:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        try:
-            os.posix_fallocate(file.fileno(), 0, size)
-        except (AttributeError, OSError) as error:
-            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise
-            for begin in range(0, size, ZEROS):  # a system, or a file system, that cannot reserve
-                file.write(bytes(min(ZEROS, size - begin)))
-            file.flush()
-    except OSError as error:
-        raise OSError(
-            f"remembered perturbations need {size:,} bytes in {gettempdir()}, which has {free:,} left and says: "
-            f"{error.strerror}. Let the variable TMPDIR name a larger place"
-        ) from error

@@ -187,7 +187,8 @@ class Selection:
         self.random_state.set_state(state["random"])
         self.seen, self.seconds = state["seen"], state["seconds"]
         for name, each in self._recorders():
-            each.load_state_dict(state["recorders"][name])
+            if name in state["recorders"]:
+                each.load_state_dict(state["recorders"][name])
 
     def _recorders(self) -> list[tuple[str, Any]]:
         members = {"factors": self.recorder, "losses": self.losses}

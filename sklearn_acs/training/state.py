@@ -112,6 +112,11 @@ class TrainingState:
         """Which samples of a batch are trained on."""
         return self.net.step_.in_batch
 
+    @property
+    def is_signalled(self) -> bool:
+        """Whether Ctrl-C or SIGTERM waits for the state to be kept."""
+        return self._interrupts.noted
+
     def weights(self) -> list[Weights]:
         """Copy the weights and all buffers, and their average; for `restore`."""
         return [copy_of_weights(module) for module in self._modules()]
@@ -176,7 +181,8 @@ class TrainingState:
         self.adversary.saw_nan.copy_(state["saw_nan"])
         self._callbacks = state["callbacks"]
         for name, member in self._members():
-            member.load_state_dict(state[name])
+            if name in state:  # what a training that is over has let go of is not
+                member.load_state_dict(state[name])
         if state["under_way"] is not None:
             self._load_epoch(state["under_way"])
         if self.rate is not None:

@@ -3,7 +3,7 @@
 import errno
 import os
 import pickle
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from types import SimpleNamespace
 
 import numpy as np
@@ -339,7 +339,7 @@ def test_a_selection_attack_by_name_is_in_the_ball_trained_against(name):
 
 
 def test_a_disk_that_is_too_small_is_told_before_anything_is_written(monkeypatch):
-    monkeypatch.setattr("sklearn_acs.training.memory.disk_usage", lambda folder: SimpleNamespace(free=10))
+    monkeypatch.setattr("sklearn_acs.training.journal.disk_usage", lambda folder: SimpleNamespace(free=10))
     with pytest.raises(OSError, match=r"need 15 bytes in .* left .* Let the variable TMPDIR"):
         PerturbationMemory(PGD().threat, (5, 3), torch.device("cpu"), on_disk=True)
 
@@ -347,7 +347,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_written(monkeypatch
 def test_the_map_on_disk_has_its_bytes_from_the_beginning(monkeypatch):
     def reserved():
         with TemporaryFile() as file:
-            reserve(file, 3_000_000)
+            reserve(file, 3_000_000, gettempdir(), "")
             return os.fstat(file.fileno()).st_blocks * 512
 
     def unable(*given):
