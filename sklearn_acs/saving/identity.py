@@ -160,7 +160,7 @@ class Identity:
                 for used in _globals_of(function):
                     if isinstance(used, FunctionType | type):
                         self._read_source(used)
-                    elif isinstance(used, PLAIN | tuple):
+                    elif isinstance(used, (*PLAIN, tuple)):
                         self._feed(digest, used, True)
             for base in code.__bases__ if isinstance(code, type) else ():
                 self._read_source(base)
