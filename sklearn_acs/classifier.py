@@ -477,7 +477,10 @@ default="gradmatch"
         keeping = None if self.checkpoint is None or one_pass else Keeping(self.checkpoint, self.checkpoint_seconds)
         randomness = LocalRandomness(plan.seeds.model, plan.device)
         with torch.inference_mode(False), torch.enable_grad(), current_device(plan.device):
-            with randomness.in_use(), nullcontext() if keeping is None else keeping.watching():  # a Dataset may draw from torch's global generators
+            with (
+                randomness.in_use(),
+                nullcontext() if keeping is None else keeping.watching(),
+            ):  # a Dataset may draw from torch's global generators
                 like = None if before is None else self._format
                 reading: dict[str, Any] = {"loader_options": self._routed("iterator_train"), "verbose": self.verbose}
                 given: dict[str, Any] = {

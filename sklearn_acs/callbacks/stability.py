@@ -160,8 +160,8 @@ class StabilityTracker(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Name what all runs have counted, the present one among them, and what its epoch under way has seen."""
-        amid = {"rows": self.rows_, "wrong": self.wrong_, "minima": self.minima_}
-        amid = {name: torch.cat(parts) if parts else None for name, parts in amid.items()}
+        parts = {"rows": self.rows_, "wrong": self.wrong_, "minima": self.minima_}
+        amid = {name: torch.cat(each) if each else None for name, each in parts.items()}
         return {"runs": [*self.runs_], "sums": [*self.sums_], "counts": self.counts_, "sum": self.sum_, **amid}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

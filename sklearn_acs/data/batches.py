@@ -262,7 +262,9 @@ class Batches:
         for name, generator in self._generators().items():
             generator.set_state(state["generators"][name])
         amid = state["under_way"]
-        self._under_way = None if amid is None else Pass(amid["order"], self._loader_generator.get_state(), amid["done"])
+        self._under_way = (
+            None if amid is None else Pass(amid["order"], self._loader_generator.get_state(), amid["done"])
+        )
 
     def _generators(self) -> dict[str, torch.Generator]:
         return {"order": self.generator, "augment": self.augment_generator, "loader": self._loader_generator}

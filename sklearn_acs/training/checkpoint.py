@@ -1,16 +1,12 @@
 """Checkpoint keeps the state of a training in a folder, and lets the training go on from there when it was killed."""
 
 import errno
-import os
 import warnings
-from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from threading import Thread
 from time import perf_counter
 from typing import Any
 
-import torch
 from skorch.history import History
 from torch import Tensor
 
@@ -35,6 +31,9 @@ STATELESS = {
     *("TrainEndCheckpoint", "BatchScoring", "TensorBoard", "MlflowLogger", "WandbLogger", "NeptuneLogger"),
 }
 """Callbacks of skorch that remember nothing by which a training goes."""
+
+RETRY = 1.0
+"""Seconds after which a disk that was full is asked again, where there is more to keep than memory should hold."""
 
 
 class Checkpoint:
@@ -69,13 +68,15 @@ class Checkpoint:
 
     def __init__(self, place: Place, training: Training, seconds: float) -> None:
         self.place, self.seconds, self.finished = place, seconds, False
-        self._failed: OSError | None = None
+        self._failed: Exception | None = None
         self._told: set[str] = set()
         self._writing: Thread | None = None
         self._journal = None if training.memory is None else training.memory.journal
         self.went_on = self.place.state.exists()
         if self.went_on:
             self._load(training)
+        if self._journal is not None and self.finished:
+            self._journal.close(self.place.folder)
         if self._journal is not None and not self.finished:
             self._journal.open(self.place.folder)
         if not self.went_on:
@@ -99,9 +100,9 @@ class Checkpoint:
             self._write(training)
 
     def _is_due(self, training: Training) -> bool:
-        if training.is_signalled or (self._journal is not None and self._journal.is_full):
-            return self._failed is None or perf_counter() - self._written >= 1  # a full disk is not asked all the time
-        return perf_counter() - self._written >= self.seconds
+        passed = perf_counter() - self._written
+        is_urgent = training.is_signalled or (self._journal is not None and self._journal.is_full)
+        return passed >= self.seconds or (is_urgent and (self._failed is None or passed >= RETRY))
 
     def _write(self, training: Training, *, finished: bool = False) -> None:
         self.close()
@@ -126,7 +127,7 @@ class Checkpoint:
         try:
             write_tensors(self.place.state, tensors, about)
             self._failed = None
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self._failed = error
 
     def close(self) -> None:
@@ -135,10 +136,8 @@ class Checkpoint:
             self._writing.join()
             self._writing = None
         if self._failed is not None:
-            self._tell(
-                f"a checkpoint could not be written ({self._failed.strerror or self._failed}): the one before is kept, "
-                f"and the training goes on"
-            )
+            why = getattr(self._failed, "strerror", None) or self._failed
+            self._tell(f"a checkpoint could not be written ({why}): the one before is kept, and the training goes on")
 
     def _flat(self, training: Training, finished: bool = False) -> tuple[Any, dict[str, Tensor]]:
         """Take the training's state apart into JSON and tensors."""
@@ -195,8 +194,8 @@ class Checkpoint:
         if needed > free:
             raise OSError(
                 errno.ENOSPC,
-                f"checkpoint={str(self.place.folder.parent)!r} needs {needed:,} bytes for two checkpoints, and the disk "
-                f"has {free:,} left",
+                f"checkpoint={str(self.place.folder.parent)!r} needs {needed:,} bytes for two checkpoints, and the "
+                f"disk has {free:,} left",
             )
 
 

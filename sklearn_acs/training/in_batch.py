@@ -90,7 +90,8 @@ class InBatchSelection(BaseEstimator, Callback):
         """Go on with the share of another training, and with its counts."""
         if self.share == "adaptive":
             self.share_ = state["share"]
-        self._taken, self._judged = ([torch.tensor(counts)] if any(counts) else [] for counts in (state["taken"], state["judged"]))
+        for counts, name in ((self._taken, "taken"), (self._judged, "judged")):
+            counts[:] = [torch.tensor(state[name])] if any(state[name]) else []
 
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:
         """Begin with the share asked for."""

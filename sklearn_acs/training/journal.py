@@ -81,6 +81,7 @@ class JournaledRows:
 
     @property
     def is_full(self) -> bool:
+        """Whether a checkpoint is due."""
         return self._used >= self.capacity
 
     def state_dict(self) -> dict[str, Any]:

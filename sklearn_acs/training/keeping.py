@@ -19,6 +19,7 @@ from sklearn_acs.data.training_data import TrainingData
 from sklearn_acs.saving.identity import Identity
 from sklearn_acs.training.checkpoint import STATELESS, Checkpoint
 from sklearn_acs.training.place import Fit, Place, checkpoint_folder, near, places
+from sklearn_acs.training.schedule import DEFAULT_EPOCHS
 from sklearn_acs.training.seeds import Seeds
 from sklearn_acs.training.training import Training
 from sklearn_acs.training.weights import weights_of
@@ -105,6 +106,8 @@ class Keeping:
             "library": sklearn_acs.__version__,
         }
         epochs = params["max_epochs"]
+        if epochs is None and params["max_seconds"] is None:
+            epochs = DEFAULT_EPOCHS
         self.fit = Fit(parts, told.sources, None if epochs is None else int(epochs), list(seeds), told.doubts)
         self._place = self._unfinished() if told.doubts else None
         return seeds if self._place is None else Seeds(*self.fit.seeds)
@@ -125,6 +128,7 @@ class Keeping:
         for place, other in places(self.folder):
             if other.finished or self.fit.differs(other) - {"network"} or not place.take(wait=False):
                 continue
+            place.close()  # until the training is made
             self.fit.seeds = other.seeds
             return place
         return None
@@ -143,23 +147,21 @@ class Keeping:
             To be given to `Training.run`; `close` is to be called after that.
         """
         self._know_network(training.module)
-        place, known = self._place, None if self._place is None else self._place.fit()
-        if place is None or known is None or known.key != self.fit.key:
-            self.close()
+        place = self._place
+        if place is None or self.fit.key != getattr(place.fit(), "key", None) or not place.take(wait=False):
             suffix = f"-{uuid4().hex[:8]}" if self.fit.doubts else ""
             place = self._place = Place(self.folder / f"{self.fit.key[:16]}{suffix}")
             place.take(wait=True)
-            known = place.fit()
         try:
-            if known is None:
+            if place.fit() is None:
                 self._tell_of_near_match()
                 place.describe(self.fit)
             checkpoint = Checkpoint(place, training, self.seconds)
+            self._tell(training, checkpoint)
+            return checkpoint
         except BaseException:
             self.close()
             raise
-        self._tell(training, checkpoint)
-        return checkpoint
 
     def _know_network(self, module: nn.Module) -> None:
         told = Identity()
@@ -183,13 +185,15 @@ class Keeping:
         other = near(self.folder, self.fit)
         if other is not None:
             warnings.warn(
-                f"checkpoint={self.name!r} has this fit with {self.fit.told(other)}: it is trained anew", stacklevel=4
+                f"checkpoint={self.name!r} has this fit with {self.fit.told(other)}: it is trained anew", stacklevel=5
             )
 
     def _tell(self, training: Training, checkpoint: Checkpoint) -> None:
         """Say from where the fit goes on, what it is not known by, and what may end with other bits."""
-        where = f"epoch {training.epochs_done}" if training.under_way is None else (
-            f"batch {len(training.under_way.losses)} of epoch {training.epochs_done + 1}"
+        where = (
+            f"epoch {training.epochs_done}"
+            if training.under_way is None
+            else (f"batch {len(training.under_way.losses)} of epoch {training.epochs_done + 1}")
         )
         if checkpoint.finished:
             training.progress.say(f"found finished in {self.name!r}: nothing is trained")
@@ -200,7 +204,7 @@ class Keeping:
             warnings.warn(
                 f"checkpoint={self.name!r}: {self.fit.doubts[0]}, so that this fit is not known again once it is over; "
                 f"{done}",
-                stacklevel=4,
+                stacklevel=5,
             )
         callbacks = [name for name, each in training.net.callbacks_ if not _is_kept(each)]
         unkept = [f"callbacks {callbacks} have no state_dict"] if callbacks else []
@@ -209,11 +213,11 @@ class Keeping:
             warnings.warn(
                 f"checkpoint={self.name!r}: {' and '.join(unkept)}, which is not kept: a training that was killed and "
                 "goes on may end with other bits",
-                stacklevel=4,
+                stacklevel=5,
             )
 
     def close(self, checkpoint: Checkpoint | None = None) -> None:
-        """Let others have the place; note there that the fit is over, or leave nothing of one that is not known again."""
+        """Let others have the place; note there that the fit is over, or delete what would not be known again."""
         if self._place is None:
             return
         if checkpoint is not None:

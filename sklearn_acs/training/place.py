@@ -253,8 +253,6 @@ def near(folder: Path, fit: Fit) -> Fit | None:
     return None
 
 
-
-
 def free_bytes(folder: Path) -> int:
     """Tell how much room the disk of a folder has."""
     return disk_usage(folder).free

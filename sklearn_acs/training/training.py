@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from sklearn_acs.data.batches import Batch, batch_count
-from sklearn_acs.training.interrupts import Interrupts
 from sklearn_acs.training.schedule import CORESET, FULL
 from sklearn_acs.training.seeds import current_device
 from sklearn_acs.training.state import Epoch, TrainingState

@@ -84,13 +84,14 @@ def fit(name, **params):
     options = CONFIGURATIONS[name]
     clf = make(**options, **params)
     clf.fit(*((options["data"](), None) if "data" in options else (X, y)))
+    modules = clf.net_.raw_module_, clf.net_.module_
     trackers = [each for _, each in clf.net_.callbacks_ if isinstance(each, StabilityTracker)]
     return {
-        "weights": [{key: each.numpy() for key, each in m.state_dict().items()} for m in (clf.net_.raw_module_, clf.net_.module_)],
+        "weights": [net.numpy() for module in modules for net in module.state_dict().values()],
         "history": [{**row, "seconds": 0} for row in clf.history_],
         "coresets": {epoch: (each.indices, each.weights, each.stop_reason) for epoch, each in clf.coresets_.items()},
         "attributes": (clf.best_epoch_, clf.best_validation_score_, clf.stop_reason_, clf.interrupted_),
-        "passes": [(clf.cost_[phase].forwards, clf.cost_[phase].backwards) for phase in ("full", "coreset", "selection")],
+        "passes": [(clf.cost_[each].forwards, clf.cost_[each].backwards) for each in ("full", "coreset", "selection")],
         "tracked": [(each.times_seen_, each.times_wrong_) for each in trackers],
     }  # fmt: skip
 
@@ -111,6 +112,7 @@ def search(**params):
 def serve():
     """Fork a process for each line: a task, whose result goes to a file unless the process kills itself before."""
     torch.set_num_threads(1)
+    make(max_epochs=2).fit(X, y)  # what a process does once takes longer than these fits
     for line in sys.stdin:
         task = json.loads(line)
         child = os.fork()
@@ -148,7 +150,7 @@ if __name__ == "__main__":
 class Server:
     def __init__(self):
         command = [sys.executable, "-W", "ignore", __file__]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # whose threads no fork has
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
@@ -179,7 +181,10 @@ def test_a_fit_that_is_killed_goes_on_and_ends_with_the_same_bits(name, server, 
     assert server("fit", name, path=tmp_path / "whole") == 0
     whole, random = read(tmp_path / "whole"), np.random.default_rng(len(name))
     seconds = 0 if random.random() < 0.5 else 300
-    options = {"params": {"checkpoint": str(tmp_path / "kept"), "checkpoint_seconds": seconds}, "path": tmp_path / "rest"}
+    options = {
+        "params": {"checkpoint": str(tmp_path / "kept"), "checkpoint_seconds": seconds},
+        "path": tmp_path / "rest",
+    }
     done = []
     for last in (whole["steps"] - 1, whole["steps"] // 2):
         moment = {"after_steps": int(random.integers(last)), "delay": random.uniform(0, 0.01)}
