@@ -194,3 +194,16 @@ def test_a_fit_that_is_killed_goes_on_and_ends_with_the_same_bits(name, server, 
     rest = read(tmp_path / "rest")
     np.testing.assert_equal(rest["result"], whole["result"])
     assert rest["steps"] < whole["steps"] or done[1] == 0 or seconds
+
+
+def test_a_search_that_is_killed_five_times_ends_with_the_same_results(server, tmp_path):
+    assert server("search", path=tmp_path / "whole") == 0
+    whole, random = read(tmp_path / "whole"), np.random.default_rng(0)
+    task = {"params": {"checkpoint": str(tmp_path / "kept")}, "path": tmp_path / "rest"}
+    for _ in range(5):
+        moment = {"after_steps": int(random.integers(5, 14)), "delay": random.uniform(0, 0.01)}
+        assert server("search", **task, **moment) == -signal.SIGKILL
+    assert server("search", **task) == 0
+    rest = read(tmp_path / "rest")
+    np.testing.assert_equal(rest["result"], whole["result"])
+    assert rest["steps"] < whole["steps"] - 30
