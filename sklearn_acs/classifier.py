@@ -156,6 +156,12 @@ default="gradmatch"
         As in skorch, with the net as their first argument; ``GradientNormClipping(1.0)`` clips gradients. skorch's
         scores of validation samples need `early_stopping`, and its LRScheduler ``lr_schedule="constant"``. What could
         not work, as LoadInitState, is refused.
+    checkpoint : str, Path or None, default=None
+        A folder in which `fit` keeps how far it has come, so that one that was killed, called again, goes on from there
+        to the same bits, and one that is over returns at once. Many fits may share it, those of a search too; each has
+        a place of its own, by all that its result depends on. See note 7. None keeps nothing.
+    checkpoint_seconds : float, default=300
+        With `checkpoint`, an epoch that takes longer is kept after so many seconds, too.
     random_state : int, RandomState instance or None, default=None
         Drives initial weights, batches, augmentation, attacks and selections through generators of its own. The same
         int gives the same bits on the CPU. NumPy's and torch's global generators are left as they are, also by fits in
@@ -239,6 +245,12 @@ default="gradmatch"
        like a Dataset read without workers, take turns step by step. What callbacks draw is out of reach.
     6. `fit` warns if in the end, after more than 30 steps, the model predicts one class for all of 512 training
        samples, unless that class has three quarters of their weight.
+    7. `checkpoint` is written after every epoch and selection, and when SIGTERM or Ctrl-C comes, which then have their
+       usual effect. A fit is known again by its parameters, `verbose` and the like aside, its data, the network's
+       initial weights, what `warm_start` starts from, the source of functions and classes of one's own, and the
+       library's version. Without an int as `random_state` it only goes on where it was killed; one that is over is
+       trained anew. With `warm_start` and a larger `max_epochs` a new process goes on from the fit that is over.
+       `partial_fit`, an epoch long, keeps nothing.
 
     References
     ----------

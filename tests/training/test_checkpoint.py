@@ -99,7 +99,9 @@ def test_a_fit_that_is_over_is_known_again(tmp_path, steps):
 def test_what_has_no_say_in_the_result_is_no_other_fit(tmp_path, steps):
     make(tmp_path).fit(X, y)
     n_steps = len(steps)
-    make(tmp_path, verbose=0, warm_start=True, checkpoint_seconds=9, max_epochs=np.int64(EPOCHS)).fit(X.copy(), y.tolist())
+    make(tmp_path, verbose=0, warm_start=True, checkpoint_seconds=9, max_epochs=np.int64(EPOCHS)).fit(
+        X.copy(), y.tolist()
+    )
     assert len(steps) == n_steps
 
 
@@ -156,7 +158,7 @@ def test_a_place_holds_json_and_tensors_alone(tmp_path):
 def test_a_fit_goes_on_where_it_was_killed(tmp_path, killed, steps):
     clf = make(tmp_path)
     killed(clf, step=7)
-    assert not hasattr(clf, "classes_") or len(clf.history_) == 2
+    assert len(clf.history_) == 2
     taken = len(steps)
     rest = make(tmp_path).fit(X, y)
     assert len(steps) - taken == EPOCHS * 3 - 6
@@ -350,16 +352,16 @@ def test_a_folder_that_cannot_be_used_is_refused_before_any_work(tmp_path, monke
     (tmp_path / "later").mkdir()
     (tmp_path / "later" / "sklearn_acs_checkpoints.json").write_text('{"format":99}')
     for name, told in (("file", "is a file"), ("other", "holds other things"), ("later", "later version")):
-        with pytest.raises(ValueError, match=f"checkpoint=.*{name}.* {told}"):
+        with pytest.raises(ValueError, match=rf"checkpoint=.*{name}.* {told}"):
             make(tmp_path / name).fit(X, y)
-    with pytest.raises(OSError, match="checkpoint=.* cannot be written: Not a directory"):
+    with pytest.raises(OSError, match=r"checkpoint=.* cannot be written: Not a directory"):
         make(tmp_path / "file" / "inner").fit(X, y)
 
     def refuse(*given):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(Path, "write_bytes", refuse)
-    with pytest.raises(PermissionError, match="checkpoint=.* cannot be written: Permission denied"):
+    with pytest.raises(PermissionError, match=r"checkpoint=.* cannot be written: Permission denied"):
         make(tmp_path / "new").fit(X, y)
     assert steps == []
 
@@ -387,7 +389,9 @@ def test_a_disk_that_fills_while_training_is_told_of_and_keeps_the_last_checkpoi
     assert same(clf, make().fit(X, y))
     monkeypatch.setattr(checkpoints, "write_tensors", write)
     seen = []
-    monkeypatch.setattr(Training, "run", lambda self, keep, run=Training.run: (seen.append(self.epochs_done), run(self, keep))[1])
+    monkeypatch.setattr(
+        Training, "run", lambda self, keep, run=Training.run: (seen.append(self.epochs_done), run(self, keep))[1]
+    )
     assert same(make(tmp_path).fit(X, y), clf)
     assert seen == [2]
 
