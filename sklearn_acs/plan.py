@@ -1,5 +1,6 @@
 """Plan makes the parts of a fit from the classifier's parameters, and a Training from them and the data."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,6 +30,7 @@ from sklearn_acs.training.averaging import AVERAGES, EMA, WeightAverage
 from sklearn_acs.training.cost import CostMeter, StepClock
 from sklearn_acs.training.course import Course
 from sklearn_acs.training.in_batch import InBatchSelection
+from sklearn_acs.training.memory import PerturbationMemory
 from sklearn_acs.training.net import AdversarialNet, check_single_sample, find_device, make_net
 from sklearn_acs.training.precision import compile_forward
 from sklearn_acs.training.progress import Progress
@@ -52,6 +54,7 @@ class Plan:
     attack: Attack
     selector: BaseSelector | None
     selection_attack: Attack | None
+    falls_back: bool  # nobody asked for this attack: where it cannot remember samples, another takes its place
     in_batch: InBatchSelection | None
     averaging: EMA | None
     augment: Augment | None  # change of each training batch
@@ -103,9 +106,9 @@ class Plan:
             return None if value is None else make_part(name, value, known, options, base=base)
 
         objective = part("objective", OBJECTIVES, Objective)
-        default = objective.default_attack() if objective.attack is None else objective.attack
-        attack = part("attack", ATTACKS, Attack, default if params["attack"] is None else params["attack"])
-        selector = None if params["selector"] is None else part("selector", SELECTORS, BaseSelector)
+        attack = part("attack", ATTACKS, Attack, default_attack(params, objective))
+        chosen = "gradmatch" if params["selector"] == "auto" else params["selector"]
+        selector = part("selector", SELECTORS, BaseSelector, chosen) if asks_for_coresets(params) else None
         in_batch = part("in_batch", {}, InBatchSelection)
         if in_batch is not None and params["selection_gradients"] == "last":
             raise ValueError(
@@ -134,6 +137,7 @@ class Plan:
             attack=attack,
             selector=selector,
             selection_attack=part("selection_attack", ATTACKS, Attack),
+            falls_back=params["attack"] is None and objective.attack is None,
             in_batch=in_batch,
             averaging=part("averaging", AVERAGES, EMA),
             augment=AUGMENTS[augment] if isinstance(augment, str) else augment,
@@ -145,10 +149,10 @@ class Plan:
             n_planned=n_planned,
         )
 
-    def settled(self, format: DataFormat) -> "Plan":
+    def settled(self, data: TrainingData) -> "Plan":
         """Fit the attacks to the data; refuse what cannot work with it, before any work."""
-        init, selecting = self.objective.attack_init, self.selection_attack
-        attack = self.attack.settled(format, init=init)
+        init, selecting, format = self.objective.attack_init, self.selection_attack, data.format
+        attack = self._remembering(data).settled(format, init=init)
         self.objective.check_attack(attack)
         if ADVERSARIAL in self.objective.branches:
             check_radius(attack, format, training=True)
@@ -156,19 +160,29 @@ class Plan:
             selecting = selecting.settled(format, init=init, threat=attack.for_evaluation().threat)
             self.objective.check_attack(selecting)
             check_selection(attack, selecting)
-        if attack.remembers and self.one_pass:
-            raise ValueError(
-                f"attack={attack!r} remembers a sample's perturbation from one epoch to the next, and "
-                "partial_fit sees each sample once; use another init, with more steps, or fit"
-            )
-        if attack.remembers and not isinstance(self.augment, Augmentation | None):
-            raise ValueError(
-                f"attack={attack!r} moves remembered perturbations along with the augmentation, and that of "
-                f"augment={self.augment!r} is not known; use one of {sorted(AUGMENTS)}"
-            )
         if isinstance(self.augment, Augmentation):
             self.augment.check(format.inputs.is_table, format.clip)
         return replace(self, attack=attack, selection_attack=selecting)
+
+    def _remembering(self, data: TrainingData) -> Attack:
+        """Find an attack in place of one that nobody asked for where it cannot remember; refuse one asked for."""
+        if not self.attack.remembers:
+            return self.attack
+        obstacle = None
+        if self.one_pass:
+            obstacle = "partial_fit sees each sample once; use another init, with more steps, or fit"
+        elif not isinstance(self.augment, Augmentation | None):
+            obstacle = f"how augment={self.augment!r} moves it is not known; use one of {sorted(AUGMENTS)}"
+        if self.falls_back:
+            remembers = obstacle is None and data.repeats() and PerturbationMemory.has_room(data)
+            return self.attack if remembers else self.attack.without_memory()
+        about = f"attack={self.attack!r} remembers a sample's perturbation from one epoch to the next, and"
+        if obstacle is not None:
+            raise ValueError(f"{about} {obstacle}")
+        if not data.repeats():
+            hint = "If X crops or flips at random, leave that to augment="
+            warnings.warn(f"{about} X gives another sample each time an item is read. {hint}", stacklevel=4)
+        return self.attack
 
     def training(
         self,
@@ -314,6 +328,22 @@ class Plan:
         if before is not None:
             load_weights(module, weights_of(before.module))
         return None if self.averaging is None else WeightAverage(module, self.averaging), layer
+
+
+def default_attack(params: Mapping[str, Any], objective: Objective) -> Attack | str:
+    """Find the attack that is meant: the one given, else the objective's, else its default."""
+    if params["attack"] is not None or objective.attack is not None:
+        return objective.attack if params["attack"] is None else params["attack"]
+    default = objective.default_attack()
+    # Steps that go on from the last epoch are few; asked to start elsewhere, it takes as many as that needs.
+    return default.without_memory() if "init" in options_of(params, "attack") else default
+
+
+def asks_for_coresets(params: Mapping[str, Any]) -> bool:
+    """Tell whether parameters name a selector, or with ``selector="auto"`` what only a selector has."""
+    if params["selector"] == "auto":
+        return params["coreset_frac"] is not None or bool(options_of(params, "selector"))
+    return params["selector"] is not None
 
 
 def asks_for_validation(selector: BaseSelector | None) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor
 from sklearn_acs.attacks.balls import Ball, per_sample
 from sklearn_acs.attacks.threat import Threat
 from sklearn_acs.data.batches import Batch
+from sklearn_acs.data.training_data import TrainingData
 
 LEVELS = 127
 """Positive steps of 8 bits."""
@@ -69,6 +70,12 @@ class PerturbationMemory:
         # The epoch of each sample's last perturbation.
         self._renewed = torch.full_like(self._largest, -1, dtype=torch.long)
         self.threat, self.max_age, self.on_disk, self.epoch = threat, max_age, on_disk, 0
+
+    @staticmethod
+    def has_room(data: TrainingData) -> bool:
+        """Tell whether the perturbations of a Dataset's samples find room on the disk; those of arrays need none."""
+        n_bytes = len(data.y) * prod(data.format.inputs.model_shape)
+        return isinstance(data.samples, Tensor) or n_bytes <= disk_usage(gettempdir()).free
 
     def state_dict(self) -> dict[str, Any]:
         """Name every perturbation, its size and its age."""
