@@ -32,7 +32,7 @@ FULL = "full training"
 DEFAULT = "default"
 ABOUT = (
     "Full training attacks every sample in every epoch with fresh steps of PGD, without ramp and averaging. The "
-    "default takes one remembered step, with a radius that grows over the first 15 % of training, and averages the weights; "
+    "default takes one remembered step, with a radius that grows over 15 % of training, and averages the weights; "
     "gradmatch, craig and random do so on coresets, random ones drawn anew in every epoch (RS2). Fits of fewer epochs "
     "are cut to about what the default and gradmatch cost."
 )

@@ -131,8 +131,8 @@ def main() -> None:
             parts.append(f"## {about}\n\n{table(rows)}")
     text = (
         f"Mean ± standard deviation over {args.seeds} seeds; robust accuracy is under PGD-20, on 1,000 test images "
-        'unless said otherwise; passes are samples through the network, forwards and backwards. "default" is one remembered '
-        "step, a ramp over 15 % of training, averaged weights; the other rows change what they name.\n\n"
+        "unless said otherwise; passes are samples through the network, forwards and backwards. The default takes one "
+        "remembered step, with a ramp over 15 % of training and averaged weights; other rows change what they name.\n\n"
     )
     write_page("choose_defaults", "Choice of defaults", text + "\n\n".join(parts))
 

@@ -118,8 +118,9 @@ def main() -> None:
             )
             parts.append(f"## {study.about}\n\n{table(rows)}")
     text = (
-        f"Mean ± standard deviation over {args.seeds} seeds; no coresets; one remembered step, as long as the radius, with averaged weights. "
-        "Robust accuracy is under PGD-20. A ramp of 0.3 lets the radius grow over the first 30 % of training.\n\n"
+        f"Mean ± standard deviation over {args.seeds} seeds; no coresets; one remembered step, as long as the "
+        "radius, with averaged weights. Robust accuracy is under PGD-20. A ramp of 0.3 lets the radius grow over the "
+        "first 30 % of training.\n\n"
     )
     write_page("ramp", "A radius that grows", text + "\n\n".join(parts))
 
