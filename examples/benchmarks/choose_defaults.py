@@ -52,14 +52,14 @@ RATES: dict[str, Row] = {DEFAULT: {}, **{f"lr {lr:g}": {"lr": lr} for lr in (0.0
 
 CORESETS: dict[str, Row] = {
     "all data": {"coreset_frac": None},
-    "all data, time-matched": {"coreset_frac": None, "max_epochs": 16},
+    "all data, time-matched": {"coreset_frac": None, "max_epochs": 9},
     "random": {"selector": "random"},
     "craig": {"selector": "craig"},
     "gradmatch": {},
     **{f"gradmatch, by {by}": {"select_by": by} for by in ("class", "sample")},
     **{f"gradmatch, ridge {ridge:g}": {"selector__ridge": ridge} for ridge in (0.01, 1.0)},
     **{f"gradmatch, warmup {warmup:g}": {"warmup_frac": warmup} for warmup in (0.25, 0.75)},
-    **{f"gradmatch, every {every}": {"select_every": every} for every in (3, 8)},
+    **{f"gradmatch, every {every}": {"select_every": every} for every in (2, 4)},
     **{f"gradmatch, {frac:.0%}": {"coreset_frac": frac} for frac in (0.3, 0.7)},
 }
 
@@ -74,8 +74,8 @@ def split(X: np.ndarray, y: np.ndarray) -> tuple:
 
 
 def rate(args: Namespace) -> Iterator[Study]:
-    about = "Fashion-MNIST, 10,000 training images, 30 epochs, linf 0.1"
-    yield Study(about, images(args, "fashion_mnist", 10_000), 0.1, {"max_epochs": 30}, RATES)
+    about = "Fashion-MNIST, 10,000 training images, 16 epochs, linf 0.1"
+    yield Study(about, images(args, "fashion_mnist", 10_000), 0.1, {"max_epochs": 16}, RATES)
 
 
 def wrong_labels(args: Namespace) -> Iterator[Study]:
@@ -107,8 +107,8 @@ def tables(args: Namespace) -> Iterator[Study]:
 
 
 def coresets(args: Namespace) -> Iterator[Study]:
-    about = "Fashion-MNIST, 10,000 training images, 30 epochs, linf 0.1, coresets of 50 % unless said otherwise"
-    params = {"max_epochs": 30, "coreset_frac": 0.5}
+    about = "Fashion-MNIST, 10,000 training images, 16 epochs, linf 0.1, coresets of 50 % unless said otherwise"
+    params = {"max_epochs": 16, "coreset_frac": 0.5}
     yield Study(about, images(args, "fashion_mnist", 10_000), 0.1, params, CORESETS)
 
 
