@@ -48,7 +48,7 @@ RECIPES: dict[str, Row] = {
 }
 """The default beside what it would be with one part changed."""
 
-RATES: dict[str, Row] = {DEFAULT: {}, **{f"lr {lr:g}": {"lr": lr} for lr in (0.025, 0.1, 0.2)}}
+RATES: dict[str, Row] = {DEFAULT: {}, **{f"lr {lr:g}": {"lr": lr} for lr in (0.025, 0.05, 0.2)}}
 
 CORESETS: dict[str, Row] = {
     "all data": {"coreset_frac": None},

@@ -163,6 +163,7 @@ class Watch(Callback):
 def fit(**params):
     watch = Watch()
     settings = {"attack": PGD(0.15, steps=1, init="previous"), "max_epochs": 8, "batch_size": 40, "random_state": 0}
+    settings |= {"averaging": None, "attack_ramp": 0.0}
     clf = RobustClassifier(**{"callbacks": [watch], **settings, **params}).fit(X, y)
     return clf, getattr(watch, "memory", None)
 
