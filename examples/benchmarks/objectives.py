@@ -125,10 +125,10 @@ def report(found: dict[str, list[Row]]) -> None:
         sections.append(f"## {name}\n\n{what}.\n\n{table(rows)}\n\n{gaps}")
     text = (
         f"Mean ± standard deviation over the seeds. {ABOUT} Here `pat` and `fast` take the same attack by default as "
-        "in full training, and Bullet-Train is as full training but for its attack. Speed-up is within a seed, over full "
-        "training with the same objective, in seconds and in samples through the network. Robust accuracy is under "
-        "PGD-20 in the ball trained for; for `pat` it is under LPA in AlexNet's distance, bound 0.5, 10 steps, and "
-        "`linf` is PGD-20 with eps 0.1. One network, the default for images."
+        "in full training, and Bullet-Train is as full training but for its attack. Speed-up is within a seed, over "
+        "full training with the same objective, in seconds and in samples through the network. Robust accuracy is "
+        "under PGD-20 in the ball trained for; for `pat` it is under LPA in AlexNet's distance, bound 0.5, 10 steps, "
+        "and `linf` is PGD-20 with eps 0.1. One network, the default for images."
     )
     columns = min(3, len(found))
     lines = -(-len(found) // columns)
