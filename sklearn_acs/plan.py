@@ -1,6 +1,5 @@
 """Plan makes the parts of a fit from the classifier's parameters, and a Training from them and the data."""
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,6 +22,7 @@ from sklearn_acs.data.training_data import TrainingData
 from sklearn_acs.models import build_model, check_logits, last_linear
 from sklearn_acs.objectives import ADVERSARIAL, OBJECTIVES, Objective
 from sklearn_acs.params import make_part, numpy_values, options_of
+from sklearn_acs.recipe import asks_for_coresets, default_attack, remembering
 from sklearn_acs.selectors import SELECTORS
 from sklearn_acs.selectors.base import BaseSelector
 from sklearn_acs.training.adversary import make_adversaries
@@ -30,7 +30,6 @@ from sklearn_acs.training.averaging import AVERAGES, EMA, WeightAverage
 from sklearn_acs.training.cost import CostMeter, StepClock
 from sklearn_acs.training.course import Course
 from sklearn_acs.training.in_batch import InBatchSelection
-from sklearn_acs.training.memory import PerturbationMemory
 from sklearn_acs.training.net import AdversarialNet, check_single_sample, find_device, make_net
 from sklearn_acs.training.precision import compile_forward
 from sklearn_acs.training.progress import Progress
@@ -152,7 +151,8 @@ class Plan:
     def settled(self, data: TrainingData) -> "Plan":
         """Fit the attacks to the data; refuse what cannot work with it, before any work."""
         init, selecting, format = self.objective.attack_init, self.selection_attack, data.format
-        attack = self._remembering(data).settled(format, init=init)
+        attack = remembering(self.attack, data, self.augment, one_pass=self.one_pass, falls_back=self.falls_back)
+        attack = attack.settled(format, init=init)
         self.objective.check_attack(attack)
         if ADVERSARIAL in self.objective.branches:
             check_radius(attack, format, training=True)
@@ -163,26 +163,6 @@ class Plan:
         if isinstance(self.augment, Augmentation):
             self.augment.check(format.inputs.is_table, format.clip)
         return replace(self, attack=attack, selection_attack=selecting)
-
-    def _remembering(self, data: TrainingData) -> Attack:
-        """Find an attack in place of one that nobody asked for where it cannot remember; refuse one asked for."""
-        if not self.attack.remembers:
-            return self.attack
-        obstacle = None
-        if self.one_pass:
-            obstacle = "partial_fit sees each sample once; use another init, with more steps, or fit"
-        elif not isinstance(self.augment, Augmentation | None):
-            obstacle = f"how augment={self.augment!r} moves it is not known; use one of {sorted(AUGMENTS)}"
-        if self.falls_back:
-            remembers = obstacle is None and data.repeats() and PerturbationMemory.has_room(data)
-            return self.attack if remembers else self.attack.without_memory()
-        about = f"attack={self.attack!r} remembers a sample's perturbation from one epoch to the next, and"
-        if obstacle is not None:
-            raise ValueError(f"{about} {obstacle}")
-        if not data.repeats():
-            hint = "If X crops or flips at random, leave that to augment="
-            warnings.warn(f"{about} X gives another sample each time an item is read. {hint}", stacklevel=4)
-        return self.attack
 
     def training(
         self,
@@ -327,23 +307,10 @@ class Plan:
             compile_forward(module)
         if before is not None:
             load_weights(module, weights_of(before.module))
-        return None if self.averaging is None else WeightAverage(module, self.averaging), layer
-
-
-def default_attack(params: Mapping[str, Any], objective: Objective) -> Attack | str:
-    """Find the attack that is meant: the one given, else the objective's, else its default."""
-    if params["attack"] is not None or objective.attack is not None:
-        return objective.attack if params["attack"] is None else params["attack"]
-    default = objective.default_attack()
-    # Steps that go on from the last epoch are few; asked to start elsewhere, it takes as many as that needs.
-    return default.without_memory() if "init" in options_of(params, "attack") else default
-
-
-def asks_for_coresets(params: Mapping[str, Any]) -> bool:
-    """Tell whether parameters name a selector, or with ``selector="auto"`` what only a selector has."""
-    if params["selector"] == "auto":
-        return params["coreset_frac"] is not None or bool(options_of(params, "selector"))
-    return params["selector"] is not None
+        average = None if self.averaging is None else WeightAverage(module, self.averaging)
+        if average is not None and self.params["compile"]:
+            compile_forward(average.module)
+        return average, layer
 
 
 def asks_for_validation(selector: BaseSelector | None) -> bool:
