@@ -1,4 +1,4 @@
-"""Robust digits in a few minutes: full adversarial training beside training on coresets of half the samples.
+"""Robust digits in a few minutes: full adversarial training beside the default recipe, with coresets and without.
 
     python examples/digits.py
 
@@ -11,8 +11,6 @@ from argparse import ArgumentParser
 from shared import compare_training, report
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-
-from sklearn_acs import PGD
 
 
 def main() -> None:
@@ -27,11 +25,10 @@ def main() -> None:
     X_train, X_test, y_train, y_test = train_test_split(images, labels, test_size=0.25, stratify=labels, random_state=0)
     setting = (
         f"scikit-learn's digits, {len(X_train):,} training and {len(X_test)} test images, small convnet, {args.epochs} "
-        f"epochs, PGD-10 linf eps {args.eps:g}, coresets of 50 %"
+        f"epochs, linf eps {args.eps:g}, coresets of 50 %"
     )
-    params = {"attack": PGD(eps=args.eps), "max_epochs": args.epochs}
-    attack = PGD(eps=args.eps, steps=20)
-    rows = compare_training((X_train, y_train, X_test, y_test), params, attack, args.seeds, setting)
+    data = X_train, y_train, X_test, y_test
+    rows = compare_training(data, {"max_epochs": args.epochs}, args.eps, args.seeds, setting)
     report(rows, "digits", setting)
 
 

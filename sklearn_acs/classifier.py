@@ -48,11 +48,12 @@ from sklearn_acs.training.training import Training
 
 
 class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
-    """A classifier that withstands small perturbations of its inputs, trained adversarially on coresets.
+    """A classifier that withstands small perturbations of its inputs, trained adversarially at a fraction of the cost.
 
-    Adversarial training attacks every sample in every epoch. Here the first epochs do so, and the others attack and
-    train only on a coreset: a weighted subset, chosen anew now and then, whose last-layer gradients add up to those
-    of all adversarial examples.
+    Adversarial training attacks every sample in every epoch, in ten steps or so. Two things save most of that. The
+    perturbation of each sample is remembered, so that one step an epoch does the work of ten: this is the default.
+    And with ``coreset_frac=0.5`` the first epochs alone train on all samples, the others on a coreset: a weighted
+    subset, chosen anew now and then, whose last-layer gradients add up to those of all adversarial examples.
 
     Parameters
     ----------
@@ -67,21 +68,27 @@ class RobustClassifier(RoutedParamsMixin, ClassifierMixin, BaseEstimator):
     objective : {"adversarial", "trades", "mart", "pat", "fast", "natural"} or Objective, default="adversarial"
         What is minimised.
     attack : {"pgd", "fgsm", "n-fgsm", "fast-lpa", "bullet"}, Attack or None, default=None
-        What training defends against. None is the objective's own attack, and where that is None too "pgd". A name
-        means 10 steps (or one) in linf, and "fast-lpa" a bound of 0.5 in the model's activations. An `eps` is in the
-        units of X, or in those that `unit` says. Without `eps` the radius fits the data: for images 8/255 of the width
-        of `clip`, for tables 0.1 standard deviations of each feature (constant and two-valued ones do not move).
-    attack_ramp : float, default=0
+        What training defends against. None is the objective's own attack, and where that is None too
+        ``PGD(init="previous", steps=1)``: one step an epoch, from the perturbation that the sample had last. Where that
+        cannot be remembered it is ``PGD()``, of 10 steps: in `partial_fit`, with an `augment` of one's own, for a
+        Dataset that gives another sample each time, or whose perturbations find no room in the temporary folder;
+        `attack_` is the one in use. A name means 10 steps (or one) in linf, and "fast-lpa" a bound of 0.5 in the
+        model's activations. An `eps` is in the units of X, or in those that `unit` says. Without `eps` the radius fits
+        the data: for images 8/255 of the width of `clip`, for tables 0.1 standard deviations of each feature (constant
+        and two-valued ones do not move).
+    attack_ramp : float, default=0.15
         Share of the training, in [0, 1], over which the radius grows evenly from 0 to what `attack` says, at
         selections too; 0 begins with all of it. It keeps a training from ending at one class for everything, as small
         networks do at large radii, and with wrong labels. ``history_[:, "radius"]`` has the radius at the beginning
         of each epoch. Training that goes on from another, by `warm_start` or `partial_fit`, begins with all of it.
-    selector : {"gradmatch", "craig", "glister", "random", "infobatch", "score"}, BaseSelector or None, \
-default="gradmatch"
-        What chooses the coreset. None trains on everything. Its `n_select` and `per_class` are set from
-        `coreset_frac` and `select_by`.
+    selector : {"auto", "gradmatch", "craig", "glister", "random", "infobatch", "score"}, BaseSelector or None, \
+default="auto"
+        What chooses the coreset. "auto" is "gradmatch" where `coreset_frac` or a parameter of the selector is given,
+        and no coreset otherwise. None trains on everything. Its `n_select` and `per_class` are set from `coreset_frac`
+        and `select_by`.
     coreset_frac : float or None, default=None
-        Share of the samples in a coreset, in (0, 1]. None is 0.5, and what comes of `prune` for "infobatch".
+        Share of the samples in a coreset, in (0, 1]. None is 0.5 where there is a selector, and what comes of `prune`
+        for "infobatch".
     select_every : int, default=20
         Coreset epochs between two selections. A selector that needs no pass through the network, as "random",
         "infobatch" and scores given as numbers, chooses anew in every epoch.
@@ -99,8 +106,8 @@ default="gradmatch"
         every selection. `coreset_frac` is then a share of the others. Other fits hold out nothing.
     selection_attack : str, Attack or None, default=None
         The attack at selections, for example one of fewer steps. Without `eps` it has the norm and radius trained
-        against; other ones are warned of. None is that of training, and where that remembers
-        (``PGD(init="previous")``), no attack: a selection reads the perturbations that training had last.
+        against; other ones are warned of. None is that of training, and where that remembers, as it does by default,
+        no attack: a selection reads the perturbations that training had last.
     selection_gradients : {"fresh", "last"}, default="fresh"
         Where selectors that match gradients have them from: every sample attacked afresh, or, without a pass through
         the network, what training computed when it last saw the sample (in train mode, augmented, and one epoch old
@@ -129,7 +136,7 @@ default="gradmatch"
         Highest learning rate. None is 0.1 for "sgd" and 0.002 for "adam" and "adamw".
     lr_schedule : {"one-cycle", "cosine", "multistep", "constant"} or callable, default="one-cycle"
         Factor of `lr` over the steps really taken; a callable gets the share of training done, 0 to 1.
-    averaging : {"ema"}, EMA or None, default=None
+    averaging : {"ema"}, EMA or None, default="ema"
         Average of the weights over the steps, with which the classifier predicts; see `EMA`. None predicts with the
         last weights.
     augment : {"crop", "flip", "cutout", "crop-flip", ...}, callable or None, default=None
@@ -277,7 +284,7 @@ default="gradmatch"
         "module": [StrOptions({"auto", *MODELS}), nn.Module, callable],
         "objective": [StrOptions(set(OBJECTIVES)), Objective],
         "attack": [StrOptions(set(ATTACKS)), Attack, None],
-        "selector": [StrOptions(set(SELECTORS)), BaseSelector, None],
+        "selector": [StrOptions({"auto", *SELECTORS}), BaseSelector, None],
         "coreset_frac": [Interval(Real, 0, 1, closed="right"), None],
         "select_every": [Interval(Integral, 1, None, closed="left")],
         "warmup_frac": [Interval(Real, 0, 1, closed="left")],
@@ -318,8 +325,8 @@ default="gradmatch"
         *,
         objective: str | Objective = "adversarial",
         attack: str | Attack | None = None,
-        attack_ramp: float = 0.0,
-        selector: str | BaseSelector | None = "gradmatch",
+        attack_ramp: float = 0.15,
+        selector: str | BaseSelector | None = "auto",
         coreset_frac: float | None = None,
         select_every: int = 20,
         warmup_frac: float = 0.5,
@@ -338,7 +345,7 @@ default="gradmatch"
         optimizer: str | type[Optimizer] = "sgd",
         lr: float | None = None,
         lr_schedule: str | LrSchedule = "one-cycle",
-        averaging: str | EMA | None = None,
+        averaging: str | EMA | None = "ema",
         augment: str | Augment | None = None,
         clip: str | Clip = "auto",
         channels: str = "auto",
@@ -489,10 +496,8 @@ default="gradmatch"
         keeping = None if self.checkpoint is None or one_pass else Keeping(self.checkpoint, self.checkpoint_seconds)
         randomness = LocalRandomness(plan.seeds.model, plan.device)
         with torch.inference_mode(False), torch.enable_grad(), current_device(plan.device):
-            with (
-                randomness.in_use(),
-                nullcontext() if keeping is None else keeping.watching(),
-            ):  # a Dataset may draw from torch's global generators
+            watching = nullcontext() if keeping is None else keeping.watching()
+            with randomness.in_use(), watching:  # a Dataset may draw from torch's global generators
                 like = None if before is None else self._format
                 reading: dict[str, Any] = {"loader_options": self._routed("iterator_train"), "verbose": self.verbose}
                 given: dict[str, Any] = {
@@ -504,9 +509,10 @@ default="gradmatch"
                 }
                 data = TrainingData.read(X, y, sample_weight, **given, **reading)
                 apart = read_validation(*validation, data.format, **reading) if validates else None
-            plan = plan.settled(data.format)
+            with randomness.in_use(going_on=False):
+                plan = plan.settled(data)
             if keeping is not None:
-                seeds = keeping.know(plan.params, data, apart, before, plan.device, plan.seeds)
+                seeds = keeping.know(plan.params, plan.attack, data, apart, before, plan.device, plan.seeds)
                 if seeds != plan.seeds:  # those of a fit that was killed
                     plan, randomness = replace(plan, seeds=seeds), LocalRandomness(seeds.model, plan.device)
             training = plan.training(data, apart, before, randomness, meter)

@@ -22,6 +22,7 @@ from sklearn_acs.data.training_data import TrainingData
 from sklearn_acs.models import build_model, check_logits, last_linear
 from sklearn_acs.objectives import ADVERSARIAL, OBJECTIVES, Objective
 from sklearn_acs.params import make_part, numpy_values, options_of
+from sklearn_acs.recipe import asks_for_coresets, default_attack, remembering
 from sklearn_acs.selectors import SELECTORS
 from sklearn_acs.selectors.base import BaseSelector
 from sklearn_acs.training.adversary import make_adversaries
@@ -52,6 +53,7 @@ class Plan:
     attack: Attack
     selector: BaseSelector | None
     selection_attack: Attack | None
+    falls_back: bool  # nobody asked for this attack: where it cannot remember samples, another takes its place
     in_batch: InBatchSelection | None
     averaging: EMA | None
     augment: Augment | None  # change of each training batch
@@ -103,9 +105,9 @@ class Plan:
             return None if value is None else make_part(name, value, known, options, base=base)
 
         objective = part("objective", OBJECTIVES, Objective)
-        default = objective.default_attack() if objective.attack is None else objective.attack
-        attack = part("attack", ATTACKS, Attack, default if params["attack"] is None else params["attack"])
-        selector = None if params["selector"] is None else part("selector", SELECTORS, BaseSelector)
+        attack = part("attack", ATTACKS, Attack, default_attack(params, objective))
+        chosen = "gradmatch" if params["selector"] == "auto" else params["selector"]
+        selector = part("selector", SELECTORS, BaseSelector, chosen) if asks_for_coresets(params) else None
         in_batch = part("in_batch", {}, InBatchSelection)
         if in_batch is not None and params["selection_gradients"] == "last":
             raise ValueError(
@@ -134,6 +136,7 @@ class Plan:
             attack=attack,
             selector=selector,
             selection_attack=part("selection_attack", ATTACKS, Attack),
+            falls_back=params["attack"] is None and objective.attack is None,
             in_batch=in_batch,
             averaging=part("averaging", AVERAGES, EMA),
             augment=AUGMENTS[augment] if isinstance(augment, str) else augment,
@@ -145,10 +148,12 @@ class Plan:
             n_planned=n_planned,
         )
 
-    def settled(self, format: DataFormat) -> "Plan":
+    def settled(self, data: TrainingData) -> "Plan":
         """Fit the attacks to the data; refuse what cannot work with it, before any work."""
-        init, selecting = self.objective.attack_init, self.selection_attack
-        attack = self.attack.settled(format, init=init)
+        init, selecting, format = self.objective.attack_init, self.selection_attack, data.format
+        how = {"one_pass": self.one_pass, "falls_back": self.falls_back, "kept": self.params["checkpoint"] is not None}
+        attack = remembering(self.attack, data, self.augment, **how)
+        attack = attack.settled(format, init=init)
         self.objective.check_attack(attack)
         if ADVERSARIAL in self.objective.branches:
             check_radius(attack, format, training=True)
@@ -156,16 +161,6 @@ class Plan:
             selecting = selecting.settled(format, init=init, threat=attack.for_evaluation().threat)
             self.objective.check_attack(selecting)
             check_selection(attack, selecting)
-        if attack.remembers and self.one_pass:
-            raise ValueError(
-                f"attack={attack!r} remembers a sample's perturbation from one epoch to the next, and "
-                "partial_fit sees each sample once; use another init, with more steps, or fit"
-            )
-        if attack.remembers and not isinstance(self.augment, Augmentation | None):
-            raise ValueError(
-                f"attack={attack!r} moves remembered perturbations along with the augmentation, and that of "
-                f"augment={self.augment!r} is not known; use one of {sorted(AUGMENTS)}"
-            )
         if isinstance(self.augment, Augmentation):
             self.augment.check(format.inputs.is_table, format.clip)
         return replace(self, attack=attack, selection_attack=selecting)
@@ -314,7 +309,10 @@ class Plan:
             compile_forward(module)
         if before is not None:
             load_weights(module, weights_of(before.module))
-        return None if self.averaging is None else WeightAverage(module, self.averaging), layer
+        average = None if self.averaging is None else WeightAverage(module, self.averaging)
+        if average is not None and self.params["compile"]:
+            compile_forward(average.module)
+        return average, layer
 
 
 def asks_for_validation(selector: BaseSelector | None) -> bool:

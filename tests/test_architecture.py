@@ -24,7 +24,7 @@ LAYERS = [
     {"attacks"},
     {"objectives", "selectors", "model"},
     {"training", "evaluation"},
-    {"callbacks"},
+    {"callbacks", "recipe"},
     {"plan"},
     {"classifier"},
     {"inspection"},

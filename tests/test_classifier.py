@@ -22,9 +22,8 @@ def digits():
 
 
 def quick(**params) -> RobustClassifier:
-    return RobustClassifier(
-        **{"max_epochs": 8, "batch_size": 32, "attack": PGD(eps=0.15, steps=4), "random_state": 0, **params}
-    )
+    settings = {"max_epochs": 8, "batch_size": 32, "attack": PGD(eps=0.15, steps=4), "random_state": 0}
+    return RobustClassifier(**{**settings, "coreset_frac": 0.5, **params})
 
 
 class TwoBranches(Objective):
@@ -412,7 +411,8 @@ def test_dropout_of_a_users_module_is_repeatable_too(digits):
 @pytest.mark.parametrize("select_by", ["batch", "class"])
 def test_selection_report_has_a_row_for_each_selection(select_by):
     X, y = load_digits(return_X_y=True)
-    clf = RobustClassifier(attack="fgsm", max_epochs=8, select_every=2, select_by=select_by, random_state=0)
+    clf = RobustClassifier(attack="fgsm", coreset_frac=0.5, max_epochs=8, select_every=2, select_by=select_by)
+    clf.set_params(random_state=0)
     clf.fit(X[:200], y[:200])
     report = clf.selection_report()
     assert report["epoch"] == list(clf.coresets_) == [2, 4]

@@ -143,7 +143,7 @@ class NoLinear(nn.Module):
 
 def test_a_module_without_a_final_linear_layer_is_told_what_to_do(no_work):
     with pytest.raises(ValueError, match=r"nn.Linear.*selector='random'"):
-        RobustClassifier(module=NoLinear()).fit(X, y)
+        RobustClassifier(module=NoLinear(), coreset_frac=0.5).fit(X, y)
 
 
 @pytest.mark.parametrize("selector", ["gradmatch", "random", None])

@@ -15,7 +15,7 @@ from sklearn_acs.plan import Plan
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3)) * [1, 10, 100]
 y = (X[:, 0] > 0).astype(int)
-FORMAT = TrainingData.read(X, y, None).format
+DATA = TrainingData.read(X, y, None)
 
 
 def plan_of(**params) -> Plan:
@@ -26,7 +26,7 @@ def test_a_plan_is_frozen_and_settling_makes_another():
     plan = plan_of()
     with pytest.raises(FrozenInstanceError):
         plan.schedule = None
-    settled = plan.settled(FORMAT)
+    settled = plan.settled(DATA)
     assert plan.attack.eps is None
     np.testing.assert_allclose(settled.attack.eps, 0.1 * X.std(0), rtol=1e-5)
     assert replace(settled, attack=plan.attack) == plan
@@ -36,7 +36,7 @@ def test_planning_writes_nothing_on_the_classifier():
     attack, objective = PGD(eps=0.3), TRADES()
     clf = RobustClassifier(objective=objective, attack=attack, attack__steps=3, selector="craig", random_state=0)
     before = {**vars(clf)}
-    plan = Plan.of(clf.get_params(deep=False)).settled(FORMAT)
+    plan = Plan.of(clf.get_params(deep=False)).settled(DATA)
     assert vars(clf) == before
     assert plan.attack is not attack and plan.objective is not objective
     assert attack.init == "auto" != plan.attack.init
@@ -53,10 +53,10 @@ def test_one_pass_is_an_epoch_on_all_data_at_a_constant_rate():
 
 
 def test_a_selection_attack_by_name_takes_the_ball_trained_against():
-    plan = plan_of(attack=PGD(eps=2.0, norm="l2"), selection_attack="fgsm").settled(FORMAT)
+    plan = plan_of(attack=PGD(eps=2.0, norm="l2"), selection_attack="fgsm").settled(DATA)
     assert (plan.selection_attack.eps, plan.selection_attack.norm) == (2.0, "l2")
     with pytest.warns(UserWarning, match="training attacks within eps=2 in l2, and selection_attack within eps=0.5"):
-        own = plan_of(attack=PGD(eps=2.0, norm="l2"), selection_attack=FGSM(eps=0.5)).settled(FORMAT)
+        own = plan_of(attack=PGD(eps=2.0, norm="l2"), selection_attack=FGSM(eps=0.5)).settled(DATA)
     assert (own.selection_attack.eps, own.selection_attack.norm) == (0.5, "linf")
 
 

@@ -176,8 +176,8 @@ def main() -> None:
         f"moments and called again until they end.\n\n{markdown(titles, lines)}\n\nSurvived: the next process went on. "
         "Bit-equal: the fit that was killed ended with the weights, history and coresets of one that was not. Lost "
         "seconds: between the last checkpoint, or the process's beginning, and the kill. Seconds an epoch: of the "
-        f"longest, without kills.\n\nCost: an epoch on {len(X):,} images (PGD-10, averaged weights) takes {epoch:.2f} s, "
-        f"and its checkpoints {1000 * taken:.0f} ms, {100 * taken / epoch:.2f} %."
+        f"longest, without kills.\n\nCost: an epoch on {len(X):,} images (PGD-10, averaged weights) takes {epoch:.2f} "
+        f"s, and its checkpoints {1000 * taken:.0f} ms, {100 * taken / epoch:.2f} %."
     )
     write_page("kills", "Killed trainings", text, device="cpu")
 

@@ -1,10 +1,10 @@
-"""Every lever alone and together: coresets, remembered perturbations, averaging, single-step training.
+"""The default recipe beside full training with PGD-10, and every lever in it, alone and left out.
 
     python examples/benchmarks/levers.py DATA_FOLDER
 
 DATA_FOLDER is that of train_images.py. All fits of a seed train in turns, an epoch each. They are judged by PGD with 50
-steps and 10 restarts, raising cross-entropy and then the margin, and some images by AutoAttack: gradients that are
-masked show as a gap between the first and the others. Writes docs/results/levers.md with a figure; rows are kept in
+steps, raising cross-entropy and then the margin, and some images by AutoAttack: gradients that are masked show as a gap
+between the first and the others. Writes docs/results/levers.md with a figure; rows are kept in
 levers.jsonl, where a run that was cut short goes on. `--seed 1` adds one seed, so that two can run side by side.
 `--epochs 18` writes levers_18_epochs.md, since how much a lever loses depends on how long the training is.
 """
@@ -37,12 +37,11 @@ from shared import (
     write_page,
 )
 
-from sklearn_acs import FGSM, NFGSM, PGD, PGD5010, AutoAttack, CoresetSchedule, FastAT, RobustClassifier, evaluate
+from sklearn_acs import FGSM, NFGSM, PGD, AutoAttack, CoresetSchedule, FastAT, RobustClassifier, evaluate
 from sklearn_acs.attacks.problem import margin_loss
 
 EPS = 0.1
-LARGER = 0.6
-"""A share of samples whose fits are about eight times as fast as full training, where those of half are nine."""
+RECIPE = "default"
 
 
 class MarginPGD(PGD):
@@ -55,52 +54,31 @@ class MarginPGD(PGD):
 
 def candidates(epochs: int) -> dict[str, Row]:
     """The fits that are compared."""
-    ten, one = PGD(EPS), PGD(EPS, steps=1, init="previous")
-    average, everything = {"averaging": "ema"}, {"selector": None}
-    saving = {"selector": "gradmatch", "select_every": epochs // 6}
-    random = {**saving, "selector": "random"}
-    shorter = [round(CoresetSchedule(epochs, frac, epochs // 6).cost(selection_cost=0.25)) for frac in (LARGER, 0.5)]
+    plain = {"attack": PGD(EPS), "attack_ramp": 0.0, "averaging": None}
+    recipe, coresets = {"attack__eps": EPS}, {"attack__eps": EPS, "coreset_frac": 0.5}
+    single = {**plain, "objective": FastAT()}
+    cost = CoresetSchedule(epochs, 0.5).cost(selection_cost=0.25)
     fits: dict[str, Row] = {
-        FULL: {"attack": ten, **everything},
-        "averaging": {"attack": ten, **everything, **average},
-        "gradmatch": {"attack": ten},
-        "random": {"attack": ten, "selector": "random"},
-        "FGSM-RS": {"objective": FastAT(), "attack": FGSM(EPS, random_start=True), **everything},
-        "N-FGSM": {"objective": FastAT(), "attack": NFGSM(EPS), **everything},
-        "FGSM-RS, averaging, gradmatch": {
-            "objective": FastAT(),
-            "attack": FGSM(EPS, random_start=True),
-            **saving,
-            **average,
-        },
-        "one remembered step": {"attack": one, **everything},
-        "one remembered step, averaging": {"attack": one, **everything, **average},
-        "one remembered step, gradmatch": {"attack": one, **saving},
-        f"one remembered step, averaging, gradmatch {LARGER}": {
-            "attack": one,
-            **saving,
-            **average,
-            "coreset_frac": LARGER,
-        },
-        "one remembered step, averaging, gradmatch": {"attack": one, **saving, **average},
-        "one remembered step, averaging, random": {"attack": one, **random, **average},
-        **{
-            f"one remembered step, averaging, {few} epochs": {
-                "attack": one,
-                **everything,
-                **average,
-                "max_epochs": few,
-            }
-            for few in shorter
-        },
-        f"full training, {epochs // 9} epochs": {"attack": ten, **everything, "max_epochs": epochs // 9},
+        FULL: plain,
+        "averaging and ramp": {"attack": PGD(EPS)},
+        "FGSM-RS": {**single, "attack": FGSM(EPS, random_start=True)},
+        "N-FGSM": {**single, "attack": NFGSM(EPS)},
+        RECIPE: recipe,
+        f"{RECIPE}, no averaging": {**recipe, "averaging": None},
+        f"{RECIPE}, no ramp": {**recipe, "attack_ramp": 0.0},
+        f"{RECIPE}, gradmatch": coresets,
+        f"{RECIPE}, gradmatch, every {epochs // 6} epochs": {**coresets, "select_every": epochs // 6},
+        f"{RECIPE}, random": {**coresets, "selector": "random"},
+        f"{RECIPE}, infobatch": {**recipe, "selector": "infobatch"},
+        f"{RECIPE}, {round(cost)} epochs": {**recipe, "max_epochs": round(cost)},
+        f"{FULL}, {epochs // 9} epochs": {**plain, "max_epochs": epochs // 9},
     }
     return {name: {"max_epochs": epochs, **params} for name, params in fits.items()}
 
 
 def judge(clf: RobustClassifier, X: np.ndarray, y: np.ndarray, n_autoattack: int) -> dict[str, Any]:
     """Accuracies under PGD, in the worst case over PGD with two losses, and of some images under AutoAttack."""
-    attacks = {"pgd": PGD5010(EPS), "margin": MarginPGD(**PGD5010(EPS).get_params())}
+    attacks = {"pgd": PGD(EPS, steps=50), "margin": MarginPGD(EPS, steps=50)}
     result = evaluate(clf, X, y, attacks, worst_case_only=True)
     some = slice(n_autoattack)
     return {
@@ -114,7 +92,7 @@ def judge(clf: RobustClassifier, X: np.ndarray, y: np.ndarray, n_autoattack: int
 def main() -> None:
     parser = ArgumentParser(description=__doc__)
     add_data_arguments(parser)
-    parser.set_defaults(n_test=500)
+    parser.set_defaults(n_test=1_000)
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--n-autoattack", type=int, default=50, help="images that AutoAttack judges")
     parser.add_argument("--seeds", type=int, default=3)
@@ -136,7 +114,7 @@ def main() -> None:
 def table(rows: list[Row]) -> str:
     """A line per fit; ratios, and points lost, are within a seed."""
     base = {row["seed"]: row for row in rows if row["method"] == FULL}
-    titles = ["fit", "clean %", "PGD-50-10 %", "worst case %", "points lost", "the same on some %", "AutoAttack %"]
+    titles = ["fit", "clean %", "PGD-50 %", "worst case %", "points lost", "the same on some %", "AutoAttack %"]
     titles += ["seconds", "speed-up", "in passes"]
     lines = []
     for name, mine in by_method(rows):
@@ -159,12 +137,14 @@ def report(setting: str, name: str, epochs: int) -> None:
     rows = read_rows(RESULTS / f"{name}.jsonl", setting)
     text = (
         f"{setting}; {len({row['seed'] for row in rows})} seeds.\n\n{table(rows)}\n\n"
-        "Mean ± standard deviation over the seeds. The worst case is over PGD with 50 steps and 10 restarts that "
+        'Mean ± standard deviation over the seeds. "default" is `RobustClassifier(attack__eps=0.1)`: one remembered '
+        "step, averaged weights, a radius that grows over the first 15 % of training; full training, FGSM-RS and "
+        "N-FGSM are without averaging and ramp. The worst case is over PGD with 50 steps that "
         "raises cross-entropy, then the margin; points lost are against full training with PGD-10 of the same seed. "
         "The last accuracies are of the first test images: the worst case, and AutoAttack beside it. Speed-up is in "
-        "seconds, and in samples through the network. Coresets are of 50 % unless said otherwise, with a warm-up of "
-        f"50 %; with one-step attacks they are chosen anew every {epochs // 6} epochs, by the gradients at the "
-        "remembered perturbations. All fits of a seed train in turns, an epoch each; a seed has a core of its own."
+        "seconds, and in samples through the network. Coresets are of 50 % with a warm-up of 50 %, chosen by the "
+        f"gradients at the remembered perturbations, once or every {epochs // 6} epochs; random ones are drawn anew in "
+        "every epoch (RS2). All fits of a seed train in turns, an epoch each."
     )
     figure, axes = new_figure(7.2, 4.0)
     draw_points(axes, rows)

@@ -34,7 +34,10 @@ class Study:
         self.data, self.about, self.eps, self.objectives, self.params = data, about, eps, objectives, params
 
     def candidates(self) -> dict[str, Row]:
-        attacks = {"PGD-10": PGD(self.eps), "one remembered step": PGD(self.eps, steps=1, init="previous")}
+        attacks = {
+            "PGD-10": PGD(self.eps),
+            "one remembered step": PGD(self.eps, steps=1, init="previous", rel_step_size=1.0),
+        }
         if self.params.pop("remembered_alone", False):
             del attacks["PGD-10"]
         return {
@@ -115,8 +118,9 @@ def main() -> None:
             )
             parts.append(f"## {study.about}\n\n{table(rows)}")
     text = (
-        f"Mean ± standard deviation over {args.seeds} seeds; no coresets; one remembered step with averaged weights. "
-        "Robust accuracy is under PGD-20. A ramp of 0.3 lets the radius grow over the first 30 % of training.\n\n"
+        f"Mean ± standard deviation over {args.seeds} seeds; no coresets; one remembered step, as long as the "
+        "radius, with averaged weights. Robust accuracy is under PGD-20. A ramp of 0.3 lets the radius grow over the "
+        "first 30 % of training.\n\n"
     )
     write_page("ramp", "A radius that grows", text + "\n\n".join(parts))
 

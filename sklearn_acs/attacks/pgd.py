@@ -30,8 +30,8 @@ class PGD(NormBoundedAttack):
     step_size : float or None, default=None
         Length of a step in the same norm and units; None leaves it to `rel_step_size`.
     rel_step_size : float or None, default=None
-        Length of a step as a share of `eps`; None is ``2.5 / steps``, enough to cross the ball, and ``1 / steps`` with
-        ``init="previous"``, whose steps go on from one epoch to the next.
+        Length of a step as a share of `eps`; None is ``2.5 / steps``, enough to cross the ball, and ``1.25 / steps``
+        with ``init="previous"``, whose steps go on from one epoch to the next.
     init : {"auto", "uniform", "normal", "zero", "previous"}, default="auto"
         Where the ascent starts: uniformly in the ball, at 0.001 N(0, 1) a pixel (TRADES and MART), or at the sample
         itself. "auto" is the start that the training objective asks for, and uniform on its own. "previous" is, in
@@ -135,7 +135,7 @@ class PGD(NormBoundedAttack):
         """Length of a step that goes by the radius."""
         if self.rel_step_size is not None:
             return self.rel_step_size * eps
-        return (1.0 if self.remembers else 2.5) * eps / self.steps
+        return (1.25 if self.remembers else 2.5) * eps / self.steps
 
     def _attack(self, problem: Problem, start: Tensor | None) -> Tensor:
         ball = self.threat.ball(problem.x, problem.clip)

@@ -22,6 +22,10 @@ LABEL_KEYS = ("label", "labels", "target", "targets", "y", "fine_label", "class"
 SAMPLES_FOR_STATISTICS = 512
 """Evenly spaced samples of a Dataset that its shape, mean, scale and range are taken from."""
 
+SAMPLES_READ_TWICE = 16
+"""Samples of a Dataset that are read again to see whether they change: all of them are flipped at random by chance
+twice alike once in 65,536 times."""
+
 LABELS_AT_ONCE = 256
 """Labels that a worker hands over together."""
 
@@ -69,6 +73,11 @@ class Items(Dataset):
                     f"{self.name(i)} has the shape {shapes}; all must be alike: resize or crop them in the Dataset"
                 )
         return torch.stack(samples), at, list(labels)
+
+    def repeats(self) -> bool:
+        """Tell whether an item gives the same sample each time; some, evenly spaced, are read twice."""
+        at = np.linspace(0, len(self) - 1, min(len(self), SAMPLES_READ_TWICE)).astype(int)
+        return all(torch.equal(self[i][0], self[i][0]) for i in at)
 
     def labels(self, at: np.ndarray, seen: list, loader_options: Mapping[str, Any], verbose: int = 0) -> np.ndarray:
         """Find the labels of all items: those that the Dataset lists, if the items seen agree, or by one pass over it.

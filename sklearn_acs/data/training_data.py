@@ -140,6 +140,10 @@ class TrainingData:
         form, own = self.format, OwnLabels(codes_of, self.format.classes) if self.of_items else None
         return make_data(self.samples, self.y, form.inputs, form.clip, device, self.rows, own)
 
+    def repeats(self) -> bool:
+        """Tell whether a sample is the same each time it is read; of a Dataset some are read to see."""
+        return not isinstance(self.samples, Items) or self.samples.take(self.rows).repeats()
+
     def take(self, at: np.ndarray) -> "TrainingData":
         """Take a part, with the weights that its samples have."""
         return replace(self, y=self.y[at], weight=self.weight[at], rows=self.rows[at])

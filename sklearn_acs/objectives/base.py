@@ -76,8 +76,11 @@ class Objective(BaseEstimator, ABC):
         self._validate_params()
 
     def default_attack(self) -> Attack:
-        """Return the attack it trains against where none is given; its radius is then fitted to the data."""
-        return PGD()
+        """Return the attack it trains against where none is given; its radius is then fitted to the data.
+
+        One that remembers is replaced by its `without_memory` where samples cannot be remembered, as in `partial_fit`.
+        """
+        return PGD(init="previous", steps=1)
 
     def check_attack(self, attack: Attack) -> None:
         """Raise ValueError where training against `attack` cannot work; called once before any work.

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from sklearn_acs.attacks import PGD, Attack
 from sklearn_acs.objectives.base import CLEAN, CrossEntropyObjective, Logits
 
 
@@ -23,10 +24,14 @@ class Natural(CrossEntropyObjective):
     --------
     >>> from sklearn_acs import RobustClassifier
     >>> RobustClassifier(objective="natural", selector="gradmatch")
-    RobustClassifier(objective='natural')
+    RobustClassifier(objective='natural', selector='gradmatch')
     """
 
     branches = (CLEAN,)
+
+    def default_attack(self) -> Attack:
+        """Return what it is judged by: there is no training to remember perturbations from."""
+        return PGD()
 
     def loss(self, logits: Logits, y: Tensor) -> Tensor:
         """Cross-entropy of the clean logits, per sample."""

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import sklearn_acs
+from sklearn_acs.attacks import Attack
 from sklearn_acs.data.datasets import Items
 from sklearn_acs.data.training_data import TrainingData
 from sklearn_acs.saving.identity import Identity
@@ -62,6 +63,7 @@ class Keeping:
     def know(
         self,
         params: Mapping[str, Any],
+        attack: Attack,
         data: TrainingData,
         validation: TrainingData | None,
         before: Training | None,
@@ -74,6 +76,8 @@ class Keeping:
         ----------
         params : mapping of str to object
             The classifier's.
+        attack : Attack
+            What it came to with this data.
         data, validation : TrainingData
             What it trains on, and validates on.
         before : Training or None
@@ -98,7 +102,7 @@ class Keeping:
         self._unkept = self._drawn if params.get("iterator_train__num_workers") else self._drawn - {TORCH}
         told.doubts += [f"the items of X draw from {each} global generator" for each in sorted(self._drawn - {TORCH})]
         parts = {
-            "parameters": told.of(sorted(given.items()), told.of(params["module"], weights=False)),
+            "parameters": told.of(sorted(given.items()), attack, told.of(params["module"], weights=False)),
             "data": self._data_digest(told, data),
             "validation": self._data_digest(told, validation),
             "start": told.of(None if before is None else _learned(before)),

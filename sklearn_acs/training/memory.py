@@ -1,6 +1,7 @@
 """PerturbationMemory keeps the perturbation that each sample had last, in the frame without augmentation."""
 
 from math import prod
+from shutil import disk_usage
 from tempfile import TemporaryFile, gettempdir
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from sklearn_acs.attacks.balls import Ball, per_sample
 from sklearn_acs.attacks.threat import Threat
 from sklearn_acs.data.batches import Batch
+from sklearn_acs.data.training_data import TrainingData
 from sklearn_acs.training.journal import JournaledRows, reserve
 
 LEVELS = 127
@@ -75,6 +77,12 @@ class PerturbationMemory:
     def journal(self) -> JournaledRows | None:
         """Where checkpoints find the perturbations, if they are on disk for these."""
         return self._levels if isinstance(self._levels, JournaledRows) else None
+
+    @staticmethod
+    def has_room(data: TrainingData) -> bool:
+        """Tell whether the perturbations of a Dataset's samples find room on the disk; those of arrays need none."""
+        n_bytes = len(data.y) * prod(data.format.inputs.model_shape)
+        return isinstance(data.samples, Tensor) or n_bytes <= disk_usage(gettempdir()).free
 
     def state_dict(self) -> dict[str, Any]:
         """Name every perturbation, its size and its age."""

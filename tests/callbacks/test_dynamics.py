@@ -15,6 +15,7 @@ y = load_digits(n_class=4).target[:96]
 
 def fit(dynamics, X=X, y=y, **params):
     settings = {"selector": None, "max_epochs": 3, "attack": PGD(eps=0.1, steps=7), "batch_size": 32, "random_state": 0}
+    settings |= {"averaging": None, "attack_ramp": 0.0}
     return RobustClassifier(**{**settings, **params}, callbacks=[dynamics] if dynamics else None).fit(X, y)
 
 

@@ -70,6 +70,7 @@ class Dip(Callback):
 def make(callbacks=None, **params):
     settings = {"objective": "adversarial", "attack": FGSM(eps=0.1), "selector": None, "max_epochs": 5}
     settings |= {"lr_schedule": "constant", "batch_size": 32, "random_state": 0, "module": Overfit()}
+    settings |= {"averaging": None, "attack_ramp": 0.0}
     return RobustClassifier(**{**settings, **params}, callbacks=callbacks)
 
 
@@ -284,7 +285,8 @@ TRAIN, TEST = (X_all[:1200], y_all[:1200]), (X_all[1200:], y_all[1200:])
 
 
 def train_on_sines(amplitude, **params):
-    settings = {"selector": None, "attack__eps": EPS, "lr": 0.1, "lr_schedule": "constant", "batch_size": 32}
+    settings = {"attack__eps": EPS, "lr": 0.1, "lr_schedule": "constant", "batch_size": 32}
+    settings |= {"averaging": None, "attack_ramp": 0.0}
     module = partial(Sines, amplitude=amplitude)
     return RobustClassifier(module, **{**settings, "random_state": 0, **params}).fit(*TRAIN)
 
@@ -305,11 +307,12 @@ def test_single_step_training_collapses_and_gradalign_keeps_it_from_that():
 @pytest.fixture(scope="module")
 def robust_on_sines():
     """A robust model that single steps ruin."""
-    return train_on_sines(0.3, objective="adversarial", max_epochs=6)
+    return train_on_sines(0.3, attack="pgd", max_epochs=6)
 
 
 def test_a_collapse_in_a_fit_is_caught(robust_on_sines):
     clf = clone(robust_on_sines).set_params(module=robust_on_sines.net_.module_, max_epochs=6, batch_size=128, lr=0.2)
+    clf.set_params(attack=None)  # FastAT's own
     alone = clone(clf).set_params(objective=FastAT("zero", guard=None)).fit(*TRAIN)
     with pytest.warns(ConvergenceWarning, match="robust accuracy collapsed"):
         guarded = clone(clf).set_params(objective=FastAT("zero", guard=0.15)).fit(*TRAIN)
@@ -321,7 +324,7 @@ def test_a_collapse_in_a_fit_is_caught(robust_on_sines):
 
 def test_a_collapse_in_a_partial_fit_is_caught(robust_on_sines):
     before = state_of(robust_on_sines), robustness(robust_on_sines)[1]
-    again = pickle.loads(pickle.dumps(robust_on_sines)).set_params(objective=FastAT("zero"), lr=0.3)
+    again = pickle.loads(pickle.dumps(robust_on_sines)).set_params(objective=FastAT("zero"), attack=None, lr=0.3)
     alone = pickle.loads(pickle.dumps(again)).set_params(objective__guard=None).partial_fit(*TRAIN)
     with pytest.warns(ConvergenceWarning, match="robust accuracy collapsed in epoch 7"):
         again.partial_fit(*TRAIN)

@@ -62,6 +62,7 @@ def make(averaging="ema", **params):
         module = Tied()
     settings = {"attack": PGD(eps=0.1, steps=2), "selector": None, "max_epochs": 4, "lr_schedule": "constant"}
     settings |= {"lr": 0.05, "batch_size": 32, "random_state": 0, "module": module, "averaging": averaging}
+    settings |= {"attack_ramp": 0.0}
     return RobustClassifier(**{**settings, **params})
 
 

@@ -163,6 +163,7 @@ class Watch(Callback):
 def fit(**params):
     watch = Watch()
     settings = {"attack": PGD(0.15, steps=1, init="previous"), "max_epochs": 8, "batch_size": 40, "random_state": 0}
+    settings |= {"averaging": None, "attack_ramp": 0.0, "coreset_frac": 0.5}
     clf = RobustClassifier(**{"callbacks": [watch], **settings, **params}).fit(X, y)
     return clf, getattr(watch, "memory", None)
 
@@ -176,8 +177,9 @@ def test_remembered_steps_add_up_to_a_strong_attack(objective, norm, eps):
     x, labels = torch.tensor(X)[:, None], torch.tensor(y)
     batch = Batch(x, labels, torch.ones(len(x)), torch.arange(len(x)))
     ball = BALLS[norm](x, eps, (0.0, 1.0))
-    remembered = x + memory.start(batch, ball, torch.zeros_like(x))
+    start = memory.start(batch, ball, torch.zeros_like(x))
     module = clf.net_.module_.eval()
+    remembered = attack.perturb(module, x, labels, clip=(0, 1), start=start)
     fresh = attack.perturb(module, x, labels, clip=(0, 1))
 
     def loss(x_adv):

@@ -29,6 +29,7 @@ class Record(Callback):
 def fit(**params):
     record = Record()
     settings = {"selector": None, "max_epochs": 2, "attack": PGD(steps=2), "batch_size": 32, "random_state": 0}
+    settings |= {"averaging": None, "attack_ramp": 0.0}
     return RobustClassifier(**{**settings, **params}, callbacks=[record]).fit(X, y), record
 
 

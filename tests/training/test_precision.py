@@ -36,9 +36,9 @@ def net():
 
 
 def quick(**params) -> RobustClassifier:
-    return RobustClassifier(
-        **{"max_epochs": 8, "batch_size": 32, "attack": PGD(eps=0.15, steps=4), "random_state": 0, **params}
-    )
+    settings = {"max_epochs": 8, "batch_size": 32, "attack": PGD(eps=0.15, steps=4), "random_state": 0}
+    settings |= {"coreset_frac": 0.5, "averaging": None, "attack_ramp": 0.0}
+    return RobustClassifier(**{**settings, **params})
 
 
 def logits_of(clf, X):
@@ -246,10 +246,11 @@ def no_code(monkeypatch):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_compiled_training_is_the_same(table, precision, no_code):
+@pytest.mark.parametrize("precision, averaging", [("fp32", None), ("fp16", "ema")])
+def test_compiled_training_is_the_same(table, precision, averaging, no_code):
     X, y = table
     params = {"attack": None, "module__hidden": (8,), "objective": "trades", "batch_size": 50, "precision": precision}
+    params["averaging"] = averaging
     plain, compiled = (quick(**params, compile=c, max_epochs=4).fit(X, y) for c in (False, True))
     accuracy = 1e-3 if precision == "fp32" else 0.1
     np.testing.assert_allclose(compiled.decision_function(X), plain.decision_function(X), atol=accuracy)

@@ -16,6 +16,7 @@ y = load_digits(n_class=4).target[:240]
 
 def fit(**params):
     settings = {"attack": PGD(0.15, steps=3), "selection_gradients": "last", "max_epochs": 8, "random_state": 0}
+    settings |= {"coreset_frac": 0.5, "averaging": None, "attack_ramp": 0.0}
     return RobustClassifier(**{**settings, **params}).fit(X, y)
 
 

@@ -42,6 +42,8 @@ def test_selection_gradients_equal_autograd_at_the_same_adversarial_examples(obj
     clf = RobustClassifier(
         objective=objective,
         attack=PGD(eps=0.1, steps=3),
+        coreset_frac=0.5,
+        averaging=None,
         max_epochs=4,
         batch_size=32,
         callbacks=[inspect],
@@ -139,13 +141,13 @@ def test_batch_wise_weights_change_the_update(monkeypatch):
 
 
 def test_the_coreset_covers_every_class_in_proportion_when_chosen_by_class():
-    clf = RobustClassifier(select_by="class", max_epochs=2, attack__steps=1, random_state=0).fit(X, y)
+    clf = RobustClassifier(coreset_frac=0.5, select_by="class", max_epochs=2, random_state=0).fit(X, y)
     chosen = np.bincount(y[clf.coreset_.indices])
     np.testing.assert_allclose(chosen, np.bincount(y) / 2, atol=1)
 
 
 def test_a_small_data_set_is_not_all_or_nothing_by_batch():
-    clf = RobustClassifier(max_epochs=2, attack__steps=1, batch_size=128, random_state=0).fit(X, y)
+    clf = RobustClassifier(coreset_frac=0.5, max_epochs=2, batch_size=128, random_state=0).fit(X, y)
     assert abs(len(clf.coreset_.indices) - len(X) / 2) <= 2
 
 
@@ -171,7 +173,7 @@ def test_every_selection_of_a_random_selector_is_fresh(own):
 
 def test_coreset_indices_point_into_x_also_where_samples_of_weight_zero_are_left_out():
     weight = (y != 1).astype(float)
-    clf = RobustClassifier(max_epochs=2, attack__steps=1, random_state=0).fit(X, y, sample_weight=weight)
+    clf = RobustClassifier(coreset_frac=0.5, max_epochs=2, random_state=0).fit(X, y, sample_weight=weight)
     assert set(y[clf.coreset_.indices]) == {0, 2}
 
 
@@ -203,7 +205,7 @@ class InspectScores(Callback):
 def test_scores_are_loss_and_margin_at_the_same_adversarial_examples(objective):
     inspect = InspectScores()
     clf = RobustClassifier(
-        objective=objective, selector=None, max_epochs=1, batch_size=32, callbacks=[inspect], random_state=0
+        objective=objective, averaging=None, max_epochs=1, batch_size=32, callbacks=[inspect], random_state=0
     ).fit(X, y, sample_weight=np.linspace(0.5, 1.5, len(X)))
     module, losses, margins = clf.net_.module_.eval(), [], []
     for inputs, labels in inspect.seen:

@@ -37,14 +37,14 @@ EPOCHS = 8
 
 def make(**params) -> RobustClassifier:
     defaults = {"max_epochs": EPOCHS, "batch_size": 32, "attack": PGD(eps=0.15, steps=2), "random_state": 0}
-    return RobustClassifier(**{**defaults, "select_every": 2, **params})
+    return RobustClassifier(**{**defaults, "coreset_frac": 0.5, "select_every": 2, **params})
 
 
 def training_of(clf: RobustClassifier):
     plan = Plan.of(clf.get_params(deep=False))
     randomness = LocalRandomness(plan.seeds.model, plan.device)
     data = TrainingData.read(X, y, None, clip=clf.clip)
-    return plan.settled(data.format).training(data, None, None, randomness, CostMeter())
+    return plan.settled(data).training(data, None, None, randomness, CostMeter())
 
 
 def same(one, other) -> bool:

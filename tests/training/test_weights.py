@@ -77,6 +77,7 @@ class Extra(nn.Module):
 
 def make(module, **params) -> RobustClassifier:
     defaults = {"attack": PGD(eps=0.05, steps=2), "max_epochs": 6, "batch_size": 16, "lr": 0.5, "random_state": 0}
+    defaults |= {"coreset_frac": 0.5, "averaging": None, "attack_ramp": 0.0}
     return RobustClassifier(module, clip=(0, 1), **{**defaults, **params})
 
 
