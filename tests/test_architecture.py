@@ -25,6 +25,7 @@ LAYERS = [
     {"objectives", "selectors", "model"},
     {"training", "evaluation"},
     {"callbacks"},
+    {"network"},
     {"plan"},
     {"classifier_file"},
     {"classifier"},
