@@ -17,7 +17,7 @@ ROOT = Path(sklearn_acs.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
 LAYERS = [
-    {"_compat"},
+    {"_compat", "_version"},
     {"checks", "params", "saving", "table"},
     {"data"},
     {"models", "gradients"},
@@ -25,7 +25,9 @@ LAYERS = [
     {"objectives", "selectors", "model"},
     {"training", "evaluation"},
     {"callbacks", "recipe"},
+    {"network"},
     {"plan"},
+    {"classifier_file"},
     {"classifier"},
     {"inspection"},
     {"__init__"},

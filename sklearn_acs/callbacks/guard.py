@@ -103,7 +103,7 @@ class CollapseGuard(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on comparing with the last epoch of another training."""
         self.accuracies_, self.collapsed_epoch_ = tuple(state["accuracies"]), state["collapsed_epoch"]
-        self.good_ = state["good"]
+        self.good_ = state.get("good", [])
 
     def on_epoch_begin(self, net: AdversarialNet, **kwargs: Any) -> None:
         """Keep a copy of what was good so far."""

@@ -171,7 +171,7 @@ class StabilityTracker(Callback):
         if self.counts_.any():  # the run that goes on is the last of them
             self.runs_[-1], self.sums_[-1] = self.counts_, self.sum_
         self.rows_, self.wrong_, self.minima_ = (
-            [] if state[name] is None else [state[name]] for name in ("rows", "wrong", "minima")
+            [] if state.get(name) is None else [state[name]] for name in ("rows", "wrong", "minima")
         )
 
     def _all_counts(self) -> np.ndarray:

@@ -2,14 +2,14 @@
 
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
 from math import isfinite
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
 from torch import Tensor
+
+from sklearn_acs.saving.record import Known, NotHeld, Record
 
 DTYPES = {str(each): each for each in vars(torch).values() if isinstance(each, torch.dtype)}
 
@@ -24,91 +24,24 @@ MIN_COLUMN = 32
 """Numbers in a list from which on it is held as a tensor."""
 
 
-@dataclass(frozen=True)
-class Record:
-    """Says how objects of a class are held: by which fields, and how they are made of these again.
-
-    Parameters
-    ----------
-    kind : type
-        The class; objects of subclasses are others.
-    fields : callable
-        ``fields(object) -> dict`` of what is to be held.
-    make : callable
-        ``make(**fields) -> object``.
-    """
-
-    kind: type
-    fields: Callable[[Any], Mapping[str, Any]]
-    make: Callable[..., Any]
-
-
-def records(*kinds: type) -> dict[str, Record]:
-    """Make a table of classes that are made of their own fields: estimators, dataclasses and named tuples.
-
-    Parameters
-    ----------
-    *kinds : type
-        The classes. They are known by their names in files, whatever module they are in.
-
-    Returns
-    -------
-    dict of str to Record
-
-    Examples
-    --------
-    >>> from sklearn_acs import PGD
-    >>> from sklearn_acs.saving.tree import flatten, records, unflatten
-    >>> held, tensors = flatten({"attack": PGD(eps=0.1)}, records(PGD))
-    >>> unflatten(held, tensors, records(PGD))
-    {'attack': PGD(eps=0.1)}
-    """
-    return {kind.__name__: Record(kind, _fields, kind) for kind in kinds}
-
-
-def _fields(value: Any) -> Mapping[str, Any]:
-    if isinstance(value, BaseEstimator):
-        return value.get_params(deep=False)
-    if is_dataclass(value):
-        return {each.name: getattr(value, each.name) for each in fields(value) if each.init}
-    return value._asdict()
-
-
-@dataclass(frozen=True)
-class NotHeld:
-    """Stands for what a file cannot hold, such as a function, where it is not given anew.
-
-    Attributes
-    ----------
-    what : str
-        What was there.
-    """
-
-    what: str
-
-    def __repr__(self) -> str:
-        return f"<{self.what}, which a file cannot hold: give it anew>"
-
-
-def flatten(
-    value: Any, known: Mapping[str, Record], left_out: dict[str, str] | None = None
-) -> tuple[Any, dict[str, Tensor]]:
+def flatten(value: Any, known: Known, left_out: dict[str, str] | None = None) -> tuple[Any, dict[str, Tensor]]:
     """Take what is nested in dicts, lists and objects apart into JSON and tensors.
 
     Parameters
     ----------
     value : object
         Dicts of any keys, lists, tuples, sets, None, bools, ints of any size, floats, strings, bytes; tensors; arrays
-        and scalars of NumPy; torch's dtypes and devices; and objects of the classes known.
-    known : mapping of str to Record
-        Those classes, by the names that they have in files.
+        and scalars of NumPy; torch's dtypes and devices; objects of the classes known, and what else is known by name.
+    known : mapping of str to Record, class or function
+        Those, by the names that they have in files.
     left_out : dict or None, default=None
         Where what cannot be held is noted, what it is by where it stands; a `NotHeld` then stands for it.
 
     Returns
     -------
     held : dict, list, str, int, float, bool or None
-        JSON. Lists of numbers are tensors, too, and dicts of the same keys in a row columns, as histories have them.
+        JSON. Long lists of numbers are tensors, and rows of dicts or objects of one kind, as histories have them, are
+        columns.
     tensors : dict of str to Tensor
         By where they stand; those in use, on their devices.
 
@@ -127,11 +60,11 @@ def flatten(
     >>> unflatten(held, tensors, {})
     {'epoch': (1, None), 'weights': {'bias': tensor([0., 0.])}}
     """
-    writer = _Writer({record.kind: (name, record) for name, record in known.items()}, left_out)
+    writer = _Writer(known, left_out)
     return writer.held(value, ""), writer.tensors
 
 
-def unflatten(held: Any, tensors: Mapping[str, Tensor], known: Mapping[str, Record]) -> Any:
+def unflatten(held: Any, tensors: Mapping[str, Tensor], known: Known) -> Any:
     """Put together what `flatten` has taken apart.
 
     Parameters
@@ -140,8 +73,8 @@ def unflatten(held: Any, tensors: Mapping[str, Tensor], known: Mapping[str, Reco
         JSON, which may come from anyone.
     tensors : mapping of str to Tensor
         The tensors.
-    known : mapping of str to Record
-        The classes that may be made; there are no others.
+    known : mapping of str to Record, class or function
+        What may be named or made; there is nothing else.
 
     Returns
     -------
@@ -150,7 +83,7 @@ def unflatten(held: Any, tensors: Mapping[str, Tensor], known: Mapping[str, Reco
     Raises
     ------
     ValueError
-        It names a class that is not known, or makes no sense.
+        It names what is not known, or makes no sense.
     """
     try:
         return _Reader(tensors, known).made(held)
@@ -159,8 +92,10 @@ def unflatten(held: Any, tensors: Mapping[str, Tensor], known: Mapping[str, Reco
 
 
 class _Writer:
-    def __init__(self, kinds: Mapping[type, tuple[str, Record]], left_out: dict[str, str] | None) -> None:
-        self.kinds, self.left_out = kinds, left_out
+    def __init__(self, known: Known, left_out: dict[str, str] | None) -> None:
+        self.kinds = {each.kind: (name, each) for name, each in known.items() if isinstance(each, Record)}
+        self.names = {id(each): name for name, each in known.items() if not isinstance(each, Record)}
+        self.left_out = left_out
         self.tensors: dict[str, Tensor] = {}
 
     def held(self, value: Any, path: str) -> Any:
@@ -178,6 +113,8 @@ class _Writer:
         if kind in self.kinds:
             name, record = self.kinds[kind]
             return {"$object": name, "fields": self._dict(record.fields(value), path)}
+        if id(value) in self.names:
+            return {"$name": self.names[id(value)]}
         if isinstance(value, Tensor):
             return {"$tensor": self._tensor(value, path)}
         if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
@@ -227,6 +164,9 @@ class _Writer:
             if keys and all(type(key) is str for key in keys) and all([*each] == keys for each in value):
                 columns = [self._list([each[key] for each in value], f"{path}/{key}") for key in keys]
                 return {"$rows": keys, "columns": columns}
+        if len(value) > 1 and len(kinds) == 1 and kinds <= self.kinds.keys():
+            name, record = self.kinds[kinds.pop()]
+            return {"$each": name, "rows": self._list([dict(record.fields(each)) for each in value], path)}
         return [self.held(each, f"{path}/{i}" if path else str(i)) for i, each in enumerate(value)]
 
     def _tensor(self, value: Tensor, path: str) -> str:
@@ -246,7 +186,7 @@ def _tensor_of(array: np.ndarray) -> Tensor:
 
 
 class _Reader:
-    def __init__(self, tensors: Mapping[str, Tensor], known: Mapping[str, Record]) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], known: Known) -> None:
         self.tensors, self.known = tensors, known
 
     def made(self, held: Any) -> Any:
@@ -263,9 +203,18 @@ class _Reader:
         return form(self, held[first], **{key: each for key, each in held.items() if key != first})
 
     def object(self, name: str, fields: Any) -> Any:
-        if name not in self.known:
-            raise ValueError(f"the class {str(name)[:100]!r} is none of those that a file may name")
-        return self.known[name].make(**self.made(fields))
+        return self._known(name, True).make(**self.made(fields))
+
+    def each(self, name: str, rows: Any) -> list[Any]:
+        return [self._known(name, True).make(**row) for row in self.made(rows)]
+
+    def named(self, name: str) -> Any:
+        return self._known(name, False)
+
+    def _known(self, name: str, is_record: bool) -> Any:
+        if not isinstance(name, str) or isinstance(self.known.get(name), Record) != is_record or name not in self.known:
+            raise ValueError(f"{str(name)[:100]!r} is nothing that a file may name")
+        return self.known[name]
 
     def array(self, name: str, dtype: str, shape: list[int]) -> np.ndarray:
         kind, array = _dtype(dtype), self.tensors[name].cpu().numpy()
@@ -286,7 +235,8 @@ class _Reader:
         return np.frombuffer(b64decode(content), kind)[0] if kind.itemsize else kind.type()
 
     def rows(self, keys: list[str], columns: list[Any]) -> list[dict[str, Any]]:
-        return [dict(zip(keys, row, strict=True)) for row in zip(*map(self.made, columns), strict=True)]
+        by_key = {key: self.made(column) for key, column in zip(keys, columns, strict=True)}
+        return [dict(zip(by_key, row, strict=True)) for row in zip(*by_key.values(), strict=True)]
 
 
 def _dtype(name: str) -> np.dtype:
@@ -307,6 +257,8 @@ def _of_text(make: Callable[[str], Any]) -> Callable[..., Any]:
 
 FORMS: dict[str, Callable[..., Any]] = {
     "$object": _Reader.object,
+    "$each": _Reader.each,
+    "$name": _Reader.named,
     "$tensor": lambda reader, name: reader.tensors[name],
     "$numbers": lambda reader, name: reader.tensors[name].view(-1).tolist(),
     "$array": _Reader.array,

@@ -7,24 +7,14 @@ from threading import Thread
 from time import perf_counter
 from typing import Any
 
-from skorch.history import History
 from torch import Tensor
 
 from sklearn_acs.saving.tensor_file import read_tensors, write_tensors
-from sklearn_acs.saving.tree import Record, flatten, records, unflatten
-from sklearn_acs.selectors import ClassSelection, Coreset
-from sklearn_acs.training.cost import Cost, PhaseCost
+from sklearn_acs.saving.tree import flatten, unflatten
 from sklearn_acs.training.place import Place, free_bytes
-from sklearn_acs.training.state import Best
+from sklearn_acs.training.records import RECORDS
 from sklearn_acs.training.training import AFTER_ALL, AFTER_BATCH, Training
 from sklearn_acs.training.weights import weights_of
-
-RECORDS = {
-    **records(Best, ClassSelection, Coreset, PhaseCost),
-    "Cost": Record(Cost, lambda cost: {"phases": dict(cost), "step_seconds": cost.step_seconds}, Cost.of),
-    "History": Record(History, lambda history: {"rows": list(history)}, lambda rows: History(rows)),
-}
-"""What a training's state is made of, beside tensors and what JSON has."""
 
 STATELESS = {
     *("GradientNormClipping", "PrintLog", "ProgressBar", "EpochTimer", "PassthroughScoring", "Checkpoint"),

@@ -56,14 +56,6 @@ class Cost(Mapping[str, PhaseCost]):
         self._phases = {name: PhaseCost() for name in PHASES}
         self.step_seconds = dict.fromkeys(STEP_PARTS, 0.0)
 
-    @classmethod
-    def of(cls, phases: Mapping[str, PhaseCost], step_seconds: Mapping[str, float]) -> "Cost":
-        """Make one of what it is to tell."""
-        cost = cls()
-        cost._phases.update(phases)
-        cost.step_seconds.update(step_seconds)
-        return cost
-
     def __getitem__(self, phase: str) -> PhaseCost:
         return self._phases[phase]
 

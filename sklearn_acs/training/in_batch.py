@@ -88,10 +88,9 @@ class InBatchSelection(BaseEstimator, Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the share of another training, and with its counts."""
-        if self.share == "adaptive":
-            self.share_ = state["share"]
-        for counts, name in ((self._taken, "taken"), (self._judged, "judged")):
-            counts[:] = [torch.tensor(state[name])] if any(state[name]) else []
+        self.share_ = state["share"] if self.share == "adaptive" else float(self.share)
+        self._judged: list[Tensor] = counted(state.get("judged"))  # samples wrong, samples judged
+        self._taken: list[Tensor] = counted(state.get("taken"))  # clean samples, adversarial examples
 
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:
         """Begin with the share asked for."""
@@ -107,8 +106,7 @@ class InBatchSelection(BaseEstimator, Callback):
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
         """Count anew."""
-        self._judged: list[Tensor] = []  # samples wrong, samples judged
-        self._taken: list[Tensor] = []  # clean samples, adversarial examples
+        self._judged, self._taken = [], []
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Read the epoch's counts from the device, and adapt the share."""
@@ -155,6 +153,11 @@ class InBatchSelection(BaseEstimator, Callback):
         self._judged.append(torch.stack([wrong, torch.full_like(wrong, len(y))]))
         n_kept = min(len(y), max(2, ceil(self.share_ * len(y))))
         return losses.argsort(descending=True, stable=True)[:n_kept].sort().values
+
+
+def counted(sums: list[int] | None) -> list[Tensor]:
+    """Begin counting with what `added` has found."""
+    return [torch.tensor(sums)] if sums else []
 
 
 def added(counts: list[Tensor]) -> list[int]:

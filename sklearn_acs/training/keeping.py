@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-import sklearn_acs
+from sklearn_acs._version import __version__
 from sklearn_acs.attacks import Attack
 from sklearn_acs.data.datasets import Items
 from sklearn_acs.data.training_data import TrainingData
@@ -107,7 +107,7 @@ class Keeping:
             "validation": self._data_digest(told, validation),
             "start": told.of(None if before is None else _learned(before)),
             "device": device.type,
-            "library": sklearn_acs.__version__,
+            "library": __version__,
         }
         epochs = params["max_epochs"]
         if epochs is None and params["max_seconds"] is None:

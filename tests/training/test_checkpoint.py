@@ -18,7 +18,6 @@ from skorch.callbacks import Callback, EpochScoring
 from torch import nn
 from torch.utils.data import Dataset
 
-import sklearn_acs
 from sklearn_acs import PGD, RobustClassifier, StabilityTracker
 from sklearn_acs.training import checkpoint as checkpoints
 from sklearn_acs.training.training import Training
@@ -300,7 +299,7 @@ def test_a_function_with_other_source_is_told_of_and_trained_anew(tmp_path, step
 
 def test_another_version_is_told_of_and_trained_anew(tmp_path, steps, monkeypatch):
     make(tmp_path).fit(X, y)
-    monkeypatch.setattr(sklearn_acs, "__version__", "99.0")
+    monkeypatch.setattr("sklearn_acs.training.keeping.__version__", "99.0")
     with pytest.warns(UserWarning, match="another version of sklearn_acs: it is trained anew"):
         make(tmp_path).fit(X, y)
     make(tmp_path).fit(X, y)
