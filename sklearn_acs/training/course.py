@@ -60,5 +60,5 @@ class Course:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there; the time between does not count."""
-        self.step, self.n_steps, self.reserve = state["step"], state["n_steps"], state["reserve"]
+        self.step, self.n_steps, self.reserve = state["step"], state["n_steps"], state.get("reserve", 0.0)
         self.begun = perf_counter() - state["seconds"]
