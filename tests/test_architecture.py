@@ -18,7 +18,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 LAYERS = [
     {"_compat"},
-    {"checks", "params", "table"},
+    {"checks", "params", "saving", "table"},
     {"data"},
     {"models", "gradients"},
     {"attacks"},

@@ -17,13 +17,14 @@ from sklearn_acs.checks import COUNT, PATH, SEED, checked
 from sklearn_acs.data.batches import Reader
 from sklearn_acs.data.formats import Clip, DataFormat, example_of
 from sklearn_acs.data.labels import UNKNOWN
-from sklearn_acs.evaluation.files import check_path
 from sklearn_acs.evaluation.masking import connected, find_masking, generator_for
 from sklearn_acs.evaluation.result import BROKEN, NORMS, WITHSTOOD, Evaluation
-from sklearn_acs.evaluation.state import State, fingerprint
+from sklearn_acs.evaluation.state import State
 from sklearn_acs.evaluation.suites import make_attacks
 from sklearn_acs.model import FittedModel, correct, last_step
 from sklearn_acs.models.logits import predicted
+from sklearn_acs.saving.files import check_path
+from sklearn_acs.saving.fingerprint import fingerprint
 
 Attacks = str | Attack | Sequence[str | Attack] | Mapping[str, str | Attack]
 """A suite, an attack, or several of them."""

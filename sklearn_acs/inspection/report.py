@@ -21,7 +21,6 @@ from sklearn_acs.attacks import Attack
 from sklearn_acs.checks import PATH, checked
 from sklearn_acs.evaluation import Evaluation, evaluate
 from sklearn_acs.evaluation.evaluating import Attacks
-from sklearn_acs.evaluation.files import check_path, write_file
 from sklearn_acs.inspection._axes import encoded, fitted, pyplot
 from sklearn_acs.inspection.coreset_display import CoresetDisplay
 from sklearn_acs.inspection.cost_display import CostDisplay
@@ -29,6 +28,7 @@ from sklearn_acs.inspection.dynamics_display import DynamicsDisplay
 from sklearn_acs.inspection.perturbation_display import PerturbationDisplay
 from sklearn_acs.inspection.robustness_curve_display import RobustnessCurveDisplay
 from sklearn_acs.model import last_step
+from sklearn_acs.saving.files import check_path, write_file
 from sklearn_acs.table import Table
 
 CURVE_SAMPLES = 500

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from sklearn_acs.evaluation import files
-from sklearn_acs.evaluation.files import check_path, write_file
+from sklearn_acs.saving import files
+from sklearn_acs.saving.files import check_path, write_file
 
 
 def test_a_file_is_written_and_written_anew_with_nothing_left_beside_it(tmp_path):

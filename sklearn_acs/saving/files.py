@@ -1,8 +1,11 @@
 """Files are written beside their place and renamed, so that nobody finds half of one."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from uuid import uuid4
+
+Content = bytes | memoryview
 
 
 def check_path(parameter: str, path: str | os.PathLike) -> Path:
@@ -40,23 +43,28 @@ def check_path(parameter: str, path: str | os.PathLike) -> Path:
     return place
 
 
-def write_file(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: Content | Iterable[Content]) -> None:
     """Write a file at once: whoever reads it meanwhile, or after an interruption, finds the one before.
 
     Parameters
     ----------
     path : Path
         The file. What is no ordinary file, such as a pipe, is written to; a link stays one.
-    content : bytes
-        What it holds.
+    content : bytes, memoryview or iterable of these
+        What it holds, perhaps piece by piece. It is on the disk, and not only on its way there, when it gets its name.
     """
+    pieces = [content] if isinstance(content, Content) else content
     place = path.resolve()
     if place.exists() and not place.is_file():
-        place.write_bytes(content)
+        with place.open("wb") as file:
+            file.writelines(pieces)
         return
     part = _beside(place)
     try:
-        part.write_bytes(content)
+        with part.open("wb") as file:
+            file.writelines(pieces)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(part, place)
     finally:
         part.unlink(missing_ok=True)
