@@ -90,8 +90,12 @@ class NotHeld:
         return f"<{self.what}, which a file cannot hold: give it anew>"
 
 
+Known = Mapping[str, Any]
+"""What a file may name: by name a `Record` of a class, or a class or function itself."""
+
+
 def flatten(
-    value: Any, known: Mapping[str, Record], left_out: dict[str, str] | None = None
+    value: Any, known: Known, left_out: dict[str, str] | None = None
 ) -> tuple[Any, dict[str, Tensor]]:
     """Take what is nested in dicts, lists and objects apart into JSON and tensors.
 
@@ -99,9 +103,9 @@ def flatten(
     ----------
     value : object
         Dicts of any keys, lists, tuples, sets, None, bools, ints of any size, floats, strings, bytes; tensors; arrays
-        and scalars of NumPy; torch's dtypes and devices; and objects of the classes known.
-    known : mapping of str to Record
-        Those classes, by the names that they have in files.
+        and scalars of NumPy; torch's dtypes and devices; objects of the classes known, and what else is known by name.
+    known : mapping of str to Record, class or function
+        Those, by the names that they have in files.
     left_out : dict or None, default=None
         Where what cannot be held is noted, what it is by where it stands; a `NotHeld` then stands for it.
 
@@ -127,11 +131,11 @@ def flatten(
     >>> unflatten(held, tensors, {})
     {'epoch': (1, None), 'weights': {'bias': tensor([0., 0.])}}
     """
-    writer = _Writer({record.kind: (name, record) for name, record in known.items()}, left_out)
+    writer = _Writer(known, left_out)
     return writer.held(value, ""), writer.tensors
 
 
-def unflatten(held: Any, tensors: Mapping[str, Tensor], known: Mapping[str, Record]) -> Any:
+def unflatten(held: Any, tensors: Mapping[str, Tensor], known: Known) -> Any:
     """Put together what `flatten` has taken apart.
 
     Parameters
@@ -140,8 +144,8 @@ def unflatten(held: Any, tensors: Mapping[str, Tensor], known: Mapping[str, Reco
         JSON, which may come from anyone.
     tensors : mapping of str to Tensor
         The tensors.
-    known : mapping of str to Record
-        The classes that may be made; there are no others.
+    known : mapping of str to Record, class or function
+        What may be named or made; there is nothing else.
 
     Returns
     -------
@@ -150,7 +154,7 @@ def unflatten(held: Any, tensors: Mapping[str, Tensor], known: Mapping[str, Reco
     Raises
     ------
     ValueError
-        It names a class that is not known, or makes no sense.
+        It names what is not known, or makes no sense.
     """
     try:
         return _Reader(tensors, known).made(held)
@@ -159,8 +163,10 @@ def unflatten(held: Any, tensors: Mapping[str, Tensor], known: Mapping[str, Reco
 
 
 class _Writer:
-    def __init__(self, kinds: Mapping[type, tuple[str, Record]], left_out: dict[str, str] | None) -> None:
-        self.kinds, self.left_out = kinds, left_out
+    def __init__(self, known: Known, left_out: dict[str, str] | None) -> None:
+        self.kinds = {each.kind: (name, each) for name, each in known.items() if isinstance(each, Record)}
+        self.names = {id(each): name for name, each in known.items() if not isinstance(each, Record)}
+        self.left_out = left_out
         self.tensors: dict[str, Tensor] = {}
 
     def held(self, value: Any, path: str) -> Any:
@@ -178,6 +184,8 @@ class _Writer:
         if kind in self.kinds:
             name, record = self.kinds[kind]
             return {"$object": name, "fields": self._dict(record.fields(value), path)}
+        if id(value) in self.names:
+            return {"$name": self.names[id(value)]}
         if isinstance(value, Tensor):
             return {"$tensor": self._tensor(value, path)}
         if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
@@ -246,7 +254,7 @@ def _tensor_of(array: np.ndarray) -> Tensor:
 
 
 class _Reader:
-    def __init__(self, tensors: Mapping[str, Tensor], known: Mapping[str, Record]) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], known: Known) -> None:
         self.tensors, self.known = tensors, known
 
     def made(self, held: Any) -> Any:
@@ -263,9 +271,15 @@ class _Reader:
         return form(self, held[first], **{key: each for key, each in held.items() if key != first})
 
     def object(self, name: str, fields: Any) -> Any:
-        if name not in self.known:
-            raise ValueError(f"the class {str(name)[:100]!r} is none of those that a file may name")
-        return self.known[name].make(**self.made(fields))
+        return self._known(name, True).make(**self.made(fields))
+
+    def named(self, name: str) -> Any:
+        return self._known(name, False)
+
+    def _known(self, name: str, is_record: bool) -> Any:
+        if not isinstance(name, str) or isinstance(self.known.get(name), Record) != is_record or name not in self.known:
+            raise ValueError(f"{str(name)[:100]!r} is nothing that a file may name")
+        return self.known[name]
 
     def array(self, name: str, dtype: str, shape: list[int]) -> np.ndarray:
         kind, array = _dtype(dtype), self.tensors[name].cpu().numpy()
@@ -307,6 +321,7 @@ def _of_text(make: Callable[[str], Any]) -> Callable[..., Any]:
 
 FORMS: dict[str, Callable[..., Any]] = {
     "$object": _Reader.object,
+    "$name": _Reader.named,
     "$tensor": lambda reader, name: reader.tensors[name],
     "$numbers": lambda reader, name: reader.tensors[name].view(-1).tolist(),
     "$array": _Reader.array,
