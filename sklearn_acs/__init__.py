@@ -1,5 +1,6 @@
 """Adversarial training on coresets, behind scikit-learn's fit and predict."""
 
+from sklearn_acs._version import __version__ as __version__
 from sklearn_acs.attacks import (
     FGSM,
     JPEG,
@@ -35,8 +36,6 @@ from sklearn_acs.selectors import CRAIG, Glister, GradMatch, RandomSelector, Sco
 from sklearn_acs.training.averaging import EMA
 from sklearn_acs.training.in_batch import InBatchSelection
 from sklearn_acs.training.schedule import CoresetSchedule
-
-__version__ = "0.1.0"
 
 __all__ = [
     "CRAIG",

@@ -1,6 +1,6 @@
 """Plan makes the parts of a fit from the classifier's parameters, and a Training from them and the data."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
@@ -207,7 +207,7 @@ class Plan:
 
         n_select = coreset_size(len(data.y), self.schedule.coreset_frac, params["select_by"], params["batch_size"])
         with randomness.in_use():
-            net, precision = self._net(data.format)
+            net, precision = self.net(data.format)
             average, layer = self._prepare(net.module_, batches, n_select, data.format, before)
         n_steps = self.schedule.n_steps(len(batches), batch_count(n_select, params["batch_size"]))
         course = Course(n_steps, getattr(self.schedule, "max_seconds", inf), meter.begun)
@@ -278,20 +278,16 @@ class Plan:
             **options_of(self.params, "iterator_train"),
         )
 
-    def _net(self, format: DataFormat) -> tuple[AdversarialNet, str]:
-        """Make the skorch net, with the callbacks that a fit brings around the user's."""
-        params = self.params
-        module = partial(
-            build_model,
-            params["module"],
-            format.inputs.model_shape,
-            len(format.classes),
-            mean=format.mean,
-            scale=format.scale,
-            **options_of(params, "module"),
-        )
-        callbacks = callbacks_of(params, self.objective, self.in_batch)
-        return make_net(module, self.objective, callbacks, params, self.device, self.schedule.n_epochs)
+    def module(self, format: DataFormat) -> Callable[[], nn.Module]:
+        """Say how the network is made, for samples of that format."""
+        given, options = self.params["module"], options_of(self.params, "module")
+        shape, n_classes = format.inputs.model_shape, len(format.classes)
+        return partial(build_model, given, shape, n_classes, mean=format.mean, scale=format.scale, **options)
+
+    def net(self, format: DataFormat) -> tuple[AdversarialNet, str]:
+        """Make the skorch net, with the callbacks that a fit brings around the user's; tell its precision."""
+        module, callbacks = self.module(format), callbacks_of(self.params, self.objective, self.in_batch)
+        return make_net(module, self.objective, callbacks, self.params, self.device, self.schedule.n_epochs)
 
     def _prepare(
         self, module: nn.Module, batches: Batches, n_select: int, format: DataFormat, before: Training | None

@@ -17,7 +17,7 @@ ROOT = Path(sklearn_acs.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
 LAYERS = [
-    {"_compat"},
+    {"_compat", "_version"},
     {"checks", "params", "saving", "table"},
     {"data"},
     {"models", "gradients"},
@@ -26,6 +26,7 @@ LAYERS = [
     {"training", "evaluation"},
     {"callbacks", "recipe"},
     {"plan"},
+    {"classifier_file"},
     {"classifier"},
     {"inspection"},
     {"__init__"},

@@ -118,4 +118,4 @@ class Dynamics(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the table of another training."""
-        self.table_.rows = list(state["rows"])
+        self.table_ = Table(["epoch", *COLUMNS], state["rows"])

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
 from torch import Tensor
 
 DTYPES = {str(each): each for each in vars(torch).values() if isinstance(each, torch.dtype)}
@@ -67,7 +66,7 @@ def records(*kinds: type) -> dict[str, Record]:
 
 
 def _fields(value: Any) -> Mapping[str, Any]:
-    if isinstance(value, BaseEstimator):
+    if hasattr(value, "get_params"):
         return value.get_params(deep=False)
     if is_dataclass(value):
         return {each.name: getattr(value, each.name) for each in fields(value) if each.init}
@@ -94,9 +93,7 @@ Known = Mapping[str, Any]
 """What a file may name: by name a `Record` of a class, or a class or function itself."""
 
 
-def flatten(
-    value: Any, known: Known, left_out: dict[str, str] | None = None
-) -> tuple[Any, dict[str, Tensor]]:
+def flatten(value: Any, known: Known, left_out: dict[str, str] | None = None) -> tuple[Any, dict[str, Tensor]]:
     """Take what is nested in dicts, lists and objects apart into JSON and tensors.
 
     Parameters

@@ -88,8 +88,7 @@ class InBatchSelection(BaseEstimator, Callback):
 
     def load_state_dict(self, state: dict[str, float]) -> None:
         """Go on with the share of another training."""
-        if self.share == "adaptive":
-            self.share_ = state["share"]
+        self.share_ = state["share"] if self.share == "adaptive" else float(self.share)
 
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:
         """Begin with the share asked for."""

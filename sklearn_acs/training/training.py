@@ -215,9 +215,6 @@ class Training(TrainingState):
         if self.best is not None:
             self.restore(self.best.weights)
             self.best = replace(self.best, weights=[])
-        for module in self._modules():
-            module.eval()
-        self.net.module_ = self.final_module
         self.progress.close(self.stop_reason)
         if self.selection is not None:  # in rows of X, where samples of weight 0 and those held out stand too
             self.coresets = {
@@ -225,6 +222,13 @@ class Training(TrainingState):
                 for epoch, coreset in self.selection.coresets.items()
                 if epoch < self.epochs_done
             }
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Leave in eval mode what predicts, and let go of the data and of what is needed while it runs alone."""
+        for module in self._modules():
+            module.eval()
+        self.net.module_ = self.final_module
         self.adversary.memory = self.net.step_.recorder = None
         self.selection = self.memory = self.held_out = self.held_weight = self.rate = None
         del self.batches, self.progress, self.randomness, self.rows

@@ -1,6 +1,6 @@
 """A module's weights, its parameters and what belongs to them, are copied, restored and checked here."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from typing import Any
 
@@ -23,14 +23,41 @@ def copy_of_weights(module: nn.Module) -> Weights:
 
 def load_weights(module: nn.Module, weights: Weights) -> None:
     """Give a module other weights, also for a buffer that `forward` sets, or puts another tensor in the place of."""
-    buffers = set()
-    for prefix, part in module.named_modules():
-        for short, buffer in part._buffers.items():
-            name = f"{prefix}.{short}".lstrip(".")
-            buffers.add(name)
-            part._buffers[short] = written(buffer, weights.get(name))
+    buffers = dict(_buffers(module))
+    for name, place in buffers.items():
+        short = name.rpartition(".")[2]
+        place[short] = written(place[short], weights.get(name))
     rest = {name: value for name, value in weights.items() if name not in buffers}
     module.load_state_dict(rest, strict=False)
+
+
+def misfits(module: nn.Module, weights: Weights) -> list[str]:
+    """Tell what keeps weights from being those of a module: names that one of them lacks, and parameters' shapes.
+
+    Buffers may have other shapes, and be set by `forward` alone.
+    """
+    own, buffers = weights_of(module), {name for name, _ in _buffers(module)}
+    told = [f"{name} is not in the module" for name in weights if name not in own.keys() | buffers]
+    told += [f"{name} is in the module alone" for name in own if name not in weights]
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        if name in weights and weights[name].shape != parameter.shape:
+            told.append(f"{name} has the shape {(*parameter.shape,)} in the module, not {(*weights[name].shape,)}")
+    return told
+
+
+def lay_out(module: nn.Module, weights: Weights) -> None:
+    """Give a module's tensors the memory layout of weights that are to be loaded: another one makes other bits."""
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        value = weights[name]
+        if value.shape == tensor.shape and value.stride() != tensor.stride():
+            tensor.data = torch.empty_strided(value.shape, value.stride(), dtype=tensor.dtype, device=tensor.device)
+
+
+def _buffers(module: nn.Module) -> Iterator[tuple[str, dict[str, Tensor | None]]]:
+    """List the places of buffers, also of those that are None: each name, and where it is kept."""
+    for prefix, part in module.named_modules():
+        for short in part._buffers:
+            yield f"{prefix}.{short}".lstrip("."), part._buffers
 
 
 @torch.no_grad()

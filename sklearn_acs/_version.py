@@ -1,0 +1,3 @@
+"""The version of the library, which files are marked with."""
+
+__version__ = "0.1.0"

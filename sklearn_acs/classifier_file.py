@@ -1,0 +1,259 @@
+"""A classifier goes into one file, its parameters, network and story, and comes back; no code is in the file."""
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from torch import nn
+
+from sklearn_acs._version import __version__
+from sklearn_acs.attacks import ATTACKS, Attack
+from sklearn_acs.callbacks.dynamics import Dynamics
+from sklearn_acs.callbacks.guard import CollapseGuard
+from sklearn_acs.callbacks.stability import StabilityTracker
+from sklearn_acs.data.augment import Augmentation
+from sklearn_acs.data.formats import DataFormat
+from sklearn_acs.models import MODELS
+from sklearn_acs.objectives import OBJECTIVES, Objective
+from sklearn_acs.params import make_part, options_of
+from sklearn_acs.plan import Plan, default_attack
+from sklearn_acs.saving.files import check_path
+from sklearn_acs.saving.tensor_file import read_tensors, write_tensors
+from sklearn_acs.saving.tree import NotHeld, Record, flatten, records, unflatten
+from sklearn_acs.selectors import SELECTORS
+from sklearn_acs.training.averaging import EMA
+from sklearn_acs.training.finished import finished, left_by
+from sklearn_acs.training.in_batch import InBatchSelection
+from sklearn_acs.training.net import find_device
+from sklearn_acs.training.precision import compile_forward
+from sklearn_acs.training.rate import LR_SCHEDULES
+from sklearn_acs.training.records import RECORDS
+from sklearn_acs.training.seeds import LocalRandomness, Seeds
+from sklearn_acs.training.training import Training
+from sklearn_acs.training.weights import Weights, misfits
+
+FORMAT = 1
+"""Number of the form that files have; one that another version cannot read gets another number."""
+
+PARTS: set[type] = {
+    *(type(make()) for table in (ATTACKS, OBJECTIVES, SELECTORS) for make in table.values()),
+    *(EMA, InBatchSelection, Augmentation, Dynamics, CollapseGuard, StabilityTracker),
+}
+
+TORCH_OPTIMIZERS = (
+    *("Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "ASGD", "LBFGS", "NAdam", "RAdam", "RMSprop"),
+    *("Rprop", "SGD", "SparseAdam"),
+)
+
+
+def _random(state: tuple) -> np.random.RandomState:
+    source = np.random.RandomState(0)
+    source.set_state(state)
+    return source
+
+
+KNOWN: dict[str, Any] = {
+    **RECORDS,
+    **records(*PARTS, Seeds),
+    "RandomState": Record(np.random.RandomState, lambda source: {"state": source.get_state()}, _random),
+    **{f"torch.optim.{name}": getattr(torch.optim, name) for name in TORCH_OPTIMIZERS},
+    **{made.__name__: made for made in (*MODELS.values(), *LR_SCHEDULES.values()) if made is not None},
+}
+"""All that a file may name."""
+
+OF_NET = (
+    *("module", "optimizer", "lr", "precision", "compile", "batch_size", "verbose", "callbacks", "early_stopping"),
+    "n_iter_no_change",
+)
+"""Parameters that a network is made of, with those of its parts."""
+
+OF_PLAN = ("objective", "attack", "in_batch", "averaging")
+"""What else of a plan belongs to a training that is over."""
+
+
+def save_classifier(clf: Any, path: str | os.PathLike) -> None:
+    """Write a classifier into a file; see `RobustClassifier.save`."""
+    place, now = check_path("path", path), clf.get_params(deep=False)
+    content: dict[str, Any] = {"parameters": now, "fitted": None}
+    if hasattr(clf, "net_"):
+        then = {name: value for name, value in clf._plan.params.items() if _is_of_net(name)}
+        changed = {name: value for name, value in then.items() if name not in now or now[name] is not value}
+        content["fitted"] = {
+            "format": clf._format,
+            **{name: getattr(clf._plan, name) for name in OF_PLAN},
+            "changed": changed,  # what the network was made of, where parameters are no longer that
+            "unchanged": [name for name in then if name not in changed],
+            "left": left_by(clf.net_.training_),
+        }
+    left_out: dict[str, str] = {}
+    held, tensors = flatten(content, KNOWN, left_out)
+    _tell(left_out)
+    about = {"holds": "classifier", "format": FORMAT, "sklearn_acs": __version__, "torch": torch.__version__}
+    write_tensors(place, tensors, {**about, "content": held})
+
+
+def load_classifier(cls: type, path: str | os.PathLike, given: Mapping[str, Any]) -> Any:
+    """Read a classifier from a file; see `RobustClassifier.load`."""
+    name, (tensors, about) = repr(os.fspath(path)), read_tensors(path)
+    _check_kind(name, about)
+    with _making_sense(name):
+        content = unflatten(about["content"], tensors, KNOWN)
+        params, fitted = content["parameters"], content["fitted"]
+        clf = cls(**params)
+    clf.set_params(**given)
+    if fitted is None:
+        return clf
+    with _making_sense(name):
+        form, left = fitted["format"], fitted["left"]
+        then = {**{each: params[each] for each in fitted["unchanged"]}, **fitted["changed"]}
+        if "optimizer" in {each.partition("__")[0] for each in given} and not _is_open(then["optimizer"]):
+            left["optimizer"] = None  # another one begins anew
+        now = clf.get_params(deep=False)
+        then |= {each: now[each] for each in given if _is_of_net(each)}
+        plan = _plan(name, fitted, then, now)
+        clf._assign(plan, _training(name, plan, form, left), form)
+    return clf
+
+
+def _is_of_net(name: str) -> bool:
+    return name in OF_NET or name.startswith(("module__", "optimizer__", "callbacks__"))
+
+
+def _tell(left_out: Mapping[str, str]) -> None:
+    """Warn of what a file does not hold, or refuse where it cannot do without."""
+    told: dict[str, str] = {}
+    for path, what in left_out.items():
+        way = path.split("/")
+        if way[:2] == ["fitted", "left"]:
+            if way[2] != "history":
+                raise TypeError(f"{'/'.join(way[2:])} is {what}, which a file cannot hold; pickle the classifier")
+            parameter = ["history_"]
+        else:
+            parameter = way[2:] if way[:2] == ["fitted", "changed"] else way[1:]
+        end = next((i for i, each in enumerate(parameter) if each.isdigit()), len(parameter))
+        told.setdefault("__".join(parameter[:end]), what)
+    if told:
+        listed = ", ".join(f"{name} ({what})" for name, what in told.items())
+        warnings.warn(
+            f"a file holds no code, and this one leaves out {listed}: give them to load where they are needed, as "
+            f"{next(iter(told))}=...",
+            stacklevel=4,
+        )
+
+
+def _check_kind(name: str, about: Any) -> None:
+    """Refuse a file that holds something else, or is of a version to come."""
+    if not isinstance(about, dict) or about.get("holds") != "classifier" or type(about.get("format")) is not int:
+        raise ValueError(f"{name} does not hold a classifier")
+    if about["format"] > FORMAT:
+        raise ValueError(
+            f"{name} has the format {about['format']} of sklearn_acs {str(about.get('sklearn_acs'))[:20]}, and this is "
+            f"{__version__}, which reads formats up to {FORMAT}: a newer version is needed"
+        )
+
+
+@contextmanager
+def _making_sense(name: str) -> Iterator[None]:
+    """Turn what a content that makes no sense raises into a ValueError that names the file."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError) as error:
+        raise ValueError(f"{name} cannot be loaded: {type(error).__name__}: {error}") from error
+
+
+def _plan(name: str, fitted: Mapping[str, Any], then: Mapping[str, Any], now: Mapping[str, Any]) -> Plan:
+    """Make the plan of a training that is over.
+
+    Parameters
+    ----------
+    name : str
+        The file, for errors.
+    fitted : mapping
+        What it holds of the fit.
+    then : mapping of str to object
+        Parameters that the network was made of.
+    now : mapping of str to object
+        All parameters of the classifier, those given among them.
+    """
+    params, objective, attack = dict(then), fitted["objective"], fitted["attack"]
+    for each in ("module", "optimizer"):
+        params[each] = _asked(name, each, params[each], now[each])
+    if _is_open(params["callbacks"]):
+        params = {each: value for each, value in params.items() if not each.startswith("callbacks__")}
+        params["callbacks"] = [each for each in params["callbacks"] if not _is_open(each)]
+    if _is_open(objective):
+        value = _asked(name, "objective", objective, now["objective"])
+        objective = make_part("objective", value, OBJECTIVES, options_of(now, "objective"), base=Objective)
+    if _is_open(attack):
+        value = _asked(name, "attack", attack, default_attack(now, objective))
+        attack = make_part("attack", value, ATTACKS, options_of(now, "attack"), base=Attack)
+        attack = attack.settled(fitted["format"], init=objective.attack_init)
+    return Plan(
+        params=params,
+        objective=objective,
+        attack=attack,
+        in_batch=fitted["in_batch"],
+        averaging=fitted["averaging"],
+        schedule=fitted["left"]["schedule"],
+        seeds=fitted["left"]["seeds"],
+        n_planned=fitted["left"]["n_planned"],
+        device=find_device(now["device"]),
+        selector=None,
+        selection_attack=None,
+        augment=None,
+        lr_schedule=None,
+        falls_back=False,
+        one_pass=False,
+    )
+
+
+def _asked(name: str, parameter: str, then: Any, now: Any) -> Any:
+    """Take a parameter that the file does not hold from those given, or ask for it."""
+    if not _is_open(then):
+        return then
+    if now is None or _is_open(now):
+        what = then.what if isinstance(then, NotHeld) else repr(then)
+        raise ValueError(
+            f"{name} is of a training with {parameter}={what}, which a file does not hold; give it as {parameter}=..."
+        )
+    return now
+
+
+def _is_open(value: Any) -> bool:
+    """Tell whether something, or a part of it, is not held."""
+    if isinstance(value, list | tuple):
+        return any(map(_is_open, value))
+    inside = value.get_params().values() if isinstance(value, BaseEstimator) else ()
+    return isinstance(value, NotHeld) or any(isinstance(each, NotHeld) for each in inside)
+
+
+def _training(name: str, plan: Plan, form: DataFormat, left: dict[str, Any]) -> Training:
+    """Make the network and the training that is over, by the code that a fit makes them with."""
+    module, weights = plan.params["module"], left["weights"]
+    randomness = LocalRandomness(plan.seeds.model, plan.device)
+    with torch.inference_mode(False), torch.enable_grad(), randomness.in_use():
+        if isinstance(module, str) or module in MODELS.values():
+            # What a file describes takes memory when it is known to be what the file has weights for, not before.
+            if plan.params.get("module__depth", 0) > len(weights):
+                raise ValueError(f"{name} describes a network of more layers than it has weights for")
+            with torch.device("meta"):
+                _check_fit(name, module, plan.module(form)(), weights)
+        net, precision = plan.net(form)
+        _check_fit(name, module, net.module_, weights)
+        if plan.params["compile"]:
+            compile_forward(net.module_)
+        return finished(net, precision, left, form, plan.attack, plan.in_batch, plan.averaging)
+
+
+def _check_fit(name: str, given: Any, module: nn.Module, weights: Weights) -> None:
+    """Refuse a module that is not the one trained."""
+    told = misfits(module, weights)
+    if told:
+        of = repr(given) if isinstance(given, str) else getattr(given, "__name__", type(given).__name__)
+        more = f", and {len(told) - 3} more" if len(told) > 3 else ""
+        raise ValueError(f"module={of} does not fit the weights in {name}: {'; '.join(told[:3])}{more}")
