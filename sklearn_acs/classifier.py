@@ -2,8 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from math import inf
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -27,6 +26,7 @@ from sklearn_acs.data.formats import LAYOUTS, Clip, DataFormat
 from sklearn_acs.data.training_data import TrainingData, check_validation, read_validation
 from sklearn_acs.model import PREDICT_BATCH, FittedModel
 from sklearn_acs.models import MODELS
+from sklearn_acs.network import network_params
 from sklearn_acs.objectives import OBJECTIVES, Objective
 from sklearn_acs.params import RoutedParamsMixin
 from sklearn_acs.plan import Plan
@@ -495,19 +495,19 @@ default="auto"
             training.run()
         except BaseException:
             if training.epochs_done:
-                self._assign(plan, training, data.format)
+                self._assign(training, data.format, plan.params)
                 if training.interrupted:
                     n_epochs = plan.schedule.n_epochs
                     of = "" if n_epochs == inf else f" of {n_epochs}"
                     warnings.warn(f"interrupted in epoch {min(training.epochs_done + 1, n_epochs)}{of}", stacklevel=3)
             raise
-        self._assign(plan, training, data.format)
+        self._assign(training, data.format, plan.params)
         if not one_pass:
             with randomness.in_use(going_on=False):
                 warn_of_one_class(training.net, data, stacklevel=3)
         return self
 
-    def _assign(self, plan: Plan, training: Training, format: DataFormat) -> None:
+    def _assign(self, training: Training, format: DataFormat, params: Mapping[str, Any]) -> None:
         """Set the fitted attributes."""
         inputs, best = format.inputs, training.best
         of_tables = {
@@ -516,14 +516,14 @@ default="auto"
         }
         self.__dict__.update(  # all at once: no interrupt finds half of them
             of_tables,
-            _plan=replace(plan, selector=None, selection_attack=None),  # they may hold what is as long as X
+            _network_params=network_params(params),
             _format=format,
             classes_=format.classes,
             clip_=format.clip,
             input_format_=inputs,
             net_=training.net,
-            attack_=plan.attack,
-            schedule_=plan.schedule,
+            attack_=training.adversary.attack,
+            schedule_=training.schedule,
             history_=training.net.history,
             cost_=training.meter.cost,
             coresets_=training.coresets,

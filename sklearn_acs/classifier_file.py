@@ -19,9 +19,10 @@ from sklearn_acs.callbacks.stability import StabilityTracker
 from sklearn_acs.data.augment import Augmentation
 from sklearn_acs.data.formats import DataFormat
 from sklearn_acs.models import MODELS
+from sklearn_acs.network import make_network, module_of, network_params
 from sklearn_acs.objectives import OBJECTIVES, Objective
 from sklearn_acs.params import make_part, options_of
-from sklearn_acs.plan import Plan, default_attack
+from sklearn_acs.plan import default_attack
 from sklearn_acs.saving.files import check_path
 from sklearn_acs.saving.tensor_file import read_tensors, write_tensors
 from sklearn_acs.saving.tree import NotHeld, Record, flatten, records, unflatten
@@ -66,27 +67,17 @@ KNOWN: dict[str, Any] = {
 }
 """All that a file may name."""
 
-OF_NET = (
-    *("module", "optimizer", "lr", "precision", "compile", "batch_size", "verbose", "callbacks", "early_stopping"),
-    "n_iter_no_change",
-)
-"""Parameters that a network is made of, with those of its parts."""
-
-OF_PLAN = ("objective", "attack", "in_batch", "averaging")
-"""What else of a plan belongs to a training that is over."""
-
 
 def save_classifier(clf: Any, path: str | os.PathLike) -> None:
     """Write a classifier into a file; see `RobustClassifier.save`."""
     place, now = check_path("path", path), clf.get_params(deep=False)
     content: dict[str, Any] = {"parameters": now, "fitted": None}
     if hasattr(clf, "net_"):
-        then = {name: value for name, value in clf._plan.params.items() if _is_of_net(name)}
+        then = clf._network_params
         changed = {name: value for name, value in then.items() if name not in now or now[name] is not value}
         content["fitted"] = {
             "format": clf._format,
-            **{name: getattr(clf._plan, name) for name in OF_PLAN},
-            "changed": changed,  # what the network was made of, where parameters are no longer that
+            "changed": changed,  # of what the network was made, as far as parameters have been set since
             "unchanged": [name for name in then if name not in changed],
             "left": left_by(clf.net_.training_),
         }
@@ -114,14 +105,11 @@ def load_classifier(cls: type, path: str | os.PathLike, given: Mapping[str, Any]
         if "optimizer" in {each.partition("__")[0] for each in given} and not _is_open(then["optimizer"]):
             left["optimizer"] = None  # another one begins anew
         now = clf.get_params(deep=False)
-        then |= {each: now[each] for each in given if _is_of_net(each)}
-        plan = _plan(name, fitted, then, now)
-        clf._assign(plan, _training(name, plan, form, left), form)
+        then |= network_params({each: now[each] for each in given if each in now})
+        _complete(name, form, left, then, now)
+        training = _training(name, then, form, left, find_device(now["device"]))
+        clf._assign(training, form, then)
     return clf
-
-
-def _is_of_net(name: str) -> bool:
-    return name in OF_NET or name.startswith(("module__", "optimizer__", "callbacks__"))
 
 
 def _tell(left_out: Mapping[str, str]) -> None:
@@ -166,50 +154,35 @@ def _making_sense(name: str) -> Iterator[None]:
         raise ValueError(f"{name} cannot be loaded: {type(error).__name__}: {error}") from error
 
 
-def _plan(name: str, fitted: Mapping[str, Any], then: Mapping[str, Any], now: Mapping[str, Any]) -> Plan:
-    """Make the plan of a training that is over.
+def _complete(name: str, form: DataFormat, left: dict[str, Any], then: dict[str, Any], now: Mapping[str, Any]) -> None:
+    """Take what a file does not hold of a training that is over from the parameters given.
 
     Parameters
     ----------
     name : str
         The file, for errors.
-    fitted : mapping
-        What it holds of the fit.
-    then : mapping of str to object
-        Parameters that the network was made of.
+    form : DataFormat
+        How the samples looked.
+    left : dict
+        What the training has left; its objective and its attack are completed.
+    then : dict of str to object
+        What the network was made of; completed, too.
     now : mapping of str to object
         All parameters of the classifier, those given among them.
     """
-    params, objective, attack = dict(then), fitted["objective"], fitted["attack"]
     for each in ("module", "optimizer"):
-        params[each] = _asked(name, each, params[each], now[each])
-    if _is_open(params["callbacks"]):
-        params = {each: value for each, value in params.items() if not each.startswith("callbacks__")}
-        params["callbacks"] = [each for each in params["callbacks"] if not _is_open(each)]
-    if _is_open(objective):
-        value = _asked(name, "objective", objective, now["objective"])
-        objective = make_part("objective", value, OBJECTIVES, options_of(now, "objective"), base=Objective)
-    if _is_open(attack):
-        value = _asked(name, "attack", attack, default_attack(now, objective))
-        attack = make_part("attack", value, ATTACKS, options_of(now, "attack"), base=Attack)
-        attack = attack.settled(fitted["format"], init=objective.attack_init)
-    return Plan(
-        params=params,
-        objective=objective,
-        attack=attack,
-        in_batch=fitted["in_batch"],
-        averaging=fitted["averaging"],
-        schedule=fitted["left"]["schedule"],
-        seeds=fitted["left"]["seeds"],
-        n_planned=fitted["left"]["n_planned"],
-        device=find_device(now["device"]),
-        selector=None,
-        selection_attack=None,
-        augment=None,
-        lr_schedule=None,
-        falls_back=False,
-        one_pass=False,
-    )
+        then[each] = _asked(name, each, then[each], now[each])
+    if _is_open(then["callbacks"]):  # they have done what they do in a training
+        then["callbacks"] = [each for each in then["callbacks"] if not _is_open(each)]
+        for each in options_of(then, "callbacks"):
+            del then[f"callbacks__{each}"]
+    if _is_open(left["objective"]):
+        value = _asked(name, "objective", left["objective"], now["objective"])
+        left["objective"] = make_part("objective", value, OBJECTIVES, options_of(now, "objective"), base=Objective)
+    if _is_open(left["attack"]):
+        value = _asked(name, "attack", left["attack"], default_attack(now, left["objective"]))
+        attack: Attack = make_part("attack", value, ATTACKS, options_of(now, "attack"), base=Attack)
+        left["attack"] = attack.settled(form, init=left["objective"].attack_init)
 
 
 def _asked(name: str, parameter: str, then: Any, now: Any) -> Any:
@@ -232,22 +205,24 @@ def _is_open(value: Any) -> bool:
     return isinstance(value, NotHeld) or any(isinstance(each, NotHeld) for each in inside)
 
 
-def _training(name: str, plan: Plan, form: DataFormat, left: dict[str, Any]) -> Training:
+def _training(
+    name: str, params: Mapping[str, Any], form: DataFormat, left: dict[str, Any], device: torch.device
+) -> Training:
     """Make the network and the training that is over, by the code that a fit makes them with."""
-    module, weights = plan.params["module"], left["weights"]
-    randomness = LocalRandomness(plan.seeds.model, plan.device)
-    with torch.inference_mode(False), torch.enable_grad(), randomness.in_use():
+    module, weights = params["module"], left["weights"]
+    with torch.inference_mode(False), torch.enable_grad(), LocalRandomness(left["seeds"].model, device).in_use():
         if isinstance(module, str) or module in MODELS.values():
             # What a file describes takes memory when it is known to be what the file has weights for, not before.
-            if plan.params.get("module__depth", 0) > len(weights):
+            if params.get("module__depth", 0) > len(weights):
                 raise ValueError(f"{name} describes a network of more layers than it has weights for")
             with torch.device("meta"):
-                _check_fit(name, module, plan.module(form)(), weights)
-        net, precision = plan.net(form)
+                _check_fit(name, module, module_of(params, form)(), weights)
+        made_for = left["objective"], left["in_batch"], form, device, left["schedule"].n_epochs
+        net, precision = make_network(params, *made_for)
         _check_fit(name, module, net.module_, weights)
-        if plan.params["compile"]:
+        if params["compile"]:
             compile_forward(net.module_)
-        return finished(net, precision, left, form, plan.attack, plan.in_batch, plan.averaging)
+        return finished(net, precision, left, form)
 
 
 def _check_fit(name: str, given: Any, module: nn.Module, weights: Weights) -> None:

@@ -1,8 +1,7 @@
 """Plan makes the parts of a fit from the classifier's parameters, and a Training from them and the data."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from math import inf
 from typing import Any
 
@@ -13,13 +12,14 @@ from torch.amp import GradScaler
 
 from sklearn_acs.attacks import ATTACKS, Attack
 from sklearn_acs.attacks.slips import check_radius, check_selection
-from sklearn_acs.callbacks.around import callbacks_of, check_callbacks
+from sklearn_acs.callbacks.around import check_callbacks
 from sklearn_acs.data.augment import AUGMENTS, Augmentation
 from sklearn_acs.data.batches import Augment, Batches, StreamedData, batch_count, check_loader_options
 from sklearn_acs.data.formats import DataFormat
 from sklearn_acs.data.holdout import hold_out
 from sklearn_acs.data.training_data import TrainingData
-from sklearn_acs.models import build_model, check_logits, last_linear
+from sklearn_acs.models import check_logits, last_linear
+from sklearn_acs.network import make_network
 from sklearn_acs.objectives import ADVERSARIAL, OBJECTIVES, Objective
 from sklearn_acs.params import make_part, numpy_values, options_of
 from sklearn_acs.recipe import asks_for_coresets, default_attack, remembering
@@ -30,7 +30,7 @@ from sklearn_acs.training.averaging import AVERAGES, EMA, WeightAverage
 from sklearn_acs.training.cost import CostMeter, StepClock
 from sklearn_acs.training.course import Course
 from sklearn_acs.training.in_batch import InBatchSelection
-from sklearn_acs.training.net import AdversarialNet, check_single_sample, find_device, make_net
+from sklearn_acs.training.net import check_single_sample, find_device
 from sklearn_acs.training.precision import compile_forward
 from sklearn_acs.training.progress import Progress
 from sklearn_acs.training.ramp import Ramp
@@ -207,7 +207,8 @@ class Plan:
 
         n_select = coreset_size(len(data.y), self.schedule.coreset_frac, params["select_by"], params["batch_size"])
         with randomness.in_use():
-            net, precision = self.net(data.format)
+            n_epochs = self.schedule.n_epochs
+            net, precision = make_network(params, self.objective, self.in_batch, data.format, self.device, n_epochs)
             average, layer = self._prepare(net.module_, batches, n_select, data.format, before)
         n_steps = self.schedule.n_steps(len(batches), batch_count(n_select, params["batch_size"]))
         course = Course(n_steps, getattr(self.schedule, "max_seconds", inf), meter.begun)
@@ -277,17 +278,6 @@ class Plan:
             augment_generator=torch.Generator(device=self.device).manual_seed(self.seeds.augment),
             **options_of(self.params, "iterator_train"),
         )
-
-    def module(self, format: DataFormat) -> Callable[[], nn.Module]:
-        """Say how the network is made, for samples of that format."""
-        given, options = self.params["module"], options_of(self.params, "module")
-        shape, n_classes = format.inputs.model_shape, len(format.classes)
-        return partial(build_model, given, shape, n_classes, mean=format.mean, scale=format.scale, **options)
-
-    def net(self, format: DataFormat) -> tuple[AdversarialNet, str]:
-        """Make the skorch net, with the callbacks that a fit brings around the user's; tell its precision."""
-        module, callbacks = self.module(format), callbacks_of(self.params, self.objective, self.in_batch)
-        return make_net(module, self.objective, callbacks, self.params, self.device, self.schedule.n_epochs)
 
     def _prepare(
         self, module: nn.Module, batches: Batches, n_select: int, format: DataFormat, before: Training | None

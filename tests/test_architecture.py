@@ -25,6 +25,7 @@ LAYERS = [
     {"objectives", "selectors", "model"},
     {"training", "evaluation"},
     {"callbacks", "recipe"},
+    {"network"},
     {"plan"},
     {"classifier_file"},
     {"classifier"},

@@ -7,13 +7,11 @@ import torch
 from torch import nn
 from torch.amp import GradScaler
 
-from sklearn_acs.attacks import Attack
 from sklearn_acs.data.formats import DataFormat
 from sklearn_acs.training.adversary import Adversary
-from sklearn_acs.training.averaging import EMA, WeightAverage
+from sklearn_acs.training.averaging import WeightAverage
 from sklearn_acs.training.cost import CostMeter, StepClock
 from sklearn_acs.training.course import Course
-from sklearn_acs.training.in_batch import InBatchSelection
 from sklearn_acs.training.net import AdversarialNet
 from sklearn_acs.training.optimizers import load_optimizer
 from sklearn_acs.training.step import Step
@@ -40,7 +38,7 @@ def left_by(training: Training) -> dict[str, Any]:
     dict
         What `finished` takes; tensors are those in use.
     """
-    net, average = training.net, training.average
+    net, average, adversary = training.net, training.average, training.adversary
     learned = {name: each.state_dict() for name, each in net.callbacks_ if _is_ours(each)}
     return {
         **{name: getattr(training, name) for name in TOLD},
@@ -48,7 +46,11 @@ def left_by(training: Training) -> dict[str, Any]:
         "average": None if average is None else average.state_dict(),
         "optimizer": net.optimizer_.state_dict(),
         "scaler": net.step_.scaler.state_dict(),
-        "attack": training.adversary.attack.state_dict(),
+        "objective": adversary.objective,
+        "attack": adversary.attack,
+        "attack_state": adversary.attack.state_dict(),
+        "in_batch": training.in_batch,
+        "averaging": None if average is None else average.averaging,
         "callbacks": learned,
         "history": net.history_,
         "cost": training.meter.cost,
@@ -61,35 +63,27 @@ def finished(
     precision: str,
     left: dict[str, Any],
     format: DataFormat,
-    attack: Attack,
-    in_batch: InBatchSelection | None,
-    averaging: EMA | None,
 ) -> Training:
     """Make a training that is over of what another one has left.
 
     Parameters
     ----------
     net : AdversarialNet
-        As at the beginning of a training, on the device; its module has the weights' names and shapes.
+        As at the beginning of a training, made with the objective and the in-batch selection that are left; its module
+        has the weights' names and shapes.
     precision : str
         In what it computes.
     left : dict
-        What `left_by` gave. Without an "optimizer" or "scaler" these are new.
+        What `left_by` gave. Where its "optimizer" or "scaler" are None or empty, these begin anew.
     format : DataFormat
         How the samples looked.
-    attack : Attack
-        The attack trained against.
-    in_batch : InBatchSelection or None
-        Which samples of a batch were trained on.
-    averaging : EMA or None
-        How weights were averaged.
 
     Returns
     -------
     Training
     """
     module, device = net.module_, torch.device(net.device)
-    average = None if averaging is None else WeightAverage(module, averaging)
+    average = None if left["averaging"] is None else WeightAverage(module, left["averaging"])
     _take_up(module, left["weights"])
     if average is not None:
         _take_up(average.module, left["average"]["weights"])
@@ -99,9 +93,9 @@ def finished(
     scaler = GradScaler(device.type, init_scale=2.0**10, enabled=precision == "fp16")
     if left["scaler"]:
         scaler.load_state_dict(left["scaler"])
-    attack.load_state_dict(left["attack"])
-    adversary = Adversary(attack, net.criterion_, format, torch.Generator(device))
-    net.step_ = Step(module, adversary, scaler, StepClock(device), in_batch)
+    left["attack"].load_state_dict(left["attack_state"])
+    adversary = Adversary(left["attack"], left["objective"], format, torch.Generator(device))
+    net.step_ = Step(module, adversary, scaler, StepClock(device), left["in_batch"])
     net.history_ = left["history"]
     for name, callback in net.callbacks_:
         if name in left["callbacks"] and _is_ours(callback):
