@@ -24,10 +24,11 @@ from sklearn_acs.objectives import OBJECTIVES, Objective
 from sklearn_acs.params import make_part, options_of
 from sklearn_acs.plan import default_attack
 from sklearn_acs.saving.files import check_path
+from sklearn_acs.saving.record import NotHeld, Record, records
 from sklearn_acs.saving.tensor_file import read_tensors, write_tensors
-from sklearn_acs.saving.tree import NotHeld, Record, flatten, records, unflatten
+from sklearn_acs.saving.tree import flatten, unflatten
 from sklearn_acs.selectors import SELECTORS
-from sklearn_acs.training.averaging import EMA
+from sklearn_acs.training.averaging import AVERAGES, EMA
 from sklearn_acs.training.finished import finished, left_by
 from sklearn_acs.training.in_batch import InBatchSelection
 from sklearn_acs.training.net import find_device
@@ -66,6 +67,13 @@ KNOWN: dict[str, Any] = {
     **{made.__name__: made for made in (*MODELS.values(), *LR_SCHEDULES.values()) if made is not None},
 }
 """All that a file may name."""
+
+LEFT_PARTS: dict[str, tuple[dict[str, Any], type]] = {
+    "objective": (OBJECTIVES, Objective),
+    "in_batch": ({}, InBatchSelection),
+    "averaging": (AVERAGES, EMA),
+}
+"""Parts that a training leaves, with their names and base classes; the attack is another."""
 
 
 def save_classifier(clf: Any, path: str | os.PathLike) -> None:
@@ -116,15 +124,12 @@ def _tell(left_out: Mapping[str, str]) -> None:
     """Warn of what a file does not hold, or refuse where it cannot do without."""
     told: dict[str, str] = {}
     for path, what in left_out.items():
-        way = path.split("/")
-        if way[:2] == ["fitted", "left"]:
-            if way[2] != "history":
-                raise TypeError(f"{'/'.join(way[2:])} is {what}, which a file cannot hold; pickle the classifier")
-            parameter = ["history_"]
-        else:
-            parameter = way[2:] if way[:2] == ["fitted", "changed"] else way[1:]
-        end = next((i for i, each in enumerate(parameter) if each.isdigit()), len(parameter))
-        told.setdefault("__".join(parameter[:end]), what)
+        way = path.split("/")[1 if path.startswith("parameters/") else 2 :]
+        if path.startswith("fitted/left/") and way[0] not in ("attack", "history", *LEFT_PARTS):
+            raise TypeError(f"{'/'.join(way)} is {what}, which a file cannot hold; pickle the classifier")
+        end = next((i for i, each in enumerate(way) if each.isdigit()), len(way))
+        if what not in told.values():
+            told["__".join(way[:end])] = what
     if told:
         listed = ", ".join(f"{name} ({what})" for name, what in told.items())
         warnings.warn(
@@ -164,7 +169,7 @@ def _complete(name: str, form: DataFormat, left: dict[str, Any], then: dict[str,
     form : DataFormat
         How the samples looked.
     left : dict
-        What the training has left; its objective and its attack are completed.
+        What the training has left; its parts are completed.
     then : dict of str to object
         What the network was made of; completed, too.
     now : mapping of str to object
@@ -176,9 +181,10 @@ def _complete(name: str, form: DataFormat, left: dict[str, Any], then: dict[str,
         then["callbacks"] = [each for each in then["callbacks"] if not _is_open(each)]
         for each in options_of(then, "callbacks"):
             del then[f"callbacks__{each}"]
-    if _is_open(left["objective"]):
-        value = _asked(name, "objective", left["objective"], now["objective"])
-        left["objective"] = make_part("objective", value, OBJECTIVES, options_of(now, "objective"), base=Objective)
+    for each, (known, base) in LEFT_PARTS.items():
+        if _is_open(left[each]):
+            value = _asked(name, each, left[each], now[each])
+            left[each] = make_part(each, value, known, options_of(now, each), base=base)
     if _is_open(left["attack"]):
         value = _asked(name, "attack", left["attack"], default_attack(now, left["objective"]))
         attack: Attack = make_part("attack", value, ATTACKS, options_of(now, "attack"), base=Attack)

@@ -2,13 +2,14 @@
 
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
 from math import isfinite
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from sklearn_acs.saving.record import Known, NotHeld, Record
 
 DTYPES = {str(each): each for each in vars(torch).values() if isinstance(each, torch.dtype)}
 
@@ -21,76 +22,6 @@ INT64 = range(-(2**63), 2**63)
 
 MIN_COLUMN = 32
 """Numbers in a list from which on it is held as a tensor."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """Says how objects of a class are held: by which fields, and how they are made of these again.
-
-    Parameters
-    ----------
-    kind : type
-        The class; objects of subclasses are others.
-    fields : callable
-        ``fields(object) -> dict`` of what is to be held.
-    make : callable
-        ``make(**fields) -> object``.
-    """
-
-    kind: type
-    fields: Callable[[Any], Mapping[str, Any]]
-    make: Callable[..., Any]
-
-
-def records(*kinds: type) -> dict[str, Record]:
-    """Make a table of classes that are made of their own fields: estimators, dataclasses and named tuples.
-
-    Parameters
-    ----------
-    *kinds : type
-        The classes. They are known by their names in files, whatever module they are in.
-
-    Returns
-    -------
-    dict of str to Record
-
-    Examples
-    --------
-    >>> from sklearn_acs import PGD
-    >>> from sklearn_acs.saving.tree import flatten, records, unflatten
-    >>> held, tensors = flatten({"attack": PGD(eps=0.1)}, records(PGD))
-    >>> unflatten(held, tensors, records(PGD))
-    {'attack': PGD(eps=0.1)}
-    """
-    return {kind.__name__: Record(kind, _fields, kind) for kind in kinds}
-
-
-def _fields(value: Any) -> Mapping[str, Any]:
-    if hasattr(value, "get_params"):
-        return value.get_params(deep=False)
-    if is_dataclass(value):
-        return {each.name: getattr(value, each.name) for each in fields(value) if each.init}
-    return value._asdict()
-
-
-@dataclass(frozen=True)
-class NotHeld:
-    """Stands for what a file cannot hold, such as a function, where it is not given anew.
-
-    Attributes
-    ----------
-    what : str
-        What was there.
-    """
-
-    what: str
-
-    def __repr__(self) -> str:
-        return f"<{self.what}, which a file cannot hold: give it anew>"
-
-
-Known = Mapping[str, Any]
-"""What a file may name: by name a `Record` of a class, or a class or function itself."""
 
 
 def flatten(value: Any, known: Known, left_out: dict[str, str] | None = None) -> tuple[Any, dict[str, Tensor]]:
