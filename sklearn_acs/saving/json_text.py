@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-MAX_MARKS = 500_000
+MAX_MARKS = 400_000
 """Brackets, colons and commas in one text at most: what is read of one of them takes up to 85 bytes."""
 
 

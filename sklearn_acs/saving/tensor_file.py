@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping
 from hashlib import blake2b
 from itertools import accumulate, chain
-from math import prod
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,24 +11,8 @@ import torch
 from torch import Tensor
 
 from sklearn_acs.saving.files import Content, write_file
+from sklearn_acs.saving.header import MAX_HEADER, METADATA, TYPES, are_sizes, in_place, read_header
 from sklearn_acs.saving.json_text import from_text, to_text
-
-TYPES: dict[str, torch.dtype] = {
-    "BOOL": torch.bool,
-    "U8": torch.uint8,
-    "I8": torch.int8,
-    "U16": torch.uint16,
-    "I16": torch.int16,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "U32": torch.uint32,
-    "I32": torch.int32,
-    "F32": torch.float32,
-    "U64": torch.uint64,
-    "I64": torch.int64,
-    "F64": torch.float64,
-}
-"""What safetensors calls the types of tensors."""
 
 AS_BYTES: dict[str, torch.dtype] = {
     str(dtype).removeprefix("torch."): dtype
@@ -41,13 +24,6 @@ AS_BYTES: dict[str, torch.dtype] = {
 """Types that safetensors, or versions of it, do not have: their bytes are a last axis, and their name is noted."""
 
 NAMES = {dtype: name for name, dtype in TYPES.items()}
-
-MAX_HEADER = 100_000_000
-"""Bytes of a header at most, as safetensors has it."""
-
-MAX_DIMS = 64
-
-METADATA = "__metadata__"
 
 
 def write_tensors(path: str | os.PathLike, tensors: Mapping[str, Tensor], about: Any) -> None:
@@ -163,7 +139,7 @@ def read_tensors(path: str | os.PathLike, device: str | torch.device = "cpu") ->
 
 
 def _read(file: IO[bytes], device: torch.device) -> tuple[dict[str, Tensor], Any]:
-    entries, metadata = _read_header(file)
+    entries, metadata = read_header(file)
     try:
         about, checksum = from_text(metadata["about"], "its description"), metadata.pop("blake2b")
         layout = from_text(metadata["layout"], "its layout")
@@ -171,12 +147,14 @@ def _read(file: IO[bytes], device: torch.device) -> tuple[dict[str, Tensor], Any
     except (KeyError, TypeError) as error:
         raise ValueError("it has tensors, but was not written by this library") from error
     stored, digest = {}, _digest(metadata, entries)
-    for name, entry in _in_place(entries):
+    for name, entry in in_place(entries):
         tensor = torch.empty(entry["shape"], dtype=TYPES[entry["dtype"]])
         content = _bytes(tensor)
         if file.readinto(content) != len(content):  # type: ignore[attr-defined]
             raise ValueError("it is cut short")
         digest.update(content)
+        if tensor.dtype == torch.bool and (tensor.view(torch.uint8) > 1).any():
+            raise ValueError(f"{name!r} has values that are neither true nor false")
         stored[name] = tensor
     if digest.hexdigest() != checksum:
         raise ValueError("it was altered after it was written: its checksum is another one")
@@ -189,59 +167,6 @@ def _read(file: IO[bytes], device: torch.device) -> tuple[dict[str, Tensor], Any
         return found | {name: found[other] for name, other in same.items()}, about
     except (AttributeError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"its layout is none of its tensors: {error}") from error
-
-
-def _read_header(file: IO[bytes]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read and check the header, up to where the tensors' bytes begin; give its entries and its metadata."""
-    size = os.fstat(file.fileno()).st_size
-    length = int.from_bytes(file.read(8), "little")
-    if size < 8 or length > size - 8:
-        raise ValueError("it is cut short, or no safetensors file")
-    if length > MAX_HEADER:
-        raise ValueError(f"its header takes {length:,} bytes; {MAX_HEADER:,} are the most")
-    try:
-        header = from_text(file.read(length).decode(), "its header")
-    except UnicodeDecodeError as error:
-        raise ValueError("it is no safetensors file") from error
-    if not isinstance(header, dict) or not isinstance(header.get(METADATA), dict):
-        raise ValueError("it is no safetensors file with a description")
-    metadata = header.pop(METADATA)
-    if not all(isinstance(text, str) for text in metadata.values()):
-        raise ValueError("its description is no text")
-    for name, entry in header.items():
-        _check_entry(name, entry)
-    end = 0
-    for name, entry in _in_place(header):
-        if entry["data_offsets"][0] != end:
-            raise ValueError(f"the bytes of {name!r} do not begin where those before it end")
-        end = entry["data_offsets"][1]
-    if end != size - 8 - length:
-        raise ValueError(f"its tensors have {end:,} bytes, and {size - 8 - length:,} are there: it is cut or altered")
-    return header, metadata
-
-
-def _in_place(entries: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """List a header's entries in the order of their bytes."""
-    return sorted(entries.items(), key=lambda each: each[1]["data_offsets"])
-
-
-def _check_entry(name: str, entry: Any) -> None:
-    """Refuse a tensor whose shape and type do not make as many bytes as it says."""
-    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-        raise ValueError(f"the header says of {name!r} what belongs to no tensor")
-    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in TYPES:
-        raise ValueError(f"{name!r} has the type {str(dtype)[:50]!r}; the known types are {list(TYPES)}")
-    if not (_are_sizes(shape) and len(shape) <= MAX_DIMS and _are_sizes(offsets) and len(offsets) == 2):
-        raise ValueError(f"{name!r} has a shape or a place that is none")
-    if prod(max(size, 1) for size in shape) >= 2**62:
-        raise ValueError(f"{name!r} has a shape that is too large")
-    if prod(shape) * TYPES[dtype].itemsize != offsets[1] - offsets[0]:
-        raise ValueError(f"{name!r} has {offsets[1] - offsets[0]} bytes, which do not fit its shape and type")
-
-
-def _are_sizes(value: Any) -> bool:
-    return isinstance(value, list) and all(type(each) is int and 0 <= each < 2**62 for each in value)
 
 
 def _digest(metadata: Mapping[str, str], entries: Mapping[str, Any]) -> Any:
@@ -288,6 +213,6 @@ def is_dense(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
 
 def _laid_out(tensor: Tensor, stride: Any) -> Tensor:
     """Copy a tensor into another layout."""
-    if not _are_sizes(stride) or len(stride) != tensor.ndim or not is_dense(tuple(tensor.shape), tuple(stride)):
+    if not are_sizes(stride) or len(stride) != tensor.ndim or not is_dense(tuple(tensor.shape), tuple(stride)):
         raise TypeError(f"strides {stride} leave gaps, or overlap")
     return torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype).copy_(tensor)

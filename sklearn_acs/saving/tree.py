@@ -40,7 +40,8 @@ def flatten(value: Any, known: Known, left_out: dict[str, str] | None = None) ->
     Returns
     -------
     held : dict, list, str, int, float, bool or None
-        JSON. Lists of numbers are tensors, too, and dicts of the same keys in a row columns, as histories have them.
+        JSON. Long lists of numbers are tensors, and rows of dicts or objects of one kind, as histories have them, are
+        columns.
     tensors : dict of str to Tensor
         By where they stand; those in use, on their devices.
 
@@ -163,6 +164,9 @@ class _Writer:
             if keys and all(type(key) is str for key in keys) and all([*each] == keys for each in value):
                 columns = [self._list([each[key] for each in value], f"{path}/{key}") for key in keys]
                 return {"$rows": keys, "columns": columns}
+        if len(value) > 1 and len(kinds) == 1 and kinds <= self.kinds.keys():
+            name, record = self.kinds[kinds.pop()]
+            return {"$each": name, "rows": self._list([dict(record.fields(each)) for each in value], path)}
         return [self.held(each, f"{path}/{i}" if path else str(i)) for i, each in enumerate(value)]
 
     def _tensor(self, value: Tensor, path: str) -> str:
@@ -201,6 +205,9 @@ class _Reader:
     def object(self, name: str, fields: Any) -> Any:
         return self._known(name, True).make(**self.made(fields))
 
+    def each(self, name: str, rows: Any) -> list[Any]:
+        return [self._known(name, True).make(**row) for row in self.made(rows)]
+
     def named(self, name: str) -> Any:
         return self._known(name, False)
 
@@ -228,7 +235,8 @@ class _Reader:
         return np.frombuffer(b64decode(content), kind)[0] if kind.itemsize else kind.type()
 
     def rows(self, keys: list[str], columns: list[Any]) -> list[dict[str, Any]]:
-        return [dict(zip(keys, row, strict=True)) for row in zip(*map(self.made, columns), strict=True)]
+        by_key = {key: self.made(column) for key, column in zip(keys, columns, strict=True)}
+        return [dict(zip(by_key, row, strict=True)) for row in zip(*by_key.values(), strict=True)]
 
 
 def _dtype(name: str) -> np.dtype:
@@ -249,6 +257,7 @@ def _of_text(make: Callable[[str], Any]) -> Callable[..., Any]:
 
 FORMS: dict[str, Callable[..., Any]] = {
     "$object": _Reader.object,
+    "$each": _Reader.each,
     "$name": _Reader.named,
     "$tensor": lambda reader, name: reader.tensors[name],
     "$numbers": lambda reader, name: reader.tensors[name].view(-1).tolist(),
