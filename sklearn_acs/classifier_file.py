@@ -176,31 +176,32 @@ def _complete(name: str, form: DataFormat, left: dict[str, Any], then: dict[str,
         All parameters of the classifier, those given among them.
     """
     for each in ("module", "optimizer"):
-        then[each] = _asked(name, each, then[each], now[each])
+        if _is_open(then[each]):
+            _check_given(name, each, then[each], now[each])
+            then[each] = now[each]
     if _is_open(then["callbacks"]):  # they have done what they do in a training
         then["callbacks"] = [each for each in then["callbacks"] if not _is_open(each)]
         for each in options_of(then, "callbacks"):
             del then[f"callbacks__{each}"]
     for each, (known, base) in LEFT_PARTS.items():
         if _is_open(left[each]):
-            value = _asked(name, each, left[each], now[each])
-            left[each] = make_part(each, value, known, options_of(now, each), base=base)
+            options = options_of(now, each)
+            _check_given(name, each, left[each], now[each], *options.values())
+            left[each] = make_part(each, now[each], known, options, base=base)
     if _is_open(left["attack"]):
-        value = _asked(name, "attack", left["attack"], default_attack(now, left["objective"]))
-        attack: Attack = make_part("attack", value, ATTACKS, options_of(now, "attack"), base=Attack)
+        given, options = default_attack(now, left["objective"]), options_of(now, "attack")
+        _check_given(name, "attack", left["attack"], given, *options.values())
+        attack: Attack = make_part("attack", given, ATTACKS, options, base=Attack)
         left["attack"] = attack.settled(form, init=left["objective"].attack_init)
 
 
-def _asked(name: str, parameter: str, then: Any, now: Any) -> Any:
-    """Take a parameter that the file does not hold from those given, or ask for it."""
-    if not _is_open(then):
-        return then
-    if now is None or _is_open(now):
+def _check_given(name: str, parameter: str, then: Any, *now: Any) -> None:
+    """Ask for a parameter that the file does not hold and nobody has given."""
+    if now[0] is None or _is_open(now):
         what = then.what if isinstance(then, NotHeld) else repr(then)
         raise ValueError(
             f"{name} is of a training with {parameter}={what}, which a file does not hold; give it as {parameter}=..."
         )
-    return now
 
 
 def _is_open(value: Any) -> bool:

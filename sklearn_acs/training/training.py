@@ -229,6 +229,6 @@ class Training(TrainingState):
         for module in self._modules():
             module.eval()
         self.net.module_ = self.final_module
-        self.adversary.memory = self.net.step_.recorder = None
+        self.adversary.memory = self.net.step_.recorder = self.net.step_.losses = None
         self.selection = self.memory = self.held_out = self.held_weight = self.rate = None
         del self.batches, self.progress, self.randomness, self.rows
