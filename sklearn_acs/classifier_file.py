@@ -155,8 +155,11 @@ def _making_sense(name: str) -> Iterator[None]:
     """Turn what a content that makes no sense raises into a ValueError that names the file."""
     try:
         yield
-    except (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError) as error:
-        raise ValueError(f"{name} cannot be loaded: {type(error).__name__}: {error}") from error
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, ValueError) and name in str(error):
+            raise
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ValueError(f"{name} cannot be loaded: {kind}{error}") from error
 
 
 def _complete(name: str, form: DataFormat, left: dict[str, Any], then: dict[str, Any], now: Mapping[str, Any]) -> None:

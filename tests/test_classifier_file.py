@@ -60,16 +60,16 @@ def loaded(clf, tmp_path, **given):
     return RobustClassifier.load(tmp_path / "file", **given)
 
 
+def in_steps(tensor):
+    """Tell how a tensor lies in memory, where that matters: an axis of one value has any stride."""
+    return [step for step, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1]
+
+
 def assert_same(one, other, where="clf"):
     """Compare what users can see, however deep it is nested."""
     assert type(one) is type(other), where
     if isinstance(one, torch.Tensor):
-        assert (one.dtype, one.shape, one.stride(), one.device) == (
-            other.dtype,
-            other.shape,
-            other.stride(),
-            other.device,
-        ), where
+        assert (one.dtype, one.shape, in_steps(one)) == (other.dtype, other.shape, in_steps(other)), where
         assert torch.equal(one, other), where
     elif isinstance(one, np.ndarray):
         assert one.dtype == other.dtype, where
@@ -103,7 +103,7 @@ OWN = {"begun", "training_", "ramp"}
 
 ROUND_TRIPS = {
     "the default": ({"attack": None}, X, np.array(["a", "b", "c"])[y]),
-    "adversarial, stopped early": ({"selector": "gradmatch", "early_stopping": True, "max_epochs": 3}, X, y / 2),
+    "adversarial, stopped early": ({"selector": "gradmatch", "early_stopping": True}, X, y * 1.0),
     "trades": ({"objective": "trades", "selector": "craig", "averaging": EMA(0.9)}, X, y),
     "mart": ({"objective": "mart", "selector": "glister", "select_by": "class", "attack": FGSM(eps=0.05)}, X, y),
     "natural": ({"objective": "natural", "selector": "random", "augment": "flip"}, X, y > 0),
