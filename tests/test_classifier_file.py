@@ -1,14 +1,16 @@
 """A classifier saved and loaded is the one that was saved: the same bits, attributes and further training."""
 
+import json
 import pickle
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_iris
 from skorch.callbacks import Callback, EpochScoring
 from torch import nn
 
@@ -444,6 +446,29 @@ def test_load_moves_a_classifier(tmp_path):
     back = loaded(fit(there, X, y, method="partial_fit"), tmp_path, device="cuda:0")
     assert next(back.net_.module_.parameters()).is_cuda
     fit(back, X, y)
+
+
+# Versions
+
+
+def test_the_file_of_the_first_version_is_read_by_every_later_one():
+    folder = Path(__file__).parent / "data"
+    expected = json.loads((folder / "classifier_1.json").read_text())
+    iris = load_iris(as_frame=True)
+    names = iris.target_names[iris.target]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clf = RobustClassifier.load(folder / "classifier_1.safetensors", device="cpu")
+    np.testing.assert_allclose(clf.decision_function(iris.data[::15]), expected["logits"], rtol=1e-5, atol=1e-6)
+    assert clf.classes_.tolist() == ["setosa", "versicolor", "virginica"]
+    assert clf.feature_names_in_.tolist() == list(iris.data.columns)
+    assert (clf.objective.beta, clf.module__hidden, clf.best_epoch_, len(clf.history_)) == (2, (4,), 3, 3)
+    np.testing.assert_array_equal(clf.attack_.eps, [0.1, 0.2, 0.3, 0.1])
+    assert [len(coreset.indices) for coreset in clf.coresets_.values()] == [68, 68]
+    assert clf.cost_.total.forwards > 0
+    before = clf.decision_function(iris.data)
+    clf.fit(iris.data, names)
+    assert (clf.decision_function(iris.data) != before).any()
 
 
 # Refusals
