@@ -22,7 +22,7 @@ from sklearn_acs.models import MODELS
 from sklearn_acs.network import make_network, module_of, network_params
 from sklearn_acs.objectives import OBJECTIVES, Objective
 from sklearn_acs.params import make_part, options_of
-from sklearn_acs.plan import default_attack
+from sklearn_acs.recipe import default_attack
 from sklearn_acs.saving.files import check_path
 from sklearn_acs.saving.record import NotHeld, Record, records
 from sklearn_acs.saving.tensor_file import read_tensors, write_tensors
@@ -230,9 +230,11 @@ def _training(
         made_for = left["objective"], left["in_batch"], form, device, left["schedule"].n_epochs
         net, precision = make_network(params, *made_for)
         _check_fit(name, module, net.module_, weights)
+        training = finished(net, precision, left, form)
         if params["compile"]:
-            compile_forward(net.module_)
-        return finished(net, precision, left, form)
+            for each in {training.module, training.final_module}:
+                compile_forward(each)
+        return training
 
 
 def _check_fit(name: str, given: Any, module: nn.Module, weights: Weights) -> None:
