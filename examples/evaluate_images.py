@@ -36,7 +36,8 @@ def main() -> None:
         "PGD-10, all data": {"selector": None},
         "PGD-10, GRAD-MATCH coresets of 50 %": {"selector": "gradmatch"},
     }.items():
-        clf = RobustClassifier(attack=PGD(EPS), max_epochs=args.epochs, random_state=0, **params).fit(X, y)
+        plain = {"attack": PGD(EPS), "attack_ramp": 0.0, "averaging": None}
+        clf = RobustClassifier(**plain, max_epochs=args.epochs, random_state=0, **params).fit(X, y)
         result = evaluate(clf, X_test, y_test, attacks, check_masking=True)
         signs = "\n".join(f"- {'flagged' if check.flagged else 'fine'}: {check.reason}" for check in result.masking)
         print(f"{name}\n\n{result}\n", flush=True)

@@ -43,6 +43,8 @@ plt.rcParams.update({"figure.figsize": (7.0, 3.6), "font.size": 9})
 def fit(selector: str | None, seed: int, X: np.ndarray, y: np.ndarray) -> RobustClassifier:
     clf = RobustClassifier(
         attack=PGD(eps=EPS),
+        attack_ramp=0.0,
+        averaging=None,
         selector=selector,
         select_every=3,
         max_epochs=20,

@@ -230,9 +230,11 @@ def _training(
         made_for = left["objective"], left["in_batch"], form, device, left["schedule"].n_epochs
         net, precision = make_network(params, *made_for)
         _check_fit(name, module, net.module_, weights)
+        training = finished(net, precision, left, form)
         if params["compile"]:
-            compile_forward(net.module_)
-        return finished(net, precision, left, form)
+            for each in {training.module, training.final_module}:
+                compile_forward(each)
+        return training
 
 
 def _check_fit(name: str, given: Any, module: nn.Module, weights: Weights) -> None:

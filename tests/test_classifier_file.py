@@ -204,6 +204,16 @@ def test_parameters_set_since_the_fit_come_back_as_set_and_the_network_as_fitted
     np.testing.assert_array_equal(one.decision_function(X), again.decision_function(X))
 
 
+@pytest.mark.parametrize("averaging", [None, "ema"])
+def test_what_was_compiled_is_compiled_again_unless_told_otherwise(averaging, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function: function)  # which is not what is looked at here
+    one = fit(clf_of(compile=True, averaging=averaging), X, y)
+    other, plain = loaded(one, tmp_path), loaded(one, tmp_path, compile=False)
+    for clf, is_compiled in ((one, True), (other, True), (plain, False)):
+        for module in (clf.net_.module_, clf.net_.raw_module_):
+            assert (getattr(module.forward, "compiled", None) is not None) == is_compiled
+
+
 def test_a_subclass_loads_itself(tmp_path):
     class Mine(RobustClassifier):
         pass

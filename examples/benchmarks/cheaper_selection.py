@@ -98,7 +98,8 @@ def main() -> None:
         f"{args.dataset}, {len(data[0]):,} training and {len(data[2]):,} test images, {args.epochs} epochs, PGD-10 "
         f"linf {EPS}, GRAD-MATCH coresets of 50 %, a selection every 4 epochs"
     )
-    params: Row = {"attack": PGD(EPS), "max_epochs": args.epochs, "select_every": 4}
+    params: Row = {"attack": PGD(EPS), "max_epochs": args.epochs, "coreset_frac": 0.5, "select_every": 4}
+    params |= {"attack_ramp": 0.0, "averaging": None}
     rows = compare(candidates(params), range(args.seeds), data, judge, setting, RESULTS / "cheaper_selection.jsonl")
     report(rows, setting)
 

@@ -29,7 +29,7 @@ from sklearn_acs import PGD, InBatchSelection, RobustClassifier
 from sklearn_acs.training import checkpoint as checkpoints
 
 EPS = 0.1
-FEW = 1200
+FEW = 800
 """Images of the fits that are killed."""
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -129,10 +129,10 @@ def cost(X: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     checkpoints.Checkpoint.__call__ = timed
     try:
         with TemporaryDirectory() as folder:
-            clf = make(attack=PGD(EPS), selector=None, averaging="ema", max_epochs=3, checkpoint=folder).fit(X, y)
+            clf = make(attack=PGD(EPS), selector=None, averaging="ema", max_epochs=2, checkpoint=folder).fit(X, y)
     finally:
         checkpoints.Checkpoint.__call__ = keep
-    return mean(clf.history_[1:, "seconds"]), sum(taken) / 3
+    return mean(clf.history_[1:, "seconds"]), sum(taken) / 2
 
 
 def main() -> None:

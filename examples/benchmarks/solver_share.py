@@ -33,9 +33,8 @@ def main() -> None:
     rows = []
     for select_by in args.select_by.split(","):
         for selector in args.selectors.split(","):
-            clf = RobustClassifier(
-                selector=selector, select_by=select_by, attack=attack, max_epochs=args.epochs, random_state=0
-            )
+            clf = RobustClassifier(attack=attack, attack_ramp=0.0, averaging=None, max_epochs=args.epochs)
+            clf.set_params(selector=selector, select_by=select_by, random_state=0)
             begin = perf_counter()
             clf.fit(X, y)
             seconds, cost = perf_counter() - begin, clf.cost_

@@ -114,9 +114,9 @@ def main() -> None:
     lines = []
     for name, (objective, attack, in_batch, (forwards, backwards)) in cases.items():
         clf = RobustClassifier(
-            trained.net_.module_, objective=objective, attack=attack, in_batch=in_batch, selector=None, max_epochs=1
+            trained.net_.module_, objective=objective, attack=attack, in_batch=in_batch, averaging=None, max_epochs=1
         )
-        clf.set_params(batch_size=n, lr=1e-12, random_state=0, callbacks=[HalfRobust()])
+        clf.set_params(attack_ramp=0.0, batch_size=n, lr=1e-12, random_state=0, callbacks=[HalfRobust()])
         cost = clf.fit(X, y).cost_["full"]
         passes = (cost.forwards + cost.backwards) / n / sum(one_of_each)
         counts = cost.forwards / n, forwards, cost.backwards / n, backwards

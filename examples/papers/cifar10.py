@@ -53,7 +53,7 @@ def fits(args: Namespace) -> dict[str, Row]:
     eps = args.eps / 255
     for name in ("pgd", "trades"):
         many = PGD(eps, steps=args.steps)
-        once = PGD(eps, steps=1, init="previous")
+        once = PGD(eps, steps=1, init="previous", rel_step_size=1.0)
         base: Row = {"objective": "trades" if name == "trades" else "adversarial", "attack": many}
         remembered = {**base, "attack": once}
         mine: dict[str, Row] = {
@@ -92,6 +92,7 @@ def fit(params: Row, data: tuple, seed: int, args: Namespace) -> RobustClassifie
         "batch_size": args.batch_size,
         "augment": "crop-flip",
         "averaging": "ema",
+        "attack_ramp": 0.0,
         "precision": args.precision,
         "random_state": seed,
     }

@@ -41,7 +41,7 @@ def test_one_epoch_is_the_weighted_mean_loss_and_the_optimisers_step():
     clf = RobustClassifier(
         module, objective="natural", selector=None, max_epochs=1, lr=0.05, lr_schedule="constant", callbacks=[record]
     )
-    clf.set_params(batch_size=32, random_state=0).fit(X, y, sample_weight=weight_of_class[y])
+    clf.set_params(averaging=None, batch_size=32, random_state=0).fit(X, y, sample_weight=weight_of_class[y])
 
     optimizer = torch.optim.SGD(module.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
     factors = torch.tensor(weight_of_class / weight_of_class[y].mean(), dtype=torch.float32)

@@ -205,7 +205,7 @@ class InspectScores(Callback):
 def test_scores_are_loss_and_margin_at_the_same_adversarial_examples(objective):
     inspect = InspectScores()
     clf = RobustClassifier(
-        objective=objective, averaging=None, max_epochs=1, batch_size=32, callbacks=[inspect], random_state=0
+        objective=objective, attack="pgd", averaging=None, max_epochs=1, batch_size=32, callbacks=[inspect]
     ).fit(X, y, sample_weight=np.linspace(0.5, 1.5, len(X)))
     module, losses, margins = clf.net_.module_.eval(), [], []
     for inputs, labels in inspect.seen:
