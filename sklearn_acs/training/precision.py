@@ -84,6 +84,11 @@ def compile_forward(module: nn.Module) -> None:
     vars(module)["forward"].compile()
 
 
+def is_compiled(module: nn.Module) -> bool:
+    """Tell whether a module's forward pass is compiled, or will be when it first runs."""
+    return getattr(vars(module).get("forward"), "compiled", None) is not None
+
+
 @contextmanager
 def uncompiled(module: nn.Module) -> Iterator[None]:
     """Run a module as it is written: what `torch.compile` makes has no second derivatives."""

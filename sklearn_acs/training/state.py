@@ -21,12 +21,13 @@ from sklearn_acs.training.interrupts import Interrupts
 from sklearn_acs.training.memory import PerturbationMemory
 from sklearn_acs.training.net import AdversarialNet
 from sklearn_acs.training.optimizers import load_optimizer, take_over
+from sklearn_acs.training.precision import compile_forward, is_compiled, set_precision
 from sklearn_acs.training.progress import Progress
 from sklearn_acs.training.rate import Rate
 from sklearn_acs.training.schedule import CoresetSchedule, TimedSchedule
 from sklearn_acs.training.seeds import LocalRandomness, Seeds
 from sklearn_acs.training.selection import Selection
-from sklearn_acs.training.weights import Weights, copy_of_weights, load_weights, weights_of
+from sklearn_acs.training.weights import Weights, copy_of_weights, lay_out, load_weights, weights_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,6 +158,7 @@ class TrainingState:
             callbacks = {name: each.state_dict() for name, each in self.net.callbacks_ if hasattr(each, "state_dict")}
         return {
             "under_way": None if self.under_way is None else self._epoch_state(self.under_way),
+            "precision": self.precision,
             "epochs_done": self.epochs_done,
             "coreset_epochs": self.coreset_epochs,
             "stop_reason": self.stop_reason,
@@ -174,6 +176,8 @@ class TrainingState:
         """Go on from the state of another training of the same plan on the same data."""
         for name in ("epochs_done", "coreset_epochs", "stop_reason", "best"):
             setattr(self, name, state[name])
+        if state["precision"] != self.precision:
+            self._compute_in(state)
         load_weights(self.module, state["weights"])
         load_optimizer(self.net.optimizer_, state["optimizer"])
         self.net.history_ = copy(state["history"])
@@ -187,6 +191,18 @@ class TrainingState:
             self._load_epoch(state["under_way"])
         if self.rate is not None:
             self.rate.set()
+
+    def _compute_in(self, state: dict[str, Any]) -> None:
+        """Compute in the precision of a state, where "auto" has found another one faster this time."""
+        self.precision = state["precision"]
+        for module in self._modules():
+            was_compiled = is_compiled(module)
+            set_precision(module, self.precision)
+            if was_compiled:
+                compile_forward(module)
+        lay_out(self.module, state["weights"])
+        if self.average is not None:
+            lay_out(self.average.module, state["average"]["weights"])
 
     def _epoch_state(self, epoch: Epoch) -> dict[str, Any]:
         """Name what the epoch under way has come to, and what it would go back to if it diverged."""

@@ -155,6 +155,18 @@ def test_the_state_is_made_of_those_of_its_members():
     assert same(training.state_dict()["weights"], weights_of(training.module))
 
 
+@pytest.mark.parametrize(("then", "now"), [("bf16", "fp32"), ("fp32", "bf16")])
+def test_a_training_goes_on_in_the_precision_that_it_began_in(then, now):
+    params, states = {"module": "convnet", "averaging": "ema", "max_epochs": 4}, []
+    whole = training_of(make(precision=then, **params))
+    whole.run(lambda training, done: states.append(deepcopy(training.state_dict())) if len(states) < 9 else None)
+    rest = training_of(make(precision=now, **params))
+    rest.load_state_dict(states[-1])
+    assert rest.precision == then
+    rest.run()
+    assert all(same(one, other) for one, other in zip(whole.weights(), rest.weights(), strict=True))
+
+
 def test_a_state_can_be_had_before_training_and_leads_to_the_same_bits():
     params = {"early_stopping": True, "in_batch": InBatchSelection("adaptive"), "callbacks": [CollapseGuard()]}
     whole, rest = training_of(make(**params)), training_of(make(**params))
