@@ -518,7 +518,7 @@ default="auto"
                 seeds = keeping.know(plan.params, plan.attack, data, apart, before, plan.device, plan.seeds)
                 if seeds != plan.seeds:  # those of a fit that was killed
                     plan, randomness = replace(plan, seeds=seeds), LocalRandomness(seeds.model, plan.device)
-            training = plan.training(data, apart, before, randomness, meter)
+            training = plan.training(data, apart, before, randomness, meter, journaled=keeping is not None)
             if keeping is not None and self.warm_start and before is None:
                 if (epochs := keeping.shorter(training)) is not None:
                     return self._go_on_after(epochs, X, y, sample_weight, validation)

@@ -172,6 +172,8 @@ class Plan:
         before: Training | None,
         randomness: LocalRandomness,
         meter: CostMeter,
+        *,
+        journaled: bool = False,
     ) -> Training:
         """Make the network, its optimiser and all else that a training owns.
 
@@ -187,6 +189,8 @@ class Plan:
             From which initial weights are drawn.
         meter : CostMeter
             Counts what it costs.
+        journaled : bool, default=False
+            Whether perturbations that are remembered on disk are kept with checkpoints; see `JournaledRows`.
 
         Returns
         -------
@@ -216,7 +220,7 @@ class Plan:
         ramp = Ramp(params["attack_ramp"], course) if params["attack_ramp"] and before is None else None
         adversaries = make_adversaries(
             *(self.attack, self.selection_attack, self.objective, batches.data, data.format, seeds.attack, ramp),
-            journaled=params["checkpoint"] is not None,
+            journaled=journaled,
         )
         scaler = GradScaler(self.device.type, init_scale=2.0**10, enabled=precision == "fp16")
         streams = any(isinstance(each.data, StreamedData) for each in (batches, held_out) if each is not None)

@@ -116,8 +116,9 @@ class Checkpoint:
     def _write_file(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
         try:
             write_tensors(self.place.state, tensors, about)
+            self.place.settle()
             self._failed = None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, MemoryError) as error:
             self._failed = error
 
     def close(self) -> None:

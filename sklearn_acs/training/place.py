@@ -100,6 +100,8 @@ class Place:
     def take(self, *, wait: bool) -> bool:
         """Lock the place for this training, perhaps waiting for another one that has it."""
         told = False
+        if wait:
+            self.folder.mkdir(exist_ok=True)
         while not self._try_to_lock():
             if not wait:
                 return False
@@ -115,12 +117,14 @@ class Place:
         return True
 
     def _try_to_lock(self) -> bool:
-        self.folder.mkdir(exist_ok=True)
         path = str(self.folder.resolve())
         with GUARD:
             if HELD.get(path) == os.getpid():
                 return False
-            file = (self.folder / "lock").open("ab")
+            try:
+                file = (self.folder / "lock").open("ab")
+            except FileNotFoundError:  # it has been deleted meanwhile
+                return False
             if not locked(file):
                 file.close()
                 return False
@@ -135,6 +139,15 @@ class Place:
                 self._lock.close()
                 HELD.pop(str(self.folder.resolve()), None)
             self._lock = None
+
+    def settle(self) -> None:
+        """Bring the names of the files to the disk: one that was replaced would come back after a loss of power."""
+        if os.name == "posix":  # elsewhere folders cannot be opened
+            descriptor = os.open(self.folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     def remove(self) -> None:
         """Delete the place, which this training has."""

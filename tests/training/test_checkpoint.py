@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 
 from sklearn_acs import PGD, RobustClassifier, StabilityTracker
 from sklearn_acs.training import checkpoint as checkpoints
+from sklearn_acs.training.selection import Selection
 from sklearn_acs.training.training import Training
 
 DIGITS = load_digits(n_class=3)
@@ -501,6 +502,22 @@ def test_a_handler_that_goes_on_lets_the_training_go_on(tmp_path):
         signal.signal(signal.SIGTERM, before)
     assert calls == [signal.SIGTERM]
     assert len(clf.history_) == EPOCHS
+
+
+def test_amid_a_selection_a_signal_takes_effect_at_once(tmp_path, monkeypatch, steps):
+    def select(*given):
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError
+
+    before = signal.signal(signal.SIGTERM, lambda *given: (_ for _ in ()).throw(SystemExit(3)))
+    try:
+        monkeypatch.setattr(Selection, "select", select)
+        with pytest.raises(SystemExit):
+            make(tmp_path, selector="craig").fit(X, y)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    monkeypatch.undo()
+    assert same(make(tmp_path, selector="craig").fit(X, y), make(selector="craig").fit(X, y))
 
 
 # Many fits

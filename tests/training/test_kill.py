@@ -207,3 +207,17 @@ def test_a_search_that_is_killed_five_times_ends_with_the_same_results(server, t
     rest = read(tmp_path / "rest")
     np.testing.assert_equal(rest["result"], whole["result"])
     assert rest["steps"] < whole["steps"] - 30
+
+
+def test_a_fit_that_is_terminated_loses_no_step(server, tmp_path):
+    assert server("fit", "gradmatch", path=tmp_path / "whole") == 0
+    whole, options = (
+        read(tmp_path / "whole"),
+        {"params": {"checkpoint": str(tmp_path / "kept")}, "path": tmp_path / "rest"},
+    )
+    ended = server("fit", "gradmatch", **options, after_steps=5, with_signal=signal.SIGTERM)
+    assert ended == -signal.SIGTERM
+    assert server("fit", "gradmatch", **options) == 0
+    rest = read(tmp_path / "rest")
+    np.testing.assert_equal(rest["result"], whole["result"])
+    assert whole["steps"] - 8 < rest["steps"] <= whole["steps"] - 6
