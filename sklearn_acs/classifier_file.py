@@ -79,7 +79,8 @@ LEFT_PARTS: dict[str, tuple[dict[str, Any], type]] = {
 def save_classifier(clf: Any, path: str | os.PathLike) -> None:
     """Write a classifier into a file; see `RobustClassifier.save`."""
     place, now = check_path("path", path), clf.get_params(deep=False)
-    content: dict[str, Any] = {"parameters": now, "fitted": None}
+    folders = {name: os.fspath(value) for name, value in now.items() if isinstance(value, os.PathLike)}
+    content: dict[str, Any] = {"parameters": {**now, **folders}, "fitted": None}
     if hasattr(clf, "net_"):
         then = clf._network_params
         changed = {name: value for name, value in then.items() if name not in now or now[name] is not value}
