@@ -23,7 +23,8 @@ Reader = Callable[[list[Tensor]], Iterator[tuple[Tensor, Tensor]]]
 """``read(batches) -> (x, y)`` of each batch of indices, on the device."""
 
 NOT_FOR_LOADERS = {"dataset", "batch_size", "shuffle", "sampler", "batch_sampler", "drop_last", "collate_fn"}
-"""Parameters of torch's DataLoader that are settled here."""
+NOT_FOR_LOADERS |= {"generator"}
+"""Parameters of torch's DataLoader that are settled here, the generator by `random_state`."""
 
 
 class OwnLabels(NamedTuple):
