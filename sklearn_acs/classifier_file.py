@@ -32,7 +32,7 @@ from sklearn_acs.training.averaging import AVERAGES, EMA
 from sklearn_acs.training.finished import finished, left_by
 from sklearn_acs.training.in_batch import InBatchSelection
 from sklearn_acs.training.net import find_device
-from sklearn_acs.training.precision import compile_forward
+from sklearn_acs.training.precision import compile_forward, set_precision
 from sklearn_acs.training.rate import LR_SCHEDULES
 from sklearn_acs.training.records import RECORDS
 from sklearn_acs.training.seeds import LocalRandomness, Seeds
@@ -229,7 +229,8 @@ def _training(
             with torch.device("meta"):
                 _check_fit(name, module, module_of(params, form)(), weights)
         made_for = left["objective"], left["in_batch"], form, device, left["schedule"].n_epochs
-        net, precision = make_network(params, *made_for)
+        net, precision = make_network(params, *made_for), left.get("precision", params["precision"])
+        set_precision(net.module_, precision)
         _check_fit(name, module, net.module_, weights)
         training = finished(net, precision, left, form)
         if params["compile"]:

@@ -42,6 +42,7 @@ def left_by(training: Training) -> dict[str, Any]:
     learned = {name: each.state_dict() for name, each in net.callbacks_ if _is_ours(each)}
     return {
         **{name: getattr(training, name) for name in TOLD},
+        "precision": training.precision,
         "weights": weights_of(training.module),
         "average": None if average is None else average.state_dict(),
         "optimizer": net.optimizer_.state_dict(),

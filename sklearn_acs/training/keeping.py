@@ -21,7 +21,7 @@ from sklearn_acs.saving.identity import Identity
 from sklearn_acs.training.checkpoint import STATELESS, Checkpoint
 from sklearn_acs.training.place import Fit, Place, checkpoint_folder, near, places
 from sklearn_acs.training.schedule import DEFAULT_EPOCHS
-from sklearn_acs.training.seeds import Seeds
+from sklearn_acs.training.seeds import Seeds, current_device
 from sklearn_acs.training.training import Training
 from sklearn_acs.training.weights import weights_of
 
@@ -160,7 +160,8 @@ class Keeping:
             if place.fit() is None:
                 self._tell_of_near_match()
                 place.describe(self.fit)
-            checkpoint = Checkpoint(place, training, self.seconds)
+            with torch.inference_mode(False), torch.enable_grad(), current_device(training.randomness.device):
+                checkpoint = Checkpoint(place, training, self.seconds)
             self._tell(training, checkpoint)
             return checkpoint
         except BaseException:
