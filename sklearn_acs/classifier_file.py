@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
+from skorch.callbacks import EarlyStopping, EpochScoring, GradientNormClipping
+from skorch.utils import to_numpy
 from torch import nn
 
 from sklearn_acs._version import __version__
@@ -45,6 +46,7 @@ FORMAT = 1
 PARTS: set[type] = {
     *(type(make()) for table in (ATTACKS, OBJECTIVES, SELECTORS) for make in table.values()),
     *(EMA, InBatchSelection, Augmentation, Dynamics, CollapseGuard, StabilityTracker),
+    *(EarlyStopping, EpochScoring, GradientNormClipping),
 }
 
 TORCH_OPTIMIZERS = (
@@ -65,6 +67,7 @@ KNOWN: dict[str, Any] = {
     "RandomState": Record(np.random.RandomState, lambda source: {"state": source.get_state()}, _random),
     **{f"torch.optim.{name}": getattr(torch.optim, name) for name in TORCH_OPTIMIZERS},
     **{made.__name__: made for made in (*MODELS.values(), *LR_SCHEDULES.values()) if made is not None},
+    **{used.__name__: used for used in (print, to_numpy)},  # by skorch's callbacks, unless told otherwise
 }
 """All that a file may name."""
 
@@ -211,7 +214,7 @@ def _is_open(value: Any) -> bool:
     """Tell whether something, or a part of it, is not held."""
     if isinstance(value, list | tuple):
         return any(map(_is_open, value))
-    inside = value.get_params().values() if isinstance(value, BaseEstimator) else ()
+    inside = value.get_params().values() if hasattr(value, "get_params") and not isinstance(value, type) else ()
     return isinstance(value, NotHeld) or any(isinstance(each, NotHeld) for each in inside)
 
 

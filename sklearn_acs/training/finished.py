@@ -4,10 +4,11 @@ from math import inf
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.amp import GradScaler
 
 from sklearn_acs.data.formats import DataFormat
+from sklearn_acs.models import device_of
 from sklearn_acs.training.adversary import Adversary
 from sklearn_acs.training.averaging import WeightAverage
 from sklearn_acs.training.cost import CostMeter, StepClock
@@ -118,6 +119,8 @@ def finished(
 
 
 def _take_up(module: nn.Module, weights: Weights) -> None:
+    device = device_of(module)  # where buffers have to be that the module gets as they are
+    weights = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in weights.items()}
     lay_out(module, weights)
     load_weights(module, weights)
 
