@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable, Mapping
+from copy import copy
 from math import inf
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -35,6 +36,7 @@ from sklearn_acs.selectors.base import BaseSelector
 from sklearn_acs.table import Table
 from sklearn_acs.training.averaging import AVERAGES, EMA
 from sklearn_acs.training.cost import CostMeter
+from sklearn_acs.training.estimate import CostEstimate, estimate_cost, start_torch, untouched
 from sklearn_acs.training.export import exported
 from sklearn_acs.training.in_batch import InBatchSelection
 from sklearn_acs.training.one_class import warn_of_one_class
@@ -152,8 +154,10 @@ default="auto"
         In what convolutions and matrix products are done, in training, attacks, selections and prediction alike.
         Weights, BatchNorm's statistics, logits, losses and the gradients that selectors see are float32 throughout.
         "bf16" is for GPUs and for CPUs that have it (AVX512-BF16, AMX), "fp16" for GPUs without it: it scales losses,
-        and on a CPU it is slow. "auto" is "bf16" on such GPUs, and for convolutional modules on such CPUs, else
-        "fp32".
+        and on a CPU it is slow. "auto" times a batch in "bf16" and in "fp32" on such GPUs, and for convolutional
+        modules on such CPUs, and takes the faster; elsewhere it is "fp32". ``net_.precision_`` tells which, and so does
+        ``verbose=1``. What else the machine does can turn that choice: name the precision where the bits must be the
+        same again. Training that goes on from another keeps what was chosen.
     compile : bool, default=False
         Whether `fit` compiles the module with `torch.compile`, which takes about a minute and a C++ compiler, or
         Triton on a GPU, again in each `fit` and `partial_fit`. Selections and perceptual attacks, which look inside the
@@ -193,7 +197,8 @@ default="auto"
         All of them, by the epoch that they were selected in, counted from 0; of a selector that chooses anew in every
         epoch the last one.
     cost_ : Cost
-        Samples sent forwards and backwards and seconds, for each phase of the last `fit`; prints as a table.
+        Samples sent forwards and backwards and seconds, for each phase of the last `fit`; prints as a table, and has
+        `to_frame`.
     best_epoch_ : int or None
         With `early_stopping`, the epoch whose weights are kept, counted from 1; else None.
     best_validation_score_ : float or None
@@ -207,9 +212,10 @@ default="auto"
     schedule_ : CoresetSchedule or TimedSchedule
         The plan of the last fit; ``schedule_.expected_speedup()``. With `max_seconds` a TimedSchedule, which has it as
         ``schedule_.planned``.
-    history_ : skorch.history.History
-        One row per epoch: epoch, phase, train_loss, coreset_size, radius, approximation_error, seconds, lr; with
-        `early_stopping` also valid_robust (valid_accuracy for an objective that attacks nothing).
+    history_ : History
+        skorch's, with `to_frame`. One row per epoch: epoch, phase, train_loss, coreset_size, radius,
+        approximation_error, seconds, lr; with `early_stopping` also valid_robust (valid_accuracy for an objective that
+        attacks nothing).
     clip_ : (float, float) or None
         The box in use.
     input_format_ : InputFormat
@@ -426,6 +432,65 @@ default="auto"
         before = self.net_.training_ if self.warm_start and hasattr(self, "net_") else None
         return self._train(X, y, sample_weight, before=before, validation=(X_val, y_val, sample_weight_val))
 
+    def estimate_cost(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: ArrayLike | None = None,
+    ) -> CostEstimate:
+        """Estimate what `fit` would take, from a few of its steps: passes, seconds and memory, phase by phase.
+
+        The classifier and everything that it was given stay as they are, and a `fit` afterwards gives the same bits.
+
+        Parameters
+        ----------
+        X, y, sample_weight, X_val, y_val, sample_weight_val : objects
+            As `fit` takes them.
+
+        Returns
+        -------
+        estimate : CostEstimate
+            Prints as a table, and has `to_frame`. `n_epochs` says how many epochs `max_seconds` leaves time for.
+
+        Raises
+        ------
+        ValueError
+            What `fit` would raise before any work.
+
+        Notes
+        -----
+        1. It takes some seconds: that of `fit` before its first step, and then about two, or once each kind of step
+           where these are long. `compile=True` compiles.
+        2. Passes are those of real steps, times their number, and so exact where they do not depend on what the network
+           predicts. `BulletTrain`, `early_stopping`, `CollapseGuard` and `Dynamics` spare samples that are predicted
+           wrongly: here none are. A share of `InBatchSelection` that is "adaptive" counts as 1. A training that ends
+           early takes less.
+        3. Callbacks of skorch and of your own are not called, and what they take is left out, except for skorch's
+           Freezer and scores of validation samples.
+        4. Memory is that of tensors. What kernels, the allocator and NumPy take beside them is left out.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from sklearn_acs import RobustClassifier
+        >>> X, y = load_digits(n_class=3, return_X_y=True)
+        >>> clf = RobustClassifier(attack__eps=0.1, max_epochs=4, random_state=0)
+        >>> estimate = clf.estimate_cost(X / 16, y)
+        >>> estimate.total.forwards == clf.fit(X / 16, y).cost_.total.forwards
+        True
+        """
+        start_torch()
+        trial = copy(self)
+        for name, value in untouched(self.get_params(deep=False)).items():
+            setattr(trial, name, value)
+        before = self.net_.training_ if self.warm_start and hasattr(self, "net_") else None
+        _, data, training = trial._prepare(X, y, sample_weight, before, False, None, (X_val, y_val, sample_weight_val))
+        return estimate_cost(training, data.samples, X)
+
     def partial_fit(
         self, X: Any, y: Any = None, classes: ArrayLike | None = None, sample_weight: ArrayLike | None = None
     ) -> Self:
@@ -470,6 +535,35 @@ default="auto"
         validation: tuple[Any, Any, Any] = (None, None, None),
     ) -> Self:
         """Plan, read, train; attributes are assigned once an epoch is over, and then however the training ended."""
+        plan, data, training = self._prepare(X, y, sample_weight, before, one_pass, classes, validation)
+        randomness = training.randomness
+        try:
+            training.run()
+        except BaseException:
+            if training.epochs_done:
+                self._assign(training, data.format, plan.params)
+                if training.interrupted:
+                    n_epochs = plan.schedule.n_epochs
+                    of = "" if n_epochs == inf else f" of {n_epochs}"
+                    warnings.warn(f"interrupted in epoch {min(training.epochs_done + 1, n_epochs)}{of}", stacklevel=3)
+            raise
+        self._assign(training, data.format, plan.params)
+        if not one_pass:
+            with randomness.in_use(going_on=False):
+                warn_of_one_class(training.net, data, stacklevel=3)
+        return self
+
+    def _prepare(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: ArrayLike | None,
+        before: Training | None,
+        one_pass: bool,
+        classes: ArrayLike | None,
+        validation: tuple[Any, Any, Any],
+    ) -> tuple[Plan, TrainingData, Training]:
+        """Plan and read: all that comes before the first step."""
         meter = CostMeter()
         self._validate_params()
         validates = check_validation(*validation)
@@ -491,21 +585,7 @@ default="auto"
             with randomness.in_use(going_on=False):
                 plan = plan.settled(data)
             training = plan.training(data, apart, before, randomness, meter)
-        try:
-            training.run()
-        except BaseException:
-            if training.epochs_done:
-                self._assign(training, data.format, plan.params)
-                if training.interrupted:
-                    n_epochs = plan.schedule.n_epochs
-                    of = "" if n_epochs == inf else f" of {n_epochs}"
-                    warnings.warn(f"interrupted in epoch {min(training.epochs_done + 1, n_epochs)}{of}", stacklevel=3)
-            raise
-        self._assign(training, data.format, plan.params)
-        if not one_pass:
-            with randomness.in_use(going_on=False):
-                warn_of_one_class(training.net, data, stacklevel=3)
-        return self
+        return plan, data, training
 
     def _assign(self, training: Training, format: DataFormat, params: Mapping[str, Any]) -> None:
         """Set the fitted attributes."""

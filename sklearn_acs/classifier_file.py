@@ -33,7 +33,7 @@ from sklearn_acs.training.averaging import AVERAGES, EMA
 from sklearn_acs.training.finished import finished, left_by
 from sklearn_acs.training.in_batch import InBatchSelection
 from sklearn_acs.training.net import find_device
-from sklearn_acs.training.precision import compile_forward
+from sklearn_acs.training.precision import compile_forward, may_use_bf16
 from sklearn_acs.training.rate import LR_SCHEDULES
 from sklearn_acs.training.records import RECORDS
 from sklearn_acs.training.seeds import LocalRandomness, Seeds
@@ -230,10 +230,13 @@ def _training(
                 raise ValueError(f"{name} describes a network of more layers than it has weights for")
             with torch.device("meta"):
                 _check_fit(name, module, module_of(params, form)(), weights)
-        made_for = left["objective"], left["in_batch"], form, device, left["schedule"].n_epochs
-        net, precision = make_network(params, *made_for)
+        net = make_network(params, left["objective"], left["in_batch"], form, device, left["schedule"].n_epochs)
         _check_fit(name, module, net.module_, weights)
-        training = finished(net, precision, left, form)
+        if params["precision"] != "auto":
+            left["precision"] = params["precision"]
+        elif not may_use_bf16(net.module_, device):  # another device than that of the fit
+            left["precision"] = "fp32"
+        training = finished(net, left, form)
         if params["compile"]:
             for each in {training.module, training.final_module}:
                 compile_forward(each)

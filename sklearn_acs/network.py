@@ -41,8 +41,8 @@ def make_network(
     format: DataFormat,
     device: torch.device,
     n_epochs: float,
-) -> tuple[AdversarialNet, str]:
-    """Make the skorch net, with the callbacks that a fit brings around the user's, and tell its precision.
+) -> AdversarialNet:
+    """Make the skorch net, with the callbacks that a fit brings around the user's.
 
     Parameters
     ----------

@@ -31,7 +31,7 @@ from sklearn_acs.training.cost import CostMeter, StepClock
 from sklearn_acs.training.course import Course
 from sklearn_acs.training.in_batch import InBatchSelection
 from sklearn_acs.training.net import check_single_sample, find_device
-from sklearn_acs.training.precision import compile_forward
+from sklearn_acs.training.precision import compile_forward, settle_precision
 from sklearn_acs.training.progress import Progress
 from sklearn_acs.training.ramp import Ramp
 from sklearn_acs.training.rate import LR_SCHEDULES, LrSchedule, Rate
@@ -208,8 +208,8 @@ class Plan:
         n_select = coreset_size(len(data.y), self.schedule.coreset_frac, params["select_by"], params["batch_size"])
         with randomness.in_use():
             n_epochs = self.schedule.n_epochs
-            net, precision = make_network(params, self.objective, self.in_batch, data.format, self.device, n_epochs)
-            average, layer = self._prepare(net.module_, batches, n_select, data.format, before)
+            net = make_network(params, self.objective, self.in_batch, data.format, self.device, n_epochs)
+            precision, average, layer = self._prepare(net.module_, batches, n_select, data.format, before)
         n_steps = self.schedule.n_steps(len(batches), batch_count(n_select, params["batch_size"]))
         course = Course(n_steps, getattr(self.schedule, "max_seconds", inf), meter.begun)
         ramp = Ramp(params["attack_ramp"], course) if params["attack_ramp"] and before is None else None
@@ -281,9 +281,10 @@ class Plan:
 
     def _prepare(
         self, module: nn.Module, batches: Batches, n_select: int, format: DataFormat, before: Training | None
-    ) -> tuple[WeightAverage | None, nn.Linear | None]:
-        """Check the module on some samples, find its last layer, compile it, and take over earlier weights."""
+    ) -> tuple[str, WeightAverage | None, nn.Linear | None]:
+        """Set the module's precision, check it on some samples, find its last layer, and take over earlier weights."""
         example, _ = next(iter(batches.data.fetch([torch.arange(min(len(batches.data), 8))])))
+        precision = settle_precision(self.params, module, example, len(batches.data), before)
         check_logits(module, example, len(format.classes))
         if min(self.params["batch_size"], n_select) == 1:
             check_single_sample(module, example)
@@ -296,7 +297,7 @@ class Plan:
         average = None if self.averaging is None else WeightAverage(module, self.averaging)
         if average is not None and self.params["compile"]:
             compile_forward(average.module)
-        return average, layer
+        return precision, average, layer
 
 
 def asks_for_validation(selector: BaseSelector | None) -> bool:

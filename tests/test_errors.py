@@ -56,6 +56,7 @@ def no_work(monkeypatch):
         ({"iterator_train__workers": 2}, ["iterator_train__workers", "num_workers"]),
         ({"iterator_valid__workers": 2}, ["iterator_valid__workers", "num_workers"]),
         ({"iterator_train__shuffle": True}, ["iterator_train__shuffle", "num_workers"]),
+        ({"iterator_train__generator": None}, ["iterator_train__generator", "num_workers"]),
         ({"device": "gpu"}, ["device", "'gpu'", "cuda", "cpu"]),
         ({"device": "cuda:7"}, ["device", "'cuda:7'", "CUDA devices", "'cpu'"]),
     ],

@@ -23,7 +23,8 @@ Reader = Callable[[list[Tensor]], Iterator[tuple[Tensor, Tensor]]]
 """``read(batches) -> (x, y)`` of each batch of indices, on the device."""
 
 NOT_FOR_LOADERS = {"dataset", "batch_size", "shuffle", "sampler", "batch_sampler", "drop_last", "collate_fn"}
-"""Parameters of torch's DataLoader that are settled here."""
+NOT_FOR_LOADERS |= {"generator"}
+"""Parameters of torch's DataLoader that are settled here, the generator by `random_state`."""
 
 
 class OwnLabels(NamedTuple):
@@ -252,7 +253,7 @@ class Batches:
         return {"order": self.generator, "augment": self.augment_generator, "loader": self._loader_generator}
 
     def __len__(self) -> int:
-        return len(self._split(self.indices))
+        return len(self.split(self.indices))
 
     def __iter__(self) -> Iterator[Batch]:
         """Give every sample of the coreset once, in a fresh order, augmented."""
@@ -276,13 +277,14 @@ class Batches:
         yield from self._read_aside(list(rows.split(self.batch_size)))
 
     def _read(self, order: Tensor, weight: Tensor) -> Iterator[Batch]:
-        batches = self._split(order)
+        batches = self.split(order)
         rows, weights = (moved(parts, self.data.device) for parts in (batches, [weight[index] for index in batches]))
         samples = self._read_batches(batches)
         for index, factors, (x, y) in zip(rows, weights, samples, strict=True):
             yield Batch(x, y, factors, index)
 
-    def _split(self, order: Tensor) -> list[Tensor]:
+    def split(self, order: Tensor) -> list[Tensor]:
+        """Cut rows into those of each batch."""
         batches = list(order.split(self.batch_size))
         if len(batches) > 1 and len(batches[-1]) == 1 < self.batch_size:
             batches[-2:] = [torch.cat(batches[-2:])]

@@ -28,6 +28,12 @@ class PhaseCost:
     def __add__(self, other: "PhaseCost") -> "PhaseCost":
         return PhaseCost(self.forwards + other.forwards, self.backwards + other.backwards, self.seconds + other.seconds)
 
+    def __mul__(self, times: float) -> "PhaseCost":
+        return PhaseCost(round(self.forwards * times), round(self.backwards * times), self.seconds * times)
+
+    def __sub__(self, other: "PhaseCost") -> "PhaseCost":
+        return self + other * -1
+
 
 class Cost(Mapping[str, PhaseCost]):
     """Tells the cost of a fit by phase; the phases' seconds add up to the whole fit.
@@ -50,6 +56,8 @@ class Cost(Mapping[str, PhaseCost]):
     >>> cost["full"].forwards += 128
     >>> cost.total.forwards
     128
+    >>> cost.to_frame().loc[["full", "total"], "forwards"].tolist()
+    [128, 128]
     """
 
     def __init__(self) -> None:
@@ -69,6 +77,13 @@ class Cost(Mapping[str, PhaseCost]):
     def total(self) -> PhaseCost:
         """Sum over the phases."""
         return sum(self.values(), PhaseCost())
+
+    def to_frame(self) -> Any:
+        """Convert to a pandas DataFrame: a row for each phase, and one for the total."""
+        import pandas
+
+        rows = {**self, "total": self.total}
+        return pandas.DataFrame(map(vars, rows.values()), index=pandas.Index(rows, name="phase"))
 
     def __repr__(self) -> str:
         rows = [*self.items(), ("total", self.total)]

@@ -15,12 +15,23 @@ from sklearn_acs.training.cost import CostMeter, StepClock
 from sklearn_acs.training.course import Course
 from sklearn_acs.training.net import AdversarialNet
 from sklearn_acs.training.optimizers import load_optimizer
+from sklearn_acs.training.precision import set_precision
 from sklearn_acs.training.step import Step
 from sklearn_acs.training.training import Training
 from sklearn_acs.training.weights import Weights, lay_out, load_weights, weights_of
 
 TOLD = (
-    *("schedule", "seeds", "n_given", "split_seed", "n_planned", "epochs_done", "coreset_epochs", "stop_reason"),
+    *(
+        "schedule",
+        "seeds",
+        "precision",
+        "n_given",
+        "split_seed",
+        "n_planned",
+        "epochs_done",
+        "coreset_epochs",
+        "stop_reason",
+    ),
     *("best", "interrupted", "coresets"),
 )
 """Fields of a training that tell of it."""
@@ -61,7 +72,6 @@ def left_by(training: Training) -> dict[str, Any]:
 
 def finished(
     net: AdversarialNet,
-    precision: str,
     left: dict[str, Any],
     format: DataFormat,
 ) -> Training:
@@ -72,8 +82,6 @@ def finished(
     net : AdversarialNet
         As at the beginning of a training, made with the objective and the in-batch selection that are left; its module
         has the weights' names and shapes.
-    precision : str
-        In what it computes.
     left : dict
         What `left_by` gave. Where its "optimizer" or "scaler" are None or empty, these begin anew.
     format : DataFormat
@@ -83,7 +91,7 @@ def finished(
     -------
     Training
     """
-    module, device = net.module_, torch.device(net.device)
+    module, device = set_precision(net.module_, left["precision"]), torch.device(net.device)
     average = None if left["averaging"] is None else WeightAverage(module, left["averaging"])
     _take_up(module, left["weights"])
     if average is not None:
@@ -91,8 +99,8 @@ def finished(
         average.n_steps = left["average"]["n_steps"]
     if left["optimizer"] is not None:
         load_optimizer(net.optimizer_, left["optimizer"])
-    scaler = GradScaler(device.type, init_scale=2.0**10, enabled=precision == "fp16")
-    if left["scaler"]:
+    scaler = GradScaler(device.type, init_scale=2.0**10, enabled=left["precision"] == "fp16")
+    if scaler.is_enabled() and left["scaler"]:
         scaler.load_state_dict(left["scaler"])
     left["attack"].load_state_dict(left["attack_state"])
     adversary = Adversary(left["attack"], left["objective"], format, torch.Generator(device))
@@ -107,7 +115,6 @@ def finished(
     gone: Any = None
     training = Training(
         net,
-        precision=precision,
         average=average,
         course=course,
         meter=meter,

@@ -16,8 +16,8 @@ from sklearn_acs.data.batches import Batch
 from sklearn_acs.models import frozen
 from sklearn_acs.objectives import Objective
 from sklearn_acs.params import check_names, check_options, options_of
+from sklearn_acs.training.history import History
 from sklearn_acs.training.optimizers import begin_late_momentum, find_optimizer
-from sklearn_acs.training.precision import find_precision, set_precision
 from sklearn_acs.training.step import Step
 
 
@@ -45,7 +45,7 @@ class AdversarialNet(NeuralNet):
         What a batch goes through.
     """
 
-    history_: Any  # skorch's History
+    history_: History
     training_: Any
     step_: Step
     cuda_dependent_attributes_ = [*NeuralNet.cuda_dependent_attributes_, "training_", "step_"]
@@ -62,6 +62,21 @@ class AdversarialNet(NeuralNet):
     def get_default_callbacks(self) -> list:
         """Return none: the training writes the history and shows its progress."""
         return []
+
+    def initialize_history(self) -> "AdversarialNet":
+        """Begin with no epochs."""
+        self.history_ = History()
+        return self
+
+    @property
+    def history(self) -> History:
+        """What is known of each epoch."""
+        return self.history_
+
+    @history.setter
+    def history(self, rows: list[dict[str, Any]]) -> None:
+        """Take rows, as skorch's `load_params` does from a file."""
+        self.history_ = History(rows)
 
     def initialize_criterion(self) -> "AdversarialNet":
         """Take the objective as it is: it has no weights to build."""
@@ -142,8 +157,8 @@ def make_net(
     params: Mapping[str, Any],
     device: torch.device,
     n_epochs: float,
-) -> tuple[AdversarialNet, str]:
-    """Make a net ready to be trained, and tell what `precision` came to.
+) -> AdversarialNet:
+    """Make a net ready to be trained.
 
     Parameters
     ----------
@@ -154,7 +169,7 @@ def make_net(
     callbacks : list
         As skorch takes them.
     params : mapping of str to object
-        The classifier's, of which those of the optimiser and the precision are looked at.
+        The classifier's, of which those of the optimiser and of skorch are looked at.
     device : torch.device
         Where training is done.
     n_epochs : float
@@ -177,11 +192,9 @@ def make_net(
         **routed,
     ).initialize()
     check_names("callbacks", "callbacks", options_of(params, "callbacks"), dict(net.callbacks_))
-    precision = find_precision(params["precision"], net.module_, device)
-    if precision == "fp16" and isinstance(net.optimizer_, LBFGS):
+    if params["precision"] == "fp16" and isinstance(net.optimizer_, LBFGS):
         raise ValueError("precision='fp16' scales losses, which LBFGS cannot undo; use 'fp32' or 'bf16'")
-    set_precision(net.module_, precision)
-    return net, precision
+    return net
 
 
 def softmax(logits: Tensor) -> Tensor:

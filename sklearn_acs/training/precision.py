@@ -1,14 +1,19 @@
 """A module's forward pass runs in half precision, compiled, or both, and nothing outside the module notices."""
 
+import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from itertools import count
+from statistics import median
+from time import perf_counter
 from types import FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 PRECISIONS: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Names of precisions, each with the type in which convolutions and matrix products are done."""
@@ -20,19 +25,108 @@ gradient may then shrink a million times, or grow a thousand times, on its way t
 _numbers = count()
 
 
-def find_precision(precision: str, module: nn.Module, device: torch.device) -> str:
-    """Tell what "auto" means for a module on a device; any other name stays as it is.
+def settle_precision(params: Mapping[str, Any], module: nn.Module, example: Tensor, n_samples: int, before: Any) -> str:
+    """Let a module compute in the precision that a classifier's parameters ask for, and tell which that is.
 
-    It is "bf16" on CUDA devices that have it, and on CPUs that have it (AVX512-BF16, AMX) for modules with
-    convolutions; "fp32" everywhere else. A small fully connected network gains nothing on a CPU.
+    Parameters
+    ----------
+    params : mapping of str to object
+        The classifier's.
+    module : nn.Module
+        What is trained.
+    example : Tensor of shape (n_few, ...)
+        Samples, of which a batch is made.
+    n_samples : int
+        How many there are.
+    before : Training or None
+        What this training goes on from, whose precision "auto" keeps.
+    """
+    asked, n_in_batch = params["precision"], min(n_samples, params["batch_size"])
+    if asked == "auto" and before is not None:
+        asked = before.precision
+    x = example[torch.arange(n_in_batch, device=example.device) % len(example)]
+    precision = find_precision(asked, module, x, params["verbose"])
+    set_precision(module, precision)
+    return precision
+
+
+def find_precision(precision: str, module: nn.Module, x: Tensor, verbose: int = 0) -> str:
+    """Tell what "auto" means for a module: the precision in which it is faster; any other name stays as it is.
+
+    Where bfloat16 may pay (see `may_use_bf16`), a batch is timed in it and in float32. The choice then depends on what
+    else the machine does at the time.
+
+    Parameters
+    ----------
+    precision : {"fp32", "bf16", "fp16", "auto"}
+        What is asked for.
+    module : nn.Module
+        From inputs to logits; left as it is.
+    x : Tensor of shape (batch, ...)
+        A batch of training, on the module's device.
+    verbose : int, default=0
+        1 prints what was chosen, and why.
+
+    Returns
+    -------
+    {"fp32", "bf16", "fp16"}
     """
     if precision != "auto":
         return precision
+    if not may_use_bf16(module, x.device):
+        return "fp32"
+    seconds = time_precisions(module, x)
+    chosen = fastest(seconds)
+    if verbose:
+        times = ", ".join(f"{median(times) * 1000:.3g} ms in {name}" for name, times in seconds.items())
+        tqdm.write(f"precision='auto' is {chosen}: a batch takes {times}", file=sys.stderr)
+    return chosen
+
+
+def may_use_bf16(module: nn.Module, device: torch.device) -> bool:
+    """Tell whether bfloat16 may be faster: on CUDA devices that have it, and on CPUs that have it for convolutions.
+
+    A small fully connected network gains nothing on a CPU (AVX512-BF16, AMX).
+    """
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     convolves = any(isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d) for part in module.modules())
-    native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-    return "bf16" if convolves and native else "fp32"
+    return convolves and device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
+def time_precisions(module: nn.Module, x: Tensor, repeats: int = 5) -> dict[str, list[float]]:
+    """Measure the seconds of a forward and a backward pass in "fp32" and in "bf16", on copies of a module.
+
+    The two take turns, after one pass each that does not count, so that a load of the machine meets both.
+
+    Parameters
+    ----------
+    module : nn.Module
+        From inputs to logits.
+    x : Tensor of shape (batch, ...)
+        Inputs.
+    repeats : int, default=5
+        Passes of each; after 2 seconds 3 are enough.
+    """
+    copies = {name: set_precision(deepcopy(module).eval(), name) for name in ("fp32", "bf16")}
+    seconds: dict[str, list[float]] = {name: [] for name in copies}
+    begun = perf_counter()
+    with torch.random.fork_rng([x.device] if x.is_cuda else []):  # a module of one's own may draw in eval mode, too
+        for repeat in range(repeats + 1):
+            for name, copy in copies.items():
+                since = perf_counter()
+                copy(x.detach().clone().requires_grad_()).logsumexp(1).sum().backward()
+                if x.is_cuda:
+                    torch.cuda.synchronize(x.device)
+                seconds[name] += [perf_counter() - since] if repeat else []
+            if repeat >= 3 and perf_counter() - begun > 2:
+                break
+    return seconds
+
+
+def fastest(seconds: Mapping[str, Sequence[float]]) -> str:
+    """Take the precision of the smallest median; the first named where they are equal."""
+    return min(seconds, key=lambda name: median(seconds[name]))
 
 
 def set_precision(module: nn.Module, precision: str) -> nn.Module:
@@ -68,12 +162,15 @@ def set_precision(module: nn.Module, precision: str) -> nn.Module:
     >>> set_precision(mlp((4,), 3), "bf16")(torch.zeros(2, 4)).dtype
     torch.float32
     """
-    if isinstance(vars(module).get("forward"), Forward):
+    before = vars(module).get("forward")
+    if isinstance(before, Forward):
         del vars(module)["forward"]
     dtype = PRECISIONS[precision]
     if dtype is not None:
         vars(module)["forward"] = Forward(module, dtype)
         module.to(memory_format=torch.channels_last)
+    if isinstance(before, Forward) and before.compiled is not None:
+        compile_forward(module)
     return module
 
 

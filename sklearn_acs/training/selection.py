@@ -98,21 +98,7 @@ class Selection:
 
     def select(self, epoch: int, module: nn.Module, batches: Batches, meter: CostMeter, progress: Progress) -> Coreset:
         """Choose the coreset of an epoch and point the batches at it."""
-        meter.enter("selection")
-        given: dict[str, Any] = {}
-        gradients: LastLayerGradients | Sums | None = None
-        advance = progress.advance
-        if self.recorder is not None and self.recorder.complete:
-            gradients = where_float64_is(self.recorder.gradients(batches.sample_weight))
-        elif self.layer is not None and self.select_by == "batch" and not self.selector.groups_by_samples:
-            gradients = partial(self._sums, epoch, module, batches, meter, advance)
-        elif self.layer is not None:
-            gradients = last_layer_gradients(module, self.layer, batches, self.adversary, advance=advance)
-        for score in {"loss", "margin"}.intersection(self.selector.fit_inputs):
-            given["scores"] = sample_scores(module, score, batches, self.adversary, advance)
-        if "validation" in self.selector.fit_inputs:
-            given["validation"] = self.validation_gradients(module, advance)
-        check_finite(epoch, gradients, *given.values())
+        gradients, given = self.look(epoch, module, batches, meter, progress.advance)
         meter.enter("solver")
         given |= self._remembered(len(batches.data))
         how = self.select_by, self.n_select, batches.batch_size, self.random_state
@@ -125,6 +111,26 @@ class Selection:
             self.seen = seen_after(self.seen, coreset, labels)
         batches.use_coreset(coreset.indices, coreset.weights)
         return coreset
+
+    def look(
+        self, epoch: int, module: nn.Module, batches: Batches, meter: CostMeter, advance: Advance
+    ) -> tuple[LastLayerGradients | Sums | None, dict[str, Any]]:
+        """Make the passes that the selector asks for: gradients, if it does, and what else its `fit` is given."""
+        meter.enter("selection")
+        given: dict[str, Any] = {}
+        gradients: LastLayerGradients | Sums | None = None
+        if self.recorder is not None and self.recorder.complete:
+            gradients = where_float64_is(self.recorder.gradients(batches.sample_weight))
+        elif self.layer is not None and self.select_by == "batch" and not self.selector.groups_by_samples:
+            gradients = partial(self._sums, epoch, module, batches, meter, advance)
+        elif self.layer is not None:
+            gradients = last_layer_gradients(module, self.layer, batches, self.adversary, advance=advance)
+        for score in {"loss", "margin"}.intersection(self.selector.fit_inputs):
+            given["scores"] = sample_scores(module, score, batches, self.adversary, advance)
+        if "validation" in self.selector.fit_inputs:
+            given["validation"] = self.validation_gradients(module, advance)
+        check_finite(epoch, gradients, *given.values())
+        return gradients, given
 
     def _sums(
         self,

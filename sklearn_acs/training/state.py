@@ -18,6 +18,7 @@ from sklearn_acs.training.in_batch import InBatchSelection
 from sklearn_acs.training.memory import PerturbationMemory
 from sklearn_acs.training.net import AdversarialNet
 from sklearn_acs.training.optimizers import load_optimizer, take_over
+from sklearn_acs.training.precision import set_precision
 from sklearn_acs.training.progress import Progress
 from sklearn_acs.training.rate import Rate
 from sklearn_acs.training.schedule import CoresetSchedule, TimedSchedule
@@ -138,6 +139,7 @@ class TrainingState:
             "weights": weights_of(self.module),
             "optimizer": self.net.optimizer_.state_dict(),
             "history": copy(self.net.history_),
+            "precision": self.precision,
             "best": self.best,
             "attack_generator": self.adversary.generator.get_state(),
             "callbacks": callbacks,
@@ -148,6 +150,10 @@ class TrainingState:
         """Go on from the state of another training of the same plan on the same data."""
         for name in ("epochs_done", "coreset_epochs", "stop_reason", "best"):
             setattr(self, name, state[name])
+        if self.precision != state["precision"]:  # which "auto" chose by another measurement
+            self.precision = state["precision"]
+            for module in self._modules():
+                set_precision(module, self.precision)
         load_weights(self.module, state["weights"])
         load_optimizer(self.net.optimizer_, state["optimizer"])
         self.net.history_ = copy(state["history"])

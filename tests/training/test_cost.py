@@ -2,6 +2,7 @@
 
 from time import sleep
 
+import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -180,3 +181,12 @@ class Slow(Callback):
     def on_batch_end(self, net, **kwargs):
         if net.history[-1, "batches", -1, "train_batch_size"] and len(net.history[-1, "batches"]) == 1:
             sleep(0.02)
+
+
+def test_the_frame_has_a_row_for_each_phase_and_the_total():
+    cost = Cost()
+    cost["full"].forwards, cost["checks"].backwards, cost["setup"].seconds = 7, 5, 0.25
+    frame = cost.to_frame()
+    assert list(frame.index) == [*PHASES, "total"] and frame.index.name == "phase"
+    assert frame.loc["full"].tolist() == [7, 0, 0] and frame.loc["total"].tolist() == [7, 5, 0.25]
+    assert frame.dtypes["forwards"] == np.int64

@@ -9,14 +9,23 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.datasets import load_digits, load_iris
+from skorch.callbacks import Callback
 from torch import nn
 from torch.nn import functional as F
 
 from sklearn_acs import PGD, FastAT, RobustClassifier, evaluate
 from sklearn_acs.data.batches import ArrayData, Batches
 from sklearn_acs.models import build_model, frozen, last_linear
+from sklearn_acs.training import precision as precision_module
 from sklearn_acs.training.net import find_device
-from sklearn_acs.training.precision import Forward, compile_forward, find_precision, set_precision
+from sklearn_acs.training.precision import (
+    Forward,
+    compile_forward,
+    find_precision,
+    may_use_bf16,
+    set_precision,
+    time_precisions,
+)
 
 HALF = ["bf16", "fp16"]
 CPU = torch.device("cpu")
@@ -206,14 +215,104 @@ def test_batchnorm_keeps_float32_statistics_and_an_attack_leaves_them():
 # What "auto" is, and what is refused
 
 
-def test_auto_is_half_precision_where_it_is_native(monkeypatch, net):
+@pytest.fixture
+def native(monkeypatch):
+    """A CPU that has bfloat16, and batches whose seconds are given: those in float32 and in bfloat16."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+
+    def seconds(fp32, bf16):
+        timed = []
+        monkeypatch.setattr(
+            precision_module, "time_precisions", lambda *args: timed.append(args) or {"fp32": fp32, "bf16": bf16}
+        )
+        return timed
+
+    return seconds
+
+
+def test_bfloat16_may_pay_where_it_is_native(monkeypatch, net):
     table = build_model("mlp", (4,), 3)
     for native in (True, False):
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native)
-        assert find_precision("auto", net, CPU) == ("bf16" if native else "fp32")
-        assert find_precision("auto", table, CPU) == "fp32"
+        assert may_use_bf16(net, CPU) == native
+        assert not may_use_bf16(table, CPU)
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, native=native: native)
-        assert find_precision("auto", table, torch.device("cuda")) == ("bf16" if native else "fp32")
+        assert may_use_bf16(table, torch.device("cuda")) == native
+
+
+@pytest.mark.parametrize(("bf16", "chosen"), [([1.0, 1.1, 9.0], "bf16"), ([1.0, 3.0, 3.1], "fp32"), ([2.0], "fp32")])
+def test_auto_is_what_has_the_smaller_median(net, native, bf16, chosen, capsys):
+    native(fp32=[2.0, 2.0, 2.0], bf16=bf16)
+    x = torch.rand(2, 1, 8, 8)
+    assert find_precision("auto", net, x) == chosen
+    assert capsys.readouterr().err == ""
+    find_precision("auto", net, x, verbose=1)
+    assert f"is {chosen}" in capsys.readouterr().err
+
+
+def test_a_named_precision_is_not_timed(net, native):
+    timed = native([1.0], [2.0])
+    assert [find_precision(name, net, torch.rand(2, 1, 8, 8)) for name in ("fp32", "bf16", "fp16")] == [
+        *("fp32", "bf16", "fp16")
+    ]
+    assert timed == []
+
+
+def test_timing_leaves_no_trace(net):
+    """Neither in weights, BatchNorm statistics, modes and gradients nor in the global generator."""
+    net.train()
+    module, x = nn.Sequential(net, nn.BatchNorm1d(4), nn.Dropout(0.5)), torch.rand(4, 1, 8, 8)
+    before, random = copy.deepcopy(module.state_dict()), torch.get_rng_state()
+    seconds = time_precisions(module, x, repeats=2)
+    assert {name: len(times) for name, times in seconds.items()} == {"fp32": 2, "bf16": 2}
+    assert all(time > 0 for times in seconds.values() for time in times)
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert all(part.training for part in module.modules()) and torch.equal(torch.get_rng_state(), random)
+    assert all(parameter.grad is None for parameter in module.parameters())
+    assert not isinstance(vars(module).get("forward"), Forward)
+
+
+@pytest.mark.parametrize(("seconds", "chosen"), [(([1.0], [2.0]), "fp32"), (([2.0], [1.0]), "bf16")])
+def test_the_same_bits_follow_once_the_precision_is_chosen(digits, native, seconds, chosen):
+    X, y = digits
+    timed = native(*seconds)
+    named, auto = (quick(module="convnet", precision=p, max_epochs=2).fit(X, y) for p in (chosen, "auto"))
+    assert auto.net_.precision_ == chosen
+    assert [len(x) for _, x in timed] == [32]
+    assert torch.equal(logits_of(named, X), logits_of(auto, X))
+
+
+def test_training_that_goes_on_keeps_what_was_chosen(digits, native):
+    X, y = digits
+    native([2.0], [1.0])
+    clf = quick(module="convnet", precision="auto", max_epochs=1, warm_start=True).fit(X, y)
+    timed = native([1.0], [2.0])
+    clf.fit(X, y).partial_fit(X, y)
+    assert clf.net_.precision_ == "bf16" and timed == []
+
+
+def test_a_state_brings_the_precision_that_was_chosen(digits, native):
+    """Another training of the same plan may have measured otherwise."""
+    X, y = digits
+    states, ends = [], []
+
+    class Keep(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            states.append(copy.deepcopy(net.training_.state_dict()))
+
+    class Resume(Callback):
+        def on_train_begin(self, net, **kwargs):
+            net.training_.load_state_dict(states[0])
+            ends.append(net.training_.precision)
+
+    params = {"module": "convnet", "precision": "auto", "averaging": "ema", "max_epochs": 2}
+    native([2.0], [1.0])
+    whole = quick(**params, callbacks=[Keep()]).fit(X, y)
+    native([1.0], [2.0])
+    resumed = quick(**params, callbacks=[Resume()]).fit(X, y)
+    assert ends == ["bf16"] and resumed.net_.precision_ == "bf16"
+    assert torch.equal(logits_of(whole, X), logits_of(resumed, X))
 
 
 def test_auto_changes_no_bit_of_a_table():
