@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from skorch.history import History
-
 from sklearn_acs.data.formats import DataFormat, InputFormat
 from sklearn_acs.saving.record import Record, records
 from sklearn_acs.selectors import ClassSelection, Coreset
 from sklearn_acs.training.cost import Cost, PhaseCost
+from sklearn_acs.training.history import History
 from sklearn_acs.training.schedule import CoresetSchedule, TimedSchedule
 from sklearn_acs.training.state import Best
 
