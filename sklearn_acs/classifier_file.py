@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
+from skorch.callbacks import EarlyStopping, EpochScoring, GradientNormClipping
+from skorch.utils import to_numpy
 from torch import nn
 
 from sklearn_acs._version import __version__
@@ -32,7 +33,7 @@ from sklearn_acs.training.averaging import AVERAGES, EMA
 from sklearn_acs.training.finished import finished, left_by
 from sklearn_acs.training.in_batch import InBatchSelection
 from sklearn_acs.training.net import find_device
-from sklearn_acs.training.precision import compile_forward, set_precision
+from sklearn_acs.training.precision import compile_forward, may_use_bf16
 from sklearn_acs.training.rate import LR_SCHEDULES
 from sklearn_acs.training.records import RECORDS
 from sklearn_acs.training.seeds import LocalRandomness, Seeds
@@ -45,6 +46,7 @@ FORMAT = 1
 PARTS: set[type] = {
     *(type(make()) for table in (ATTACKS, OBJECTIVES, SELECTORS) for make in table.values()),
     *(EMA, InBatchSelection, Augmentation, Dynamics, CollapseGuard, StabilityTracker),
+    *(EarlyStopping, EpochScoring, GradientNormClipping),
 }
 
 TORCH_OPTIMIZERS = (
@@ -65,6 +67,7 @@ KNOWN: dict[str, Any] = {
     "RandomState": Record(np.random.RandomState, lambda source: {"state": source.get_state()}, _random),
     **{f"torch.optim.{name}": getattr(torch.optim, name) for name in TORCH_OPTIMIZERS},
     **{made.__name__: made for made in (*MODELS.values(), *LR_SCHEDULES.values()) if made is not None},
+    **{used.__name__: used for used in (print, to_numpy)},  # by skorch's callbacks, unless told otherwise
 }
 """All that a file may name."""
 
@@ -212,7 +215,7 @@ def _is_open(value: Any) -> bool:
     """Tell whether something, or a part of it, is not held."""
     if isinstance(value, list | tuple):
         return any(map(_is_open, value))
-    inside = value.get_params().values() if isinstance(value, BaseEstimator) else ()
+    inside = value.get_params().values() if hasattr(value, "get_params") and not isinstance(value, type) else ()
     return isinstance(value, NotHeld) or any(isinstance(each, NotHeld) for each in inside)
 
 
@@ -228,11 +231,13 @@ def _training(
                 raise ValueError(f"{name} describes a network of more layers than it has weights for")
             with torch.device("meta"):
                 _check_fit(name, module, module_of(params, form)(), weights)
-        made_for = left["objective"], left["in_batch"], form, device, left["schedule"].n_epochs
-        net, precision = make_network(params, *made_for), left.get("precision", params["precision"])
-        set_precision(net.module_, precision)
+        net = make_network(params, left["objective"], left["in_batch"], form, device, left["schedule"].n_epochs)
         _check_fit(name, module, net.module_, weights)
-        training = finished(net, precision, left, form)
+        if params["precision"] != "auto":
+            left["precision"] = params["precision"]
+        elif not may_use_bf16(net.module_, device):  # another device than that of the fit
+            left["precision"] = "fp32"
+        training = finished(net, left, form)
         if params["compile"]:
             for each in {training.module, training.final_module}:
                 compile_forward(each)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.datasets import load_digits, load_iris
-from skorch.callbacks import Callback, EpochScoring
+from skorch.callbacks import Callback, EarlyStopping, EpochScoring, GradientNormClipping
 from torch import nn
 
 from sklearn_acs import (
@@ -29,8 +29,10 @@ from sklearn_acs import (
     evaluate,
 )
 from sklearn_acs.attacks import ATTACKS
+from sklearn_acs.models import wide_resnet
 from sklearn_acs.objectives import OBJECTIVES
 from sklearn_acs.selectors import SELECTORS
+from sklearn_acs.training.rate import one_cycle
 from sklearn_acs.training.weights import weights_of
 
 DIGITS = load_digits(n_class=3)
@@ -165,6 +167,19 @@ def test_parameters_nested_in_one_another_come_back(tmp_path):
     assert not hasattr(again, "net_")
     assert_same(again.get_params(), clf.get_params())
     assert type(again.lr) is np.float32
+
+
+def test_functions_and_classes_of_the_library_torch_and_skorch_come_back(tmp_path):
+    callbacks = [GradientNormClipping(1.0), EarlyStopping("train_loss"), EpochScoring("accuracy", on_train=True)]
+    clf = RobustClassifier(wide_resnet, lr_schedule=one_cycle, optimizer=torch.optim.RAdam, lr=0.1, callbacks=callbacks)
+    again = loaded(clf, tmp_path)
+    assert (again.module, again.lr_schedule, again.optimizer) == (wide_resnet, one_cycle, torch.optim.RAdam)
+    assert [each.get_params() for each in again.callbacks] == [each.get_params() for each in callbacks]
+    one = fit(clf_of(callbacks=callbacks), X, y)
+    fit(loaded(one, tmp_path), X, y)
+    clf.set_params(callbacks=[EpochScoring(lambda net, X, y: 1, on_train=True)])
+    with pytest.warns(UserWarning, match=r"leaves out callbacks \(.*<lambda>\)"):
+        clf.save(tmp_path / "file")
 
 
 def test_what_training_made_is_free_of_samples(tmp_path):

@@ -145,7 +145,10 @@ def main() -> None:
     make(attack=PGD(EPS, steps=1), max_epochs=1).fit(X[:256], y[:256])  # what a process does once
     random, found, n_kills = np.random.default_rng(0), [], 0
     while n_kills < args.kills:
-        name, each_batch = list(SETTINGS)[len(found) % len(SETTINGS)], bool((len(found) + len(found) // len(SETTINGS)) % 2)
+        name, each_batch = (
+            list(SETTINGS)[len(found) % len(SETTINGS)],
+            bool((len(found) + len(found) // len(SETTINGS)) % 2),
+        )
         row = kill(name, X[:FEW], y[:FEW], each_batch, random)
         found.append({"name": name, "kept after": "each batch" if each_batch else "each epoch", **row})
         n_kills += row["kills"]

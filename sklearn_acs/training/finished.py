@@ -4,22 +4,34 @@ from math import inf
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.amp import GradScaler
 
 from sklearn_acs.data.formats import DataFormat
+from sklearn_acs.models import device_of
 from sklearn_acs.training.adversary import Adversary
 from sklearn_acs.training.averaging import WeightAverage
 from sklearn_acs.training.cost import CostMeter, StepClock
 from sklearn_acs.training.course import Course
 from sklearn_acs.training.net import AdversarialNet
 from sklearn_acs.training.optimizers import load_optimizer
+from sklearn_acs.training.precision import set_precision
 from sklearn_acs.training.step import Step
 from sklearn_acs.training.training import Training
 from sklearn_acs.training.weights import Weights, lay_out, load_weights, weights_of
 
 TOLD = (
-    *("schedule", "seeds", "n_given", "split_seed", "n_planned", "epochs_done", "coreset_epochs", "stop_reason"),
+    *(
+        "schedule",
+        "seeds",
+        "precision",
+        "n_given",
+        "split_seed",
+        "n_planned",
+        "epochs_done",
+        "coreset_epochs",
+        "stop_reason",
+    ),
     *("best", "interrupted", "coresets"),
 )
 """Fields of a training that tell of it."""
@@ -42,7 +54,6 @@ def left_by(training: Training) -> dict[str, Any]:
     learned = {name: each.state_dict() for name, each in net.callbacks_ if _is_ours(each)}
     return {
         **{name: getattr(training, name) for name in TOLD},
-        "precision": training.precision,
         "weights": weights_of(training.module),
         "average": None if average is None else average.state_dict(),
         "optimizer": net.optimizer_.state_dict(),
@@ -61,7 +72,6 @@ def left_by(training: Training) -> dict[str, Any]:
 
 def finished(
     net: AdversarialNet,
-    precision: str,
     left: dict[str, Any],
     format: DataFormat,
 ) -> Training:
@@ -72,8 +82,6 @@ def finished(
     net : AdversarialNet
         As at the beginning of a training, made with the objective and the in-batch selection that are left; its module
         has the weights' names and shapes.
-    precision : str
-        In what it computes.
     left : dict
         What `left_by` gave. Where its "optimizer" or "scaler" are None or empty, these begin anew.
     format : DataFormat
@@ -83,7 +91,7 @@ def finished(
     -------
     Training
     """
-    module, device = net.module_, torch.device(net.device)
+    module, device = set_precision(net.module_, left["precision"]), torch.device(net.device)
     average = None if left["averaging"] is None else WeightAverage(module, left["averaging"])
     _take_up(module, left["weights"])
     if average is not None:
@@ -91,8 +99,8 @@ def finished(
         average.n_steps = left["average"]["n_steps"]
     if left["optimizer"] is not None:
         load_optimizer(net.optimizer_, left["optimizer"])
-    scaler = GradScaler(device.type, init_scale=2.0**10, enabled=precision == "fp16")
-    if left["scaler"]:
+    scaler = GradScaler(device.type, init_scale=2.0**10, enabled=left["precision"] == "fp16")
+    if scaler.is_enabled() and left["scaler"]:
         scaler.load_state_dict(left["scaler"])
     left["attack"].load_state_dict(left["attack_state"])
     adversary = Adversary(left["attack"], left["objective"], format, torch.Generator(device))
@@ -107,7 +115,6 @@ def finished(
     gone: Any = None
     training = Training(
         net,
-        precision=precision,
         average=average,
         course=course,
         meter=meter,
@@ -119,6 +126,8 @@ def finished(
 
 
 def _take_up(module: nn.Module, weights: Weights) -> None:
+    device = device_of(module)  # where buffers have to be that the module gets as they are
+    weights = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in weights.items()}
     lay_out(module, weights)
     load_weights(module, weights)
 

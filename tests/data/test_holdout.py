@@ -25,7 +25,8 @@ y = load_digits(n_class=3).target[:90]
 
 def fit(X=X, y=y, sample_weight=None, **params):
     settings = {"selector": "glister", "max_epochs": 4, "attack": PGD(eps=0.1, steps=2), "batch_size": 32}
-    return RobustClassifier(**{**settings, "random_state": 0, **params}).fit(X, y, sample_weight)
+    settings |= {"averaging": None, "random_state": 0}
+    return RobustClassifier(**{**settings, **params}).fit(X, y, sample_weight)
 
 
 def rows_of(samples):

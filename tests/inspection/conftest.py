@@ -27,6 +27,8 @@ def clf(digits):
     X, y = digits
     watched = RobustClassifier(
         attack=PGD(eps=0.15, steps=3),
+        averaging=None,
+        coreset_frac=0.5,
         max_epochs=12,
         select_every=1,
         warmup_frac=0.25,

@@ -229,7 +229,7 @@ def test_ordinary_radii_are_not_doubted():
 
 
 def test_evaluation_goes_to_any_radius_without_a_word():
-    clf = quick(attack__eps=0.1).fit(IMAGES, LABELS)
+    clf = quick(attack=PGD(eps=0.1), attack_ramp=0.0, averaging=None).fit(IMAGES, LABELS)
     scores = [clf.robust_score(IMAGES, LABELS, PGD(eps=eps, steps=2)) for eps in (0.01, 0.5, 1, 8)]
     assert scores == sorted(scores, reverse=True) and scores[-1] < 0.5
     evaluate(clf, IMAGES, LABELS, [PGD(eps=1e-5, steps=1), PGD(eps=1.0, steps=1)], check_masking=True)
@@ -239,10 +239,10 @@ def test_evaluation_goes_to_any_radius_without_a_word():
 
 
 def test_a_selection_attack_without_a_radius_takes_that_of_training():
-    format = TrainingData.read(IMAGES, LABELS, None).format
+    data = TrainingData.read(IMAGES, LABELS, None)
     for given in (PGD(steps=3), "pgd", "fgsm"):
         clf = RobustClassifier(attack__eps=0.1, selection_attack=given)
-        assert Plan.of(clf.get_params(deep=False)).settled(format).selection_attack.eps == 0.1
+        assert Plan.of(clf.get_params(deep=False)).settled(data).selection_attack.eps == 0.1
     with pytest.warns(UserWarning, match="within eps=0.1 in linf, and selection_attack within eps=0.2 in linf"):
         quick(selector="craig", attack__eps=0.1, selection_attack=PGD(eps=0.2), max_epochs=2).fit(IMAGES, LABELS)
 

@@ -52,7 +52,7 @@ def tiny(**params):
 
 @pytest.fixture(scope="module")
 def clf():
-    return tiny().fit(X, Y)
+    return tiny(coreset_frac=0.5).fit(X, Y)
 
 
 @pytest.fixture(scope="module")

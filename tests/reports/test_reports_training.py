@@ -30,7 +30,7 @@ from sklearn_acs.training.memory import PerturbationMemory
 
 X = (load_digits(n_class=3).images / 16).astype(np.float32)[:96]
 y = load_digits(n_class=3).target[:96]
-SMALL = {"attack": PGD(eps=0.1, steps=1), "max_epochs": 4, "batch_size": 32, "random_state": 0}
+SMALL = {"attack": PGD(eps=0.1, steps=1), "coreset_frac": 0.5, "max_epochs": 4, "batch_size": 32, "random_state": 0}
 
 
 def net_of(*inner):
@@ -193,7 +193,7 @@ def test_a_callback_as_a_class(capsys):
 
 def test_checkpoint_of_the_best_robust_accuracy(tmp_path):
     save = Checkpoint(monitor="valid_robust_best", dirname=str(tmp_path))
-    clf = fitted(early_stopping=True, callbacks=[save])
+    clf = fitted(early_stopping=True, averaging=None, callbacks=[save])
     saved = torch.load(tmp_path / "params.pt")
     assert clf.history_[:, "valid_robust_best"].count(True) >= 1
     assert all(torch.equal(saved[name], value) for name, value in clf.net_.module_.state_dict().items())

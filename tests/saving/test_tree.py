@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from skorch.history import History
 
 from sklearn_acs import PGD, TRADES
 from sklearn_acs.saving.json_text import from_text, to_text
@@ -16,6 +15,7 @@ from sklearn_acs.saving.record import NotHeld, records
 from sklearn_acs.saving.tree import flatten, unflatten
 from sklearn_acs.selectors import ClassSelection
 from sklearn_acs.training.cost import Cost
+from sklearn_acs.training.history import History
 from sklearn_acs.training.records import RECORDS
 
 VALUES = [
