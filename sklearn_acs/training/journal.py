@@ -52,8 +52,12 @@ class JournaledRows:
         for name, length in lengths.items():
             path, shape = folder / f"memory_{name}.bin", (length, *self.shape[1:])
             if self._is_new:
-                with path.open("w+b") as file:
-                    reserve(file, prod(shape), folder, "Give checkpoint= a larger place")
+                try:
+                    with path.open("w+b") as file:
+                        reserve(file, prod(shape), folder, "Give checkpoint= a larger place")
+                except OSError:
+                    self.close(folder)
+                    raise
             elif not path.exists() or path.stat().st_size != prod(shape):
                 raise ValueError(f"{str(path)!r} is not there, or cut short: delete its folder to train anew")
             setattr(self, f"_{name}", np.memmap(path, np.int8, "r+", shape=shape))

@@ -22,6 +22,7 @@ from sklearn_acs.training.checkpoint import STATELESS, Checkpoint
 from sklearn_acs.training.place import Fit, Place, checkpoint_folder, near, places
 from sklearn_acs.training.schedule import DEFAULT_EPOCHS
 from sklearn_acs.training.seeds import Seeds, current_device
+from sklearn_acs.training.state import keeps_state
 from sklearn_acs.training.training import Training
 from sklearn_acs.training.weights import weights_of
 
@@ -124,7 +125,11 @@ class Keeping:
         if not isinstance(data.samples, Items):
             return told.of(data.samples, labels, about)
         # The statistics are of the items that are read anyway.
-        read = None if self._drawn - {TORCH} else (form.mean, form.scale, form.n_values, form.limits)
+        read = (
+            None
+            if self._drawn - {TORCH} or (self._drawn and told.doubts)
+            else (form.mean, form.scale, form.n_values, form.limits)
+        )
         return told.of(type(data.samples.dataset), len(data.samples.dataset), labels, about, read)
 
     def _unfinished(self) -> Place | None:
@@ -238,7 +243,7 @@ class Keeping:
 
 
 def _is_kept(callback: Any) -> bool:
-    return hasattr(callback, "state_dict") or type(callback).__name__ in STATELESS
+    return keeps_state(callback) or type(callback).__name__ in STATELESS
 
 
 def _learned(before: Training) -> list[Any]:

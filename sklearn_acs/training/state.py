@@ -155,7 +155,7 @@ class TrainingState:
         self._check_not_over()
         callbacks = self._callbacks
         if self._callbacks_began:
-            callbacks = {name: each.state_dict() for name, each in self.net.callbacks_ if hasattr(each, "state_dict")}
+            callbacks = {name: each.state_dict() for name, each in self.net.callbacks_ if keeps_state(each)}
         return {
             "under_way": None if self.under_way is None else self._epoch_state(self.under_way),
             "precision": self.precision,
@@ -249,3 +249,8 @@ class TrainingState:
     def _check_not_over(self) -> None:
         if not hasattr(self, "batches"):
             raise RuntimeError("this training is over and has let its data go; a plan makes another one")
+
+
+def keeps_state(callback: Any) -> bool:
+    """Tell whether what a callback has learned can be kept, and given to another one."""
+    return hasattr(callback, "state_dict") and hasattr(callback, "load_state_dict")

@@ -550,3 +550,4 @@ def test_a_memory_on_disk_that_has_no_room_is_refused_before_any_work(tmp_path, 
     with pytest.raises(OSError, match=r"remembered perturbations need 6,144 bytes .*Give checkpoint= a larger place"):
         make(tmp_path, attack=PGD(eps=0.1, steps=1, init="previous")).fit(Streamed())
     assert steps == []
+    assert not list(tmp_path.glob("*/memory*"))
