@@ -223,7 +223,11 @@ def _training(
     name: str, params: Mapping[str, Any], form: DataFormat, left: dict[str, Any], device: torch.device
 ) -> Training:
     """Make the network and the training that is over, by the code that a fit makes them with."""
-    module, weights = params["module"], left["weights"]
+    module, weights, shape = params["module"], left["weights"], form.inputs.model_shape
+    if len(form.classes) < 2 or min(shape) < 1:
+        raise ValueError(
+            f"{name} describes samples of shape {shape} in {len(form.classes)} classes, which there are not"
+        )
     with torch.inference_mode(False), torch.enable_grad(), LocalRandomness(left["seeds"].model, device).in_use():
         if isinstance(module, str) or module in MODELS.values():
             # What a file describes takes memory when it is known to be what the file has weights for, not before.

@@ -245,3 +245,12 @@ def test_last_linear_restores_modes_after_an_error():
         last_linear(module, torch.rand(5, 6))
     assert all(part.training for part in module.modules())
     assert not any(part._forward_hooks for part in module.modules())
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "options"),
+    [("mlp", (4,), {"hidden": 0}), ("mlp", (4,), {"hidden": (8, 2.5)}), ("convnet", (1, 8, 8), {"width": -1})],
+)
+def test_a_width_that_no_layer_can_have_is_refused(name, shape, options):
+    with pytest.raises(ValueError, match=rf"module__{next(iter(options))} must be an int of at least 1"):
+        build_model(name, shape, 3, **options)

@@ -1,4 +1,9 @@
-"""Shape is the shape of one sample, and image_shape checks that it is an image's."""
+"""Shape is the shape of one sample; image_shape checks that it is an image's, and widths those of layers."""
+
+from collections.abc import Sequence
+from numbers import Integral
+
+import numpy as np
 
 Shape = tuple[int, ...]
 """Shape of one sample as the model gets it: (n_features,) or (C, H, W)."""
@@ -12,3 +17,13 @@ def image_shape(name: str, input_shape: Shape, min_side: int = 1) -> Shape:
             f"of shape {tuple(input_shape)}. Use module='mlp', which takes any shape, or a module of your own"
         )
     return input_shape
+
+
+def widths(parameter: str, given: int | Sequence[int]) -> list[int]:
+    """List the widths of layers that a number or a sequence means, each an int of at least 1."""
+    found = np.atleast_1d(np.asarray(given, dtype=object)).tolist()
+    if any(not isinstance(width, Integral) or isinstance(width, bool) or width < 1 for width in found):
+        raise ValueError(
+            f"module__{parameter} must be an int of at least 1, or several for several layers; got {given!r}"
+        )
+    return [int(width) for width in found]

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import nn
 
-from sklearn_acs.models.shapes import Shape, image_shape
+from sklearn_acs.models.shapes import Shape, image_shape, widths
 
 
 def mlp(input_shape: Shape, n_classes: int, *, hidden: int | Sequence[int] = (128, 128)) -> nn.Sequential:
@@ -39,7 +38,7 @@ def mlp(input_shape: Shape, n_classes: int, *, hidden: int | Sequence[int] = (12
     """
     layers: list[nn.Module] = [nn.Flatten()]
     n_in = torch.Size(input_shape).numel()
-    for n_out in np.atleast_1d(hidden).tolist():
+    for n_out in widths("hidden", hidden):
         layers += [nn.Linear(n_in, n_out), nn.ReLU()]
         n_in = n_out
     return nn.Sequential(*layers, nn.Linear(n_in, n_classes))
@@ -76,7 +75,7 @@ def convnet(input_shape: Shape, n_classes: int, *, width: int = 16, hidden: int 
     torch.Size([2, 10])
     """
     n_in, *sides = image_shape("convnet", input_shape, min_side=4)
-    n_out = width
+    (n_out,), (hidden,) = widths("width", width), widths("hidden", hidden)
     layers: list[nn.Module] = []
     while len(layers) < 4 or (max(sides) > 8 and min(sides) > 1):
         layers += [nn.Conv2d(n_in, n_out, 4, stride=2, padding=1), nn.ReLU()]
