@@ -6,7 +6,6 @@ DATA_FOLDER is that of train_images.py. All fits of a seed train in turns, an ep
 steps, raising cross-entropy and then the margin, and some images by AutoAttack: gradients that are masked show as a gap
 between the first and the others. Writes docs/results/levers.md with a figure; rows are kept in
 levers.jsonl, where a run that was cut short goes on. `--seed 1` adds one seed, so that two can run side by side.
-
 """
 
 import sys
