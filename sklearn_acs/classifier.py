@@ -563,6 +563,7 @@ default="auto"
         plan, data, training, keeping = self._prepare(*given, keeps=not one_pass)
         if keeping is not None and self.warm_start and before is None:
             if (epochs := keeping.shorter(training)) is not None:
+                training.progress.close(None)
                 return self._go_on_after(epochs, X, y, sample_weight, validation)
         checkpoint = None if keeping is None else keeping.begin(training)
         randomness = training.randomness

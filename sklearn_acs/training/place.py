@@ -205,11 +205,12 @@ def checkpoint_folder(checkpoint: str | os.PathLike) -> Path:
     Parameters
     ----------
     checkpoint : str or Path
-        The folder.
+        The folder; "~" at its beginning is the user's.
 
     Returns
     -------
     Path
+        An absolute one.
 
     Raises
     ------
@@ -218,7 +219,10 @@ def checkpoint_folder(checkpoint: str | os.PathLike) -> Path:
     OSError
         It cannot be written, or the disk is full.
     """
-    folder, name = Path(checkpoint), os.fspath(checkpoint)
+    name = os.fspath(checkpoint)
+    if "\0" in name:
+        raise ValueError(f"checkpoint={name!r} names no folder: a path has no null characters")
+    folder = Path(os.path.expanduser(name)).absolute()  # the same one when the process changes its folder
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"checkpoint={name!r} is a file; name a folder, which need not be there")
     marker = folder / MARKER

@@ -7,6 +7,7 @@ import signal
 import threading
 import warnings
 from pathlib import Path
+from shutil import rmtree
 from types import SimpleNamespace
 
 import numpy as np
@@ -364,6 +365,52 @@ def test_a_folder_that_cannot_be_used_is_refused_before_any_work(tmp_path, monke
     with pytest.raises(PermissionError, match=r"checkpoint=.* cannot be written: Permission denied"):
         make(tmp_path / "new").fit(X, y)
     assert steps == []
+
+
+def test_a_path_that_no_system_has_is_refused_by_name(steps):
+    with pytest.raises(ValueError, match=r"checkpoint='a\\x00b' names no folder"):
+        make("a\0b").fit(X, y)
+    assert steps == []
+
+
+def test_a_tilde_is_the_users_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    make(Path("~/runs"), max_epochs=1).fit(X, y)
+    assert [each.name for each in tmp_path.iterdir()] == ["runs"]
+
+
+class AfterTwo(Callback):
+    """Does something after the second epoch."""
+
+    def __init__(self, does=None):
+        self.does = does
+
+    def on_epoch_end(self, net, **kwargs):
+        if len(net.history) == 2:
+            self.does()
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+def test_a_relative_folder_stays_the_same_when_the_process_goes_to_another(tmp_path, monkeypatch):
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    make("runs", callbacks=[AfterTwo(lambda: os.chdir("other"))]).fit(X, y)
+    assert '"finished":true' in next((tmp_path / "runs").glob("*/fit.json")).read_text()
+    assert not any((tmp_path / "other").iterdir())
+
+
+def test_a_folder_that_is_deleted_meanwhile_is_told_of_and_the_training_goes_on(tmp_path):
+    folder = tmp_path / "runs"
+    with pytest.warns(UserWarning, match=r"could not be written \(No such file or directory\): the training goes on"):
+        clf = make(folder, callbacks=[AfterTwo(lambda: rmtree(folder))]).fit(X, y)
+    assert same(clf, make().fit(X, y))
+    assert not folder.exists()
 
 
 def test_too_little_room_is_refused_before_any_work(tmp_path, monkeypatch, steps):
