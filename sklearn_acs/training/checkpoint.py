@@ -163,7 +163,10 @@ class Checkpoint:
 
     def _load(self, training: Training) -> None:
         """Let the training go on from the checkpoint."""
-        tensors, about = read_tensors(self.place.state)
+        try:
+            tensors, about = read_tensors(self.place.state)
+        except ValueError as error:
+            raise ValueError(f"{error}; delete its folder to train anew") from error
         try:
             device, self.finished = training.randomness.device, about["finished"]
             moved = {name: tensors[name].to(device) for name in about["on_device"]}

@@ -112,6 +112,7 @@ class Place:
                 )
                 told = True
             sleep(0.1)
+            self.folder.mkdir(exist_ok=True)  # it may have been deleted meanwhile
         for part in self.folder.glob("*.part"):  # of a process that was killed while it wrote
             part.unlink(missing_ok=True)
         return True
@@ -161,13 +162,15 @@ class Place:
     def fit(self) -> Fit | None:
         """Read which fit it is; None where that was never written."""
         try:
-            about = from_text(self._about.read_text(), f"{str(self._about)!r}")
+            text = self._about.read_text()
         except FileNotFoundError:
             return None
         try:
-            return Fit(**about)
-        except TypeError as error:
-            raise ValueError(f"{str(self._about)!r} describes no fit: {error}") from error
+            return Fit(**from_text(text, "it"))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{str(self._about)!r} describes no fit ({error}): delete its folder to train that fit anew"
+            ) from error
 
 
 GUARD = threading.Lock()
@@ -223,10 +226,10 @@ def checkpoint_folder(checkpoint: str | os.PathLike) -> Path:
     if "\0" in name:
         raise ValueError(f"checkpoint={name!r} names no folder: a path has no null characters")
     folder = Path(os.path.expanduser(name)).absolute()  # the same one when the process changes its folder
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"checkpoint={name!r} is a file; name a folder, which need not be there")
     marker = folder / MARKER
     try:
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"checkpoint={name!r} is a file; name a folder, which need not be there")
         folder.mkdir(parents=True, exist_ok=True)
         if not marker.exists():
             if any(each.suffix != ".part" for each in folder.iterdir()) and not marker.exists():

@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 
 from sklearn_acs import PGD, RobustClassifier, StabilityTracker
 from sklearn_acs.training import checkpoint as checkpoints
+from sklearn_acs.training.place import Place
 from sklearn_acs.training.selection import Selection
 from sklearn_acs.training.training import Training
 
@@ -370,6 +371,8 @@ def test_a_folder_that_cannot_be_used_is_refused_before_any_work(tmp_path, monke
 def test_a_path_that_no_system_has_is_refused_by_name(steps):
     with pytest.raises(ValueError, match=r"checkpoint='a\\x00b' names no folder"):
         make("a\0b").fit(X, y)
+    with pytest.raises(OSError, match=r"checkpoint='n+' cannot be written: File name too long"):
+        make("n" * 300).fit(X, y)
     assert steps == []
 
 
@@ -449,10 +452,19 @@ def test_a_checkpoint_that_was_altered_is_refused(tmp_path, killed):
     content = bytearray(state.read_bytes())
     content[-1] ^= 1
     state.write_bytes(content)
-    with pytest.raises(ValueError, match="altered"):
+    with pytest.raises(ValueError, match="altered.*; delete its folder to train anew"):
         make(tmp_path).fit(X, y)
     state.unlink()
     assert same(make(tmp_path).fit(X, y), make().fit(X, y))
+
+
+@pytest.mark.parametrize("text", ["", '{"parts":', "[1]", '{"other":1}'])
+def test_a_description_that_was_altered_is_refused_with_what_to_do(tmp_path, text):
+    folder = tmp_path / "place"
+    folder.mkdir()
+    (folder / "fit.json").write_text(text)
+    with pytest.raises(ValueError, match=r"fit\.json' describes no fit .*: delete its folder to train that fit anew"):
+        Place(folder).fit()
 
 
 def test_what_was_half_written_is_cleared_away(tmp_path, killed):
@@ -487,6 +499,16 @@ def test_a_second_fit_in_the_same_place_waits_for_the_first(tmp_path, steps):
     thread.join()
     assert same(first, second)
     assert len(steps) == EPOCHS * 3
+
+
+def test_a_place_that_is_deleted_while_it_is_waited_for_is_made_anew(tmp_path):
+    holder, waiting = Place(tmp_path / "place"), Place(tmp_path / "place")
+    holder.take(wait=True)
+    threading.Timer(0.2, holder.remove).start()
+    with pytest.warns(UserWarning, match="it is waited for"):
+        assert waiting.take(wait=True)
+    waiting.close()
+    assert waiting.folder.is_dir()
 
 
 # Signals
