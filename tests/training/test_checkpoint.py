@@ -452,7 +452,7 @@ def test_a_checkpoint_that_was_altered_is_refused(tmp_path, killed):
     content = bytearray(state.read_bytes())
     content[-1] ^= 1
     state.write_bytes(content)
-    with pytest.raises(ValueError, match="altered.*; delete its folder to train anew"):
+    with pytest.raises(ValueError, match=r"altered.*; delete its folder to train anew"):
         make(tmp_path).fit(X, y)
     state.unlink()
     assert same(make(tmp_path).fit(X, y), make().fit(X, y))
