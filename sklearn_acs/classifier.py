@@ -171,8 +171,8 @@ default="auto"
         scores of validation samples need `early_stopping`, and its LRScheduler ``lr_schedule="constant"``. What could
         not work, as LoadInitState, is refused.
     checkpoint : str, Path or None, default=None
-        A folder in which `fit` keeps how far it has come, so that one that was killed, called again, goes on from there
-        to the same bits, and one that is over returns at once. Many fits may share it, those of a search too; each has
+        A folder, such as "~/runs", in which `fit` keeps how far it has come, so that one that was killed, called again,
+        goes on from there to the same bits, and one that is over returns at once. Many fits may share it, those of a search too; each has
         a place of its own, by all that its result depends on. See note 7. None keeps nothing.
     checkpoint_seconds : float, default=300
         With `checkpoint`, an epoch that takes longer is kept after so many seconds, too.
