@@ -172,8 +172,8 @@ default="auto"
         not work, as LoadInitState, is refused.
     checkpoint : str, Path or None, default=None
         A folder, such as "~/runs", in which `fit` keeps how far it has come, so that one that was killed, called again,
-        goes on from there to the same bits, and one that is over returns at once. Many fits may share it, those of a search too; each has
-        a place of its own, by all that its result depends on. See note 7. None keeps nothing.
+        goes on from there to the same bits, and one that is over returns at once. Many fits may share it, those of a
+        search too; each has a place of its own, by all that its result depends on. See note 7. None keeps nothing.
     checkpoint_seconds : float, default=300
         With `checkpoint`, an epoch that takes longer is kept after so many seconds, too.
     random_state : int, RandomState instance or None, default=None
