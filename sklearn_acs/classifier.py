@@ -171,9 +171,9 @@ default="auto"
         scores of validation samples need `early_stopping`, and its LRScheduler ``lr_schedule="constant"``. What could
         not work, as LoadInitState, is refused.
     checkpoint : str, Path or None, default=None
-        A folder in which `fit` keeps how far it has come, so that one that was killed, called again, goes on from there
-        to the same bits, and one that is over returns at once. Many fits may share it, those of a search too; each has
-        a place of its own, by all that its result depends on. See note 7. None keeps nothing.
+        A folder, such as "~/runs", in which `fit` keeps how far it has come, so that one that was killed, called again,
+        goes on from there to the same bits, and one that is over returns at once. Many fits may share it, those of a
+        search too; each has a place of its own, by all that its result depends on. See note 7. None keeps nothing.
     checkpoint_seconds : float, default=300
         With `checkpoint`, an epoch that takes longer is kept after so many seconds, too.
     random_state : int, RandomState instance or None, default=None
@@ -563,6 +563,7 @@ default="auto"
         plan, data, training, keeping = self._prepare(*given, keeps=not one_pass)
         if keeping is not None and self.warm_start and before is None:
             if (epochs := keeping.shorter(training)) is not None:
+                training.progress.close(None)
                 return self._go_on_after(epochs, X, y, sample_weight, validation)
         checkpoint = None if keeping is None else keeping.begin(training)
         randomness = training.randomness

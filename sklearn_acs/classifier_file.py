@@ -24,7 +24,7 @@ from sklearn_acs.network import make_network, module_of, network_params
 from sklearn_acs.objectives import OBJECTIVES, Objective
 from sklearn_acs.params import make_part, options_of
 from sklearn_acs.recipe import default_attack
-from sklearn_acs.saving.files import check_path
+from sklearn_acs.saving.files import as_path, check_path
 from sklearn_acs.saving.record import NotHeld, Record, records
 from sklearn_acs.saving.tensor_file import read_tensors, write_tensors
 from sklearn_acs.saving.tree import flatten, unflatten
@@ -102,7 +102,8 @@ def save_classifier(clf: Any, path: str | os.PathLike) -> None:
 
 def load_classifier(cls: type, path: str | os.PathLike, given: Mapping[str, Any]) -> Any:
     """Read a classifier from a file; see `RobustClassifier.load`."""
-    name, (tensors, about) = repr(os.fspath(path)), read_tensors(path)
+    place = as_path("path", path)
+    name, (tensors, about) = repr(os.fspath(path)), read_tensors(place)
     _check_kind(name, about)
     with _making_sense(name):
         content = unflatten(about["content"], tensors, KNOWN)

@@ -507,6 +507,9 @@ def test_paths_that_cannot_be_used_are_named_before_work(tmp_path):
         clf.save(tmp_path)
     with pytest.raises(FileNotFoundError, match="folder that does not exist"):
         clf.save(tmp_path / "no" / "file")
+    for use in (clf.save, RobustClassifier.load):
+        with pytest.raises(TypeError, match="path=5 must be a str or Path"):
+            use(5)
 
 
 def test_a_file_that_holds_something_else_or_is_of_the_future_is_refused(tmp_path):

@@ -8,6 +8,13 @@ from uuid import uuid4
 Content = bytes | memoryview
 
 
+def as_path(parameter: str, path: str | os.PathLike) -> Path:
+    """Take a str or Path, and refuse by the parameter's name what is neither."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"{parameter}={path!r} must be a str or Path")
+    return Path(path)
+
+
 def check_path(parameter: str, path: str | os.PathLike) -> Path:
     """Make sure, before any work, that a file can be written.
 
@@ -26,8 +33,10 @@ def check_path(parameter: str, path: str | os.PathLike) -> Path:
     ------
     OSError, ValueError
         It is a folder, in one that does not exist, or cannot be written.
+    TypeError
+        It is no path.
     """
-    place = Path(path)
+    place = as_path(parameter, path)
     try:
         if place.is_dir():
             raise IsADirectoryError("it is a folder")
@@ -39,7 +48,8 @@ def check_path(parameter: str, path: str | os.PathLike) -> Path:
             part.unlink()
     except (OSError, ValueError) as error:
         kind = type(error) if isinstance(error, OSError) else ValueError
-        raise kind(f"{parameter}={os.fspath(path)!r} cannot be written: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise kind(f"{parameter}={os.fspath(path)!r} cannot be written: {why}") from error
     return place
 
 

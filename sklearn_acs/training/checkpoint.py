@@ -128,7 +128,8 @@ class Checkpoint:
             self._writing = None
         if self._failed is not None:
             why = getattr(self._failed, "strerror", None) or self._failed
-            self._tell(f"a checkpoint could not be written ({why}): the one before is kept, and the training goes on")
+            kept = "the one before is kept, and " if self.place.state.exists() else ""
+            self._tell(f"a checkpoint could not be written ({why}): {kept}the training goes on")
 
     def _flat(self, training: Training, finished: bool = False) -> tuple[Any, dict[str, Tensor]]:
         """Take the training's state apart into JSON and tensors."""
@@ -162,7 +163,10 @@ class Checkpoint:
 
     def _load(self, training: Training) -> None:
         """Let the training go on from the checkpoint."""
-        tensors, about = read_tensors(self.place.state)
+        try:
+            tensors, about = read_tensors(self.place.state)
+        except ValueError as error:
+            raise ValueError(f"{error}; delete its folder to train anew") from error
         try:
             device, self.finished = training.randomness.device, about["finished"]
             moved = {name: tensors[name].to(device) for name in about["on_device"]}

@@ -112,6 +112,7 @@ class Place:
                 )
                 told = True
             sleep(0.1)
+            self.folder.mkdir(exist_ok=True)  # it may have been deleted meanwhile
         for part in self.folder.glob("*.part"):  # of a process that was killed while it wrote
             part.unlink(missing_ok=True)
         return True
@@ -161,13 +162,15 @@ class Place:
     def fit(self) -> Fit | None:
         """Read which fit it is; None where that was never written."""
         try:
-            about = from_text(self._about.read_text(), f"{str(self._about)!r}")
+            text = self._about.read_text()
         except FileNotFoundError:
             return None
         try:
-            return Fit(**about)
-        except TypeError as error:
-            raise ValueError(f"{str(self._about)!r} describes no fit: {error}") from error
+            return Fit(**from_text(text, "it"))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{str(self._about)!r} describes no fit ({error}): delete its folder to train that fit anew"
+            ) from error
 
 
 GUARD = threading.Lock()
@@ -205,11 +208,12 @@ def checkpoint_folder(checkpoint: str | os.PathLike) -> Path:
     Parameters
     ----------
     checkpoint : str or Path
-        The folder.
+        The folder; "~" at its beginning is the user's.
 
     Returns
     -------
     Path
+        An absolute one.
 
     Raises
     ------
@@ -218,11 +222,14 @@ def checkpoint_folder(checkpoint: str | os.PathLike) -> Path:
     OSError
         It cannot be written, or the disk is full.
     """
-    folder, name = Path(checkpoint), os.fspath(checkpoint)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"checkpoint={name!r} is a file; name a folder, which need not be there")
+    name = os.fspath(checkpoint)
+    if "\0" in name:
+        raise ValueError(f"checkpoint={name!r} names no folder: a path has no null characters")
+    folder = Path(os.path.expanduser(name)).absolute()  # the same one when the process changes its folder
     marker = folder / MARKER
     try:
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"checkpoint={name!r} is a file; name a folder, which need not be there")
         folder.mkdir(parents=True, exist_ok=True)
         if not marker.exists():
             if any(each.suffix != ".part" for each in folder.iterdir()) and not marker.exists():

@@ -153,9 +153,10 @@ class Training(TrainingState):
     @property
     def _selects(self) -> bool:
         """Whether the epoch to come, one of the coreset's, begins with a selection; one that is done counts."""
+        if self.coreset_epochs % self.schedule.select_every:
+            return False
         assert self.selection is not None
-        due = self.coreset_epochs % self.schedule.select_every == 0
-        return due and self.epochs_done not in self.selection.coresets
+        return self.epochs_done not in self.selection.coresets
 
     def _select(self, loss: float | None) -> None:
         """Choose a coreset, unless the time that is left is shorter than what the last one took."""

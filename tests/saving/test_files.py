@@ -51,3 +51,18 @@ def test_checking_a_path_leaves_nothing(tmp_path):
 def test_a_path_that_cannot_be_written_is_named(tmp_path, name, why):
     with pytest.raises((OSError, ValueError), match=rf"state_path=.* cannot be written: .*{why}"):
         check_path("state_path", os.path.join(tmp_path, name))
+
+
+@pytest.mark.parametrize("path", [5, None, b"file"])
+def test_what_is_no_path_is_refused_by_name(path):
+    with pytest.raises(TypeError, match=r"state_path=.* must be a str or Path"):
+        check_path("state_path", path)
+
+
+def test_an_error_of_the_system_is_told_without_the_name_of_the_file_beside(tmp_path, monkeypatch):
+    def refuse(*given):
+        raise PermissionError(13, "Permission denied", "file.part")
+
+    monkeypatch.setattr(files.Path, "touch", refuse)
+    with pytest.raises(PermissionError, match=r"path=.*file' cannot be written: Permission denied$"):
+        check_path("path", tmp_path / "file")

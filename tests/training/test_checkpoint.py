@@ -7,6 +7,7 @@ import signal
 import threading
 import warnings
 from pathlib import Path
+from shutil import rmtree
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch.utils.data import Dataset
 
 from sklearn_acs import PGD, RobustClassifier, StabilityTracker
 from sklearn_acs.training import checkpoint as checkpoints
+from sklearn_acs.training.place import Place
 from sklearn_acs.training.selection import Selection
 from sklearn_acs.training.training import Training
 
@@ -366,6 +368,54 @@ def test_a_folder_that_cannot_be_used_is_refused_before_any_work(tmp_path, monke
     assert steps == []
 
 
+def test_a_path_that_no_system_has_is_refused_by_name(steps):
+    with pytest.raises(ValueError, match=r"checkpoint='a\\x00b' names no folder"):
+        make("a\0b").fit(X, y)
+    with pytest.raises(OSError, match=r"checkpoint='n+' cannot be written: File name too long"):
+        make("n" * 300).fit(X, y)
+    assert steps == []
+
+
+def test_a_tilde_is_the_users_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    make(Path("~/runs"), max_epochs=1).fit(X, y)
+    assert [each.name for each in tmp_path.iterdir()] == ["runs"]
+
+
+class AfterTwo(Callback):
+    """Does something after the second epoch."""
+
+    def __init__(self, does=None):
+        self.does = does
+
+    def on_epoch_end(self, net, **kwargs):
+        if len(net.history) == 2:
+            self.does()
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+def test_a_relative_folder_stays_the_same_when_the_process_goes_to_another(tmp_path, monkeypatch):
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    make("runs", callbacks=[AfterTwo(lambda: os.chdir("other"))]).fit(X, y)
+    assert '"finished":true' in next((tmp_path / "runs").glob("*/fit.json")).read_text()
+    assert not any((tmp_path / "other").iterdir())
+
+
+def test_a_folder_that_is_deleted_meanwhile_is_told_of_and_the_training_goes_on(tmp_path):
+    folder = tmp_path / "runs"
+    with pytest.warns(UserWarning, match=r"could not be written \(No such file or directory\): the training goes on"):
+        clf = make(folder, callbacks=[AfterTwo(lambda: rmtree(folder))]).fit(X, y)
+    assert same(clf, make().fit(X, y))
+    assert not folder.exists()
+
+
 def test_too_little_room_is_refused_before_any_work(tmp_path, monkeypatch, steps):
     monkeypatch.setattr(checkpoints, "free_bytes", lambda folder: 1000)
     with pytest.raises(OSError, match=r"needs [\d,]+ bytes for two checkpoints, and the disk has 1,000 left") as told:
@@ -402,10 +452,19 @@ def test_a_checkpoint_that_was_altered_is_refused(tmp_path, killed):
     content = bytearray(state.read_bytes())
     content[-1] ^= 1
     state.write_bytes(content)
-    with pytest.raises(ValueError, match="altered"):
+    with pytest.raises(ValueError, match=r"altered.*; delete its folder to train anew"):
         make(tmp_path).fit(X, y)
     state.unlink()
     assert same(make(tmp_path).fit(X, y), make().fit(X, y))
+
+
+@pytest.mark.parametrize("text", ["", '{"parts":', "[1]", '{"other":1}'])
+def test_a_description_that_was_altered_is_refused_with_what_to_do(tmp_path, text):
+    folder = tmp_path / "place"
+    folder.mkdir()
+    (folder / "fit.json").write_text(text)
+    with pytest.raises(ValueError, match=r"fit\.json' describes no fit .*: delete its folder to train that fit anew"):
+        Place(folder).fit()
 
 
 def test_what_was_half_written_is_cleared_away(tmp_path, killed):
@@ -440,6 +499,16 @@ def test_a_second_fit_in_the_same_place_waits_for_the_first(tmp_path, steps):
     thread.join()
     assert same(first, second)
     assert len(steps) == EPOCHS * 3
+
+
+def test_a_place_that_is_deleted_while_it_is_waited_for_is_made_anew(tmp_path):
+    holder, waiting = Place(tmp_path / "place"), Place(tmp_path / "place")
+    holder.take(wait=True)
+    threading.Timer(0.2, holder.remove).start()
+    with pytest.warns(UserWarning, match="it is waited for"):
+        assert waiting.take(wait=True)
+    waiting.close()
+    assert waiting.folder.is_dir()
 
 
 # Signals
