@@ -145,7 +145,10 @@ def make_part(
     if isinstance(part, BaseEstimator):  # those inside it, too
         part.set_params(**numpy_values(part.get_params()))
     if hasattr(part, "validate"):
-        part.validate()
+        try:
+            part.validate()
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{parameter}: {error}") from error
     return part
 
 

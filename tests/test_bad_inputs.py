@@ -416,7 +416,7 @@ GRADIENTS = {
 def tiny(**params):
     hidden = {} if "module" in params else {"module__hidden": (4,)}
     defaults = {"module": "mlp", **hidden, "max_epochs": 2, "batch_size": 8, "attack": "fgsm"}
-    return RobustClassifier(**{**defaults, "lr": 0.01, "random_state": 0, **params})
+    return RobustClassifier(**{**defaults, "coreset_frac": 0.5, "lr": 0.01, "random_state": 0, **params})
 
 
 @cache

@@ -118,10 +118,13 @@ class StabilityTracker(Callback):
                 "other samples need a tracker of their own"
             )
         self.counts_, self.sum_ = np.zeros((2, n), dtype=np.int64), np.zeros(n)
-        self.on_epoch_begin(net)
+        self._begin_epoch()
 
     def on_epoch_begin(self, net: AdversarialNet, **kwargs: Any) -> None:
         """Forget an epoch that was cut short."""
+        self._begin_epoch()
+
+    def _begin_epoch(self) -> None:
         self.rows_: list[Tensor] = []
         self.wrong_: list[Tensor] = []
         self.minima_: list[Tensor] = []

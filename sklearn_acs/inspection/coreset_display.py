@@ -68,7 +68,7 @@ class CoresetDisplay:
     >>> from sklearn.datasets import load_iris
     >>> from sklearn_acs import CoresetDisplay, RobustClassifier
     >>> X, y = load_iris(return_X_y=True)
-    >>> clf = RobustClassifier(max_epochs=8, select_every=1, random_state=0).fit(X, y)
+    >>> clf = RobustClassifier(coreset_frac=0.5, max_epochs=8, select_every=1, random_state=0).fit(X, y)
     >>> display = CoresetDisplay.from_estimator(clf, y)
     >>> display.panels_, int(display.times.max()) <= 4
     (['times', 'weights', 'classes', 'error'], True)

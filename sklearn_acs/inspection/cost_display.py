@@ -38,7 +38,7 @@ class CostDisplay:
     >>> from sklearn.datasets import load_iris
     >>> from sklearn_acs import CostDisplay, RobustClassifier
     >>> X, y = load_iris(return_X_y=True)
-    >>> clf = RobustClassifier(max_epochs=4, random_state=0).fit(X, y)
+    >>> clf = RobustClassifier(coreset_frac=0.5, max_epochs=4, random_state=0).fit(X, y)
     >>> CostDisplay.from_estimator(clf).phases_
     ['setup', 'full', 'selection', 'solver', 'coreset']
     """

@@ -43,7 +43,7 @@ class DynamicsDisplay:
     >>> X, y = load_iris(return_X_y=True)
     >>> clf = RobustClassifier(max_epochs=4, callbacks=[Dynamics()], random_state=0).fit(X, y)
     >>> DynamicsDisplay.from_estimator(clf).robust.shape
-    (3,)
+    (4,)
     """
 
     def __init__(self, *, outlier: ArrayLike, boundary: ArrayLike, robust: ArrayLike) -> None:

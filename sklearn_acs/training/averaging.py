@@ -32,7 +32,7 @@ class EMA(BaseEstimator):
 
     See Also
     --------
-    RobustClassifier : Takes one as its `averaging`; ``"ema"`` is this class with its default.
+    RobustClassifier : Takes one as its `averaging`; ``"ema"``, the default, is this class with its default.
 
     Notes
     -----
@@ -53,8 +53,8 @@ class EMA(BaseEstimator):
     Examples
     --------
     >>> from sklearn_acs import EMA, RobustClassifier
-    >>> RobustClassifier(averaging="ema", averaging__decay=0.999)
-    RobustClassifier(averaging='ema', averaging__decay=0.999)
+    >>> RobustClassifier(averaging__decay=0.999)
+    RobustClassifier(averaging__decay=0.999)
     >>> EMA().decay_at(0), EMA().decay_at(10_000)
     (0.1, 0.995)
     """

@@ -97,7 +97,7 @@ class InBatchSelection(BaseEstimator, Callback):
         if net.training_.in_batch is not self:
             raise ValueError("InBatchSelection does not go into `callbacks`: give it to RobustClassifier as `in_batch`")
         self.share_ = 1.0 if self.share == "adaptive" else float(self.share)
-        self.on_epoch_begin(net)
+        self._judged, self._taken = [], []
 
     def on_train_end(self, net: Any, **kwargs: Any) -> None:
         """Let go of what is on the device."""

@@ -54,9 +54,8 @@ def samples():
 @pytest.fixture(scope="module")
 def clf():
     names = np.array(["zero", "one", "two", "three"])
-    return RobustClassifier(attack=PGD(eps=0.15, steps=3), selector=None, max_epochs=10, lr=0.03, random_state=0).fit(
-        DIGITS[:300], names[LABELS[:300]]
-    )
+    clf = RobustClassifier(attack=PGD(eps=0.15, steps=3), attack_ramp=0.0, averaging=None, max_epochs=10, lr=0.03)
+    return clf.set_params(random_state=0).fit(DIGITS[:300], names[LABELS[:300]])
 
 
 def held_out():

@@ -35,8 +35,8 @@ from sklearn_acs import (
     robust_accuracy,
     robust_scorer,
 )
-from sklearn_acs.evaluation import files
 from sklearn_acs.evaluation.state import State
+from sklearn_acs.saving import files
 
 DIGITS = load_digits(n_class=3)
 X, Y = (DIGITS.images / 16).astype(np.float32)[:90], DIGITS.target[:90]
