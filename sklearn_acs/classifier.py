@@ -417,7 +417,7 @@ default="auto"
         y_val: Any = None,
         sample_weight_val: ArrayLike | None = None,
     ) -> Self:
-        """Train on `X`, first on all of it, then on coresets of it.
+        """Train on `X`: on all of it, and where a coreset is asked for, after some epochs on that.
 
         Parameters
         ----------
