@@ -105,7 +105,7 @@ def kill(name: str, X: np.ndarray, y: np.ndarray, each_batch: bool, random: np.r
         assert in_a_process(path, name, X, y)[0] == 0
         seconds, whole = time() - begun, pickle.loads(path.read_bytes())
         while True:
-            moment = random.uniform(0.02, 0.6) * seconds
+            moment = random.uniform(0.02, 1.2) * seconds  # going on takes a part of it
             status, killed = in_a_process(path, name, X, y, kill_after=moment, checkpoint=str(kept), **params)
             if status != -signal.SIGKILL:  # it was faster, or could not go on
                 break
