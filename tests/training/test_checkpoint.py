@@ -592,13 +592,13 @@ def test_amid_a_selection_a_signal_takes_effect_at_once(tmp_path, monkeypatch, s
 # Many fits
 
 
-def test_fifty_fits_leave_no_more_files_and_descriptors_than_one(tmp_path):
+def test_two_hundred_fits_leave_no_more_files_and_descriptors_than_one(tmp_path):
     def descriptors():
         return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
 
     make(tmp_path, max_epochs=1).fit(X, y)
     before, files = descriptors(), len([*tmp_path.rglob("*")])
-    for i in range(50):
+    for i in range(200):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             make(tmp_path, max_epochs=1, random_state=None if i % 2 else 0).fit(X[:32], y[:32])
